@@ -1,0 +1,1 @@
+"""The same scenario against a real endpoint: Locust users in wall-clock time, the same run folder out."""

@@ -1,0 +1,35 @@
+"""The passive compiled fleet: vLLM-like replicas, their clients and their memory.
+
+Importing this room points Numba at a cache folder of its own, keyed by the sources of the engine: Numba's
+cache does not notice when a helper in another module has changed.
+"""
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+COMPILE_S = 15  # roughly, on a small machine; said to the user before the first compilation
+
+
+def cache_folder() -> Path:
+    """Return where the compiled engine is kept: under $BLOWOUT_CACHE, or the user's cache folder."""
+    root = os.environ.get("BLOWOUT_CACHE")
+    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "blowout"
+    digest = hashlib.sha256(f"{sys.version}{platform.processor()}{platform.machine()}".encode())
+    sources = [*Path(__file__).parent.glob("*.py"), Path(__file__).parent.parent / "records.py"]
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    from importlib.metadata import version
+
+    digest.update(version("numba").encode())
+    return base / f"engine-{digest.hexdigest()[:16]}"
+
+
+def is_compiled() -> bool:
+    """Tell whether the compiled engine is in the cache."""
+    return any(cache_folder().rglob("*.nbc"))
+
+
+os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())

@@ -1,0 +1,187 @@
+"""What became of an attempt: its row, its place in the histograms, and where its time went."""
+
+import math
+
+from numba import njit
+
+from sim.engine.batch import leave_queue
+from sim.engine.kv_cache import close_decode, close_prefill
+from sim.engine.state import BIN_LOW_S, BIN_RATIO, BINS, DECODE, E2E, ITL, QUEUE, TPOT, TTFT, WAITING
+from sim.engine.steptime import hash3, steps_ended
+from sim.records import Answerer, Outcome
+
+_OK = int(Outcome.OK)
+_TIMED_OUT = int(Outcome.TIMED_OUT)
+_UNFINISHED = int(Outcome.UNFINISHED)
+_MODEL = int(Answerer.MODEL)
+_NOBODY = int(Answerer.NOBODY)
+_LOG_LOW = math.log(BIN_LOW_S)
+_PER_LOG = 1.0 / math.log(BIN_RATIO)
+_SAMPLE_ROWS = 1
+_ALL_ROWS = 2
+
+
+@njit(cache=True)
+def bin_of(value_s):
+    """Return the histogram bin of a time: steps of 1% from 10 us."""
+    if value_s <= BIN_LOW_S:
+        return 0
+    return min(BINS - 1, int((math.log(value_s) - _LOG_LOW) * _PER_LOG))
+
+
+@njit(cache=True)
+def count_steps(w, rep, latency, steps, now_s):
+    """Add the *steps* step times up to *now_s* to the inter-token latencies of the decoding batch.
+
+    One entry a decoding sequence and step, in the row after the last cohort's; a stretch whose step times
+    share a bin is added at once.
+    """
+    if now_s < w.warmup_s:
+        return
+    counts = latency[w.cohorts, ITL]
+    done = rep.step - rep.anchor_step - steps
+    first = rep.first_s + done * rep.growth_s
+    low = bin_of(first)
+    if steps == 1 or low == bin_of(first + (steps - 1) * rep.growth_s):
+        counts[low] += rep.decoding * steps
+        return
+    for k in range(steps):
+        counts[bin_of(first + k * rep.growth_s)] += rep.decoding
+
+
+@njit(cache=True)
+def close_state(pool, rep, seq, tab, now_s):
+    """Book the time of the sequence's present state up to *now_s*, when its client's story ends."""
+    if seq.state == WAITING:
+        leave_queue(rep, seq, now_s)
+    elif seq.state == DECODE:
+        close_decode(pool, rep, seq, tab, now_s)
+    else:
+        close_prefill(rep, seq, now_s)
+    if seq.lost_s >= 0.0:
+        seq.preempted_s += now_s - seq.lost_s
+
+
+@njit(cache=True)
+def tokens_made(rep, seq, now_s):
+    """Return the output tokens that the sequence has made by *now_s*."""
+    if seq.state == DECODE:
+        return seq.done + 1 + (steps_ended(rep, now_s) - seq.begin_step)
+    return seq.done
+
+
+@njit(cache=True)
+def is_sampled(w, request):
+    """Tell whether the rows of this request are kept."""
+    if w.row_mode == _ALL_ROWS:
+        return True
+    return w.row_mode == _SAMPLE_ROWS and hash3(w.seed, request, 7) < w.row_below
+
+
+@njit(cache=True)
+def write_row(w, rows, ask, outcome, status, now_s):
+    """Start the row of one attempt with what its client asked and saw; return it."""
+    row = rows[w.rows_n]
+    w.rows_n += 1
+    row.request = ask.request
+    row.session = ask.session
+    row.turn = ask.turn
+    row.attempt = 0
+    row.cohort = ask.cohort
+    row.pool = ask.pool
+    row.replica = -1
+    row.level = ask.level
+    row.outcome = outcome
+    row.answerer = _MODEL if outcome == _OK else _NOBODY
+    row.wrong = ask.wrong if outcome == _OK else 0
+    row.status = status
+    row.preemptions = 0
+    row.last = 1
+    row.prompt_tokens = ask.prompt
+    row.cached_tokens = 0
+    row.output_tokens = 0
+    row.scheduled_s = ask.scheduled_s
+    row.sent_s = ask.sent_s
+    row.admitted_s = math.nan
+    row.first_token_s = math.nan
+    row.finished_s = now_s
+    row.client_wait_s = ask.sent_s - ask.scheduled_s
+    row.backoff_s = 0.0
+    row.seat_wait_s = 0.0
+    row.kv_wait_s = 0.0
+    row.step_wait_s = 0.0
+    row.prefill_s = 0.0
+    row.decode_alone_s = 0.0
+    row.decode_slowed_s = 0.0
+    row.preempted_s = 0.0
+    row.fault_stall_s = 0.0
+    return row
+
+
+@njit(cache=True)
+def complete_row(pool, row, rep, r, seq, tokens, egress_s):
+    """Fill in what the engine did for the attempt; times are as the client saw them."""
+    row.replica = r
+    row.attempt = seq.attempt
+    row.preemptions = seq.preemptions
+    row.cached_tokens = seq.cached
+    row.output_tokens = tokens
+    if seq.admitted_s >= 0.0:
+        row.admitted_s = seq.admitted_s
+    if seq.token_s >= 0.0:
+        row.first_token_s = seq.token_s + pool.egress_s
+    alone = min(seq.alone_s, seq.decode_s)
+    row.client_wait_s = seq.sent_s - row.scheduled_s + egress_s
+    row.seat_wait_s = seq.seat_s
+    row.kv_wait_s = seq.kv_s
+    row.step_wait_s = max(0.0, seq.step_s)
+    row.prefill_s = seq.prefill_s
+    row.decode_alone_s = alone
+    row.decode_slowed_s = seq.decode_s - alone
+    row.preempted_s = seq.preempted_s
+    row.fault_stall_s = seq.stall_s
+
+
+@njit(cache=True)
+def count_request(w, ask, row, latency, windows, minutes, parts):
+    """Count one ended request by the minute and window of its arrival, and by latency.
+
+    An unanswered request counts with the time it has waited so far, so that stuck requests are not
+    invisible; one that was refused, failed or cancelled counts as an error and not as a latency.
+    """
+    minute = minutes[min(len(minutes) - 1, int(ask.scheduled_s / 60.0))]
+    minute[0] += 1
+    if row.outcome == _OK:
+        minute[1] += 1
+        minute[2] += ask.wrong
+    else:
+        minute[3] += 1
+        if row.outcome != _TIMED_OUT and row.outcome != _UNFINISHED:
+            return
+    e2e_s = row.finished_s - ask.scheduled_s
+    ttft_s = e2e_s if math.isnan(row.first_token_s) else row.first_token_s - ask.scheduled_s
+    by_ttft = bin_of(ttft_s)
+    by_e2e = bin_of(e2e_s)
+    window = min(windows.shape[1] - 1, int(ask.scheduled_s / w.window_s))
+    windows[0, window, by_ttft] += 1
+    windows[1, window, by_e2e] += 1
+    if ask.scheduled_s < w.warmup_s:
+        return
+    counts = latency[ask.cohort]
+    counts[TTFT, by_ttft] += 1
+    counts[E2E, by_e2e] += 1
+    queue_s = row.finished_s if math.isnan(row.admitted_s) else row.admitted_s
+    counts[QUEUE, bin_of(queue_s - ask.scheduled_s)] += 1
+    if row.output_tokens > 1:
+        counts[TPOT, bin_of((row.finished_s - row.first_token_s) / (row.output_tokens - 1))] += 1
+    sums = parts[by_ttft]
+    sums[0] += row.client_wait_s
+    sums[1] += row.backoff_s
+    sums[2] += row.seat_wait_s
+    sums[3] += row.kv_wait_s
+    sums[4] += row.step_wait_s
+    sums[5] += row.prefill_s
+    sums[6] += row.decode_alone_s
+    sums[7] += row.decode_slowed_s
+    sums[8] += row.preempted_s
+    sums[9] += row.fault_stall_s

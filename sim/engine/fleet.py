@@ -1,0 +1,331 @@
+"""The passive fleet: replicas, their queues and batches, and the clients in front of them.
+
+It has no clock: `Fleet.advance` plays every engine step and client action up to the time it is given, each at
+its own time, and remembers nothing about who calls it or how often. So the same fleet runs under SimPy in
+virtual time and behind HTTP in real time.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from sim.engine import commands, state
+from sim.engine.commands import GAUGES
+from sim.engine.play import play
+from sim.engine.routing import ROUTERS
+from sim.errors import RunError
+from sim.records import ATTEMPT, REQUEST, Outcome
+
+ROWS_CHUNK = 1 << 16
+LIVE_MAX = 2_000_000  # requests in flight at which a run is called OVERLOADED
+
+
+class StepTimes(Protocol):
+    """Step times of one pool, in seconds (see `sim.engine.latency`)."""
+
+    base_s: float
+    decode_s: np.ndarray
+    ctx_edges: np.ndarray
+    prefill_s: np.ndarray
+    prefill_ctx_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """One pool of equal replicas, as the kernels need it.
+
+    Blocks are those usable for sequences; *noise* and *slow_noise* are the standard deviations of the
+    logarithm of step times, by step and by stretch of *slow_period_s*; *ingress_s* and *egress_s* are spent
+    between client and engine by every request.
+    """
+
+    steps: StepTimes
+    replicas: int
+    blocks: int
+    router: str = "least_outstanding"
+    spares: int = 0
+    block_size: int = 16
+    max_seqs: int = 256
+    max_tokens: int = 8192
+    max_len: int = 131072
+    watermark: int = 0
+    reserve_full: bool = True
+    chunked: bool = True
+    noise: float = 0.0
+    slow_noise: float = 0.0
+    slow_period_s: float = 10.0
+    ingress_s: float = 0.0
+    egress_s: float = 0.0
+
+
+def _alone(steps: StepTimes, longest: int) -> np.ndarray:
+    """Return the time that one sequence alone in the batch takes to decode up to each context length."""
+    context = np.arange(1, longest + 1, dtype=float)
+    edges, times = steps.ctx_edges, steps.decode_s[1]
+    cell = np.clip(np.searchsorted(edges, context, side="right") - 1, 0, len(edges) - 2)
+    slope = np.diff(times) / np.diff(edges)
+    decode = np.maximum(0.0, times[cell] + slope[cell] * (context - edges[cell]))
+    return np.concatenate([[0.0], np.cumsum(steps.base_s + decode)])
+
+
+class Fleet:
+    """Pools of replicas behind a router, moved by `submit`, `cancel`, `advance` and a few commands."""
+
+    def __init__(
+        self,
+        pools: Sequence[PoolConfig],
+        *,
+        seed: int = 1,
+        cohorts: int = 1,
+        duration_s: float = 3600.0,
+        warmup_s: float = 0.0,
+        rows: float = 1.0,
+        timeout_s: float = math.inf,
+        leap: bool = True,
+        pace: np.ndarray | None = None,
+    ) -> None:
+        """Set up an idle fleet.
+
+        *rows* is the share of requests whose rows are kept (0 to 1); *pace* replays a host: rows of
+        (until_s, factor on the step time, extra seconds), and *leap* false plays every step by itself.
+        """
+        self.configs = list(pools)
+        self._tables()
+        n = int(self.pools.count.sum())
+        self.replicas = n
+        leaves = 1 << max(1, (n - 1).bit_length())
+        block_max = max(config.block_size for config in pools)
+        self.board = np.zeros((n, block_max + state.RING + state.RING // 32), np.int64)
+        self.board[:, block_max : block_max + state.RING] = state.NONE
+        self.reps = state.records(state.REPLICA, n)
+        self.tree = np.full(2 * leaves, state.NONE, np.int32)
+        self._set_replicas()
+        self.tree[leaves : leaves + n] = np.arange(n)
+        self.tree[1:leaves] = 0
+        self.pace = np.zeros((1, 3)) if pace is None else np.ascontiguousarray(pace, float)
+        self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.uint32)
+        self.windows = np.zeros((2, 240, state.BINS), np.uint32)
+        self.minutes = np.zeros((max(1, math.ceil(duration_s / 60.0)), 4), np.int64)
+        self.parts = np.zeros((state.BINS, 10))
+        self.seqs = state.records(state.SEQUENCE, 0)
+        self.asked = state.records(state.ASKED, 0)
+        self.script = state.records(REQUEST, 0)
+        self.events = state.records(state.EVENT, 0)
+        self.inbox = state.records(REQUEST, 1)
+        self.w = state.records(state.WORLD, 1)
+        self._set_world(seed, cohorts, duration_s, warmup_s, rows, timeout_s, leap, block_max)
+        self.rows = state.records(ATTEMPT, ROWS_CHUNK + int(self.w[0].margin))
+        self.asks = state.records(state.ASK, 1024 + int(self.w[0].margin))
+        self._grow(1024)
+        self._grow_script(16)
+
+    def _tables(self) -> None:
+        """Put the step times of all pools into one table, and each pool's settings into its record."""
+        self.pools = state.records(state.POOL, len(self.configs))
+        parts: list[np.ndarray] = []
+        at = first = 0
+        for pool, config in zip(self.pools, self.configs, strict=True):
+            longest = min(config.max_len, config.blocks * config.block_size)
+            steps = config.steps
+            tables = [steps.ctx_edges, steps.decode_s.ravel(), steps.prefill_s, _alone(steps, longest + 1)]
+            ends = at + np.cumsum([len(table) for table in tables])
+            pool.edges_at, pool.decode_at, pool.prefill_at, pool.alone_at = at, *ends[:3]
+            at = ends[3]
+            parts += tables
+            pool.first, pool.count = first, config.replicas + config.spares
+            first += pool.count
+            pool.router = ROUTERS.index(config.router)
+            pool.contexts = len(steps.ctx_edges)
+            pool.base_s, pool.prefill_ctx_s = steps.base_s, steps.prefill_ctx_s
+            for name in ("block_size", "blocks", "watermark", "max_seqs", "max_tokens", "max_len", "reserve_full",
+                         "chunked", "noise", "slow_noise", "slow_period_s", "ingress_s", "egress_s"):  # fmt: skip
+                setattr(pool, name, getattr(config, name))
+        self.tab = np.concatenate(parts).astype(float)
+
+    def _set_replicas(self) -> None:
+        """Start every replica idle, with all of its memory free; spares are off."""
+        reps = self.reps
+        reps.partial = reps.ready = reps.aborts = state.NONE
+        reps.run_head = reps.run_tail = reps.wait_head = reps.wait_tail = state.NONE
+        reps.wake_s = math.inf
+        reps.slow = reps.slow_next = 1.0
+        reps.fresh = 1
+        for p, (pool, config) in enumerate(zip(self.pools, self.configs, strict=True)):
+            own = slice(int(pool.first), int(pool.first + pool.count))
+            reps.pool[own] = p
+            reps.free_blocks[own] = pool.blocks
+            reps.up[own] = np.arange(pool.count) < config.replicas
+
+    def _set_world(
+        self,
+        seed: int,
+        cohorts: int,
+        duration_s: float,
+        warmup_s: float,
+        rows: float,
+        timeout_s: float,
+        leap: bool,
+        block_max: int,
+    ) -> None:
+        w = self.w[0]
+        w.seed = seed
+        w.leap = leap
+        w.row_mode = 2 if rows >= 1.0 else 1 if rows > 0.0 else 0
+        w.row_below = min(int(rows * 2.0**64), 2**64 - 1)
+        w.warmup_s = warmup_s
+        w.arrivals_end_s = duration_s
+        w.window_s = duration_s / self.windows.shape[1]
+        w.cohorts = cohorts
+        w.timeout_s = timeout_s
+        w.ring_at = block_max
+        w.bits_at = block_max + state.RING
+        w.margin = max(config.max_seqs for config in self.configs) + 64
+        w.pace_n = 0 if self.pace.shape[0] == 1 and not self.pace.any() else len(self.pace)
+        w.free_seq = w.free_req = w.free_script = state.NONE
+
+    def _grow(self, n: int) -> None:
+        """Make room for *n* requests in flight (the arrays double outside of the kernel)."""
+        if n > LIVE_MAX:
+            raise RunError(
+                f"OVERLOADED: {int(self.w[0].live):,} requests in flight at t = {self.now_s:.0f} s; "
+                "the fleet cannot keep up with this load"
+            )
+        w, old = self.w[0], len(self.seqs)
+        self.seqs = state.grown(self.seqs, n)
+        self.asked = state.grown(self.asked, n)
+        self.events = state.grown(self.events, 2 * n + 2 * int(w.margin))
+        self.seqs.next[old:] = np.arange(old + 1, n + 1)
+        self.seqs.next[-1] = w.free_seq
+        self.asked.next_free[old:] = np.arange(old + 1, n + 1)
+        self.asked.next_free[-1] = w.free_req
+        w.free_seq = w.free_req = old
+
+    def _grow_script(self, n: int) -> None:
+        w, old = self.w[0], len(self.script)
+        self.script = state.grown(self.script, n)
+        self.script.follow_up[old:] = np.arange(old + 1, n + 1)
+        self.script.follow_up[-1] = w.free_script
+        w.free_script = old
+
+    def _room(self) -> None:
+        """Double whichever array has run full."""
+        w = self.w[0]
+        if w.free_seq == state.NONE or w.free_req == state.NONE:
+            self._grow(2 * len(self.seqs))
+        else:
+            self.events = state.grown(self.events, 2 * len(self.events))
+
+    @property
+    def now_s(self) -> float:
+        """The time up to which the fleet has been played."""
+        return float(self.w[0].now_s)
+
+    @property
+    def live(self) -> int:
+        """How many requests are in flight."""
+        return int(self.w[0].live)
+
+    def submit(self, requests: np.ndarray, *, more: bool = False) -> None:
+        """Take in requests (`sim.records.REQUEST`), sorted by schedule; call again only when all have been sent.
+
+        With *more*, `advance` returns "inbox" when it has sent the last of them, so that the next chunk can
+        be drawn. A ``follow_up`` must point further down the same array.
+        """
+        w = self.w[0]
+        requests = requests.view(np.recarray)
+        first = np.ones(len(requests), np.uint8)
+        if len(requests) and requests.follow_up.max() >= 0:
+            while commands.load_script(self.w[0], self.script, requests, first) < 0:
+                self._grow_script(max(2 * len(self.script), len(requests)))
+        self.inbox = np.concatenate([self.inbox[w.inbox_next : w.inbox_end], requests[first == 1]]).view(np.recarray)
+        w.inbox_next, w.inbox_end = 0, len(self.inbox)
+        w.more = more
+
+    def continue_sessions(self, asks: np.ndarray, requests: np.ndarray) -> None:
+        """Give sessions that used up their script the next *requests*; the k-th of *asks* goes on with the k-th start."""
+        requests = requests.view(np.recarray)
+        first = np.ones(len(requests), np.uint8)
+        while commands.load_script(self.w[0], self.script, requests, first) < 0:
+            self._grow_script(max(2 * len(self.script), len(requests)))
+        starts = requests[first == 1]
+        by_session = {int(ask["session"]): float(ask["at_s"]) for ask in asks}
+        for start in starts:
+            while self.w[0].free_script == state.NONE:
+                self._grow_script(2 * len(self.script))
+            commands.resume_session(self.w[0], self.script, self.events, start, by_session[int(start.session)])
+
+    def advance(self, until_s: float) -> str:
+        """Play all that happens up to *until_s*; return "done", "inbox", "rows" or "script" if it stopped early.
+
+        "rows": `take_rows` must make room. "inbox": `submit` more. "script": `take_asks`, then
+        `continue_sessions`. Then call again. Raises `RunError` when more than `LIVE_MAX` requests are in flight.
+        """
+        while True:
+            why = play(
+                self.w[0], self.pools, self.reps, self.seqs, self.asked, self.script, self.inbox, self.events,
+                self.asks, self.board, self.tab, self.pace, self.tree, self.rows, self.latency, self.windows,
+                self.minutes, self.parts, until_s,
+            )  # fmt: skip
+            if why != state.SLOTS_FULL:
+                return {state.DONE: "done", state.INBOX_EMPTY: "inbox", state.ROWS_FULL: "rows",
+                        state.SCRIPT_END: "script"}[why]  # fmt: skip
+            self._room()
+
+    def take_rows(self) -> np.ndarray:
+        """Return the rows of attempts ended since the last call (`sim.records.ATTEMPT`), and make room for more."""
+        rows = self.rows[: self.w[0].rows_n].copy()
+        self.w[0].rows_n = 0
+        return rows.view(ATTEMPT)
+
+    def take_asks(self) -> np.ndarray:
+        """Return the sessions that have used up their script (`sim.engine.state.ASK`)."""
+        asks = self.asks[: self.w[0].asks_n].copy()
+        self.w[0].asks_n = 0
+        return asks
+
+    def look(self) -> np.ndarray:
+        """Return what a scrape of every replica shows now (`sim.engine.commands.GAUGES`)."""
+        gauges = state.records(GAUGES, self.replicas)
+        commands.look(self.pools, self.reps, self.board, gauges, self.now_s)
+        return gauges
+
+    def cancel(self, request: int, outcome: Outcome = Outcome.CANCELLED) -> bool:
+        """Let the client of *request* go away now; False when it is not in flight."""
+        slot = commands.slot_of(self.asked, request)
+        if slot == state.NONE:
+            return False
+        commands.give_up_slot(*self._all(), slot, int(outcome), self.now_s)
+        return True
+
+    def slow(self, replica: int, factor: float) -> None:
+        """Make the steps of *replica* take *factor* times as long (at least 1), from its next step on."""
+        commands.set_slow(self.reps, self.tree, replica, max(1.0, factor), self.now_s)
+
+    def drain(self, replica: int, draining: bool = True) -> None:
+        """Let *replica* take no new requests, or take them again."""
+        self.reps[replica].up = not draining
+
+    def crash(self, replica: int) -> Iterator[None]:
+        """Fail all attempts on *replica* and turn it off; yields when `take_rows` must make room."""
+        self.reps[replica].up = 0
+        while not commands.lose_all(*self._all(), replica, self.now_s):
+            yield
+        commands.stop(self.w[0], self.pools, self.reps, self.board, self.tree, replica, self.now_s)
+
+    def restore(self, replica: int) -> None:
+        """Turn *replica* on again (or a spare for the first time), with empty memory."""
+        self.reps[replica].up = 1
+
+    def close(self) -> Iterator[None]:
+        """End every request in flight as unfinished; yields when `take_rows` must make room."""
+        while not commands.close_all(*self._all(), self.now_s):
+            yield
+
+    def _all(self) -> tuple[Any, ...]:
+        return (
+            self.w[0], self.pools, self.reps, self.seqs, self.asked, self.events, self.asks, self.board, self.tab,
+            self.tree, self.rows, self.latency, self.windows, self.minutes, self.parts,
+        )  # fmt: skip

@@ -1,0 +1,232 @@
+"""What a report sees of a run: its points with their estimates, and percentiles out of histograms.
+
+A figure's line is the median over seeds and its band reaches from the lowest to the highest seed, everywhere.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sim.report import words
+
+FEWEST_IN_WINDOW = 300
+"""Requests that a window should hold: its P99 then rests on three of them."""
+MOST_WINDOWS = 180
+"""More would not be seen on a figure a hand wide."""
+
+
+class Member(Protocol):
+    """One (point, seed) of a run, as `sim.results.Member` is."""
+
+    @property
+    def point(self) -> Mapping[str, Any]:
+        """The varied settings; empty without `vary`."""
+
+    @property
+    def seed(self) -> int:
+        """The seed that was played."""
+
+    def histograms(self) -> Mapping[str, np.ndarray]:
+        """Return what ``histograms.npz`` holds."""
+
+    def series(self) -> Any:
+        """Return the scraped series, a pyarrow table."""
+
+
+class Run(Protocol):
+    """A run folder, as `sim.results.Run` is."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What ``run.json`` says."""
+
+    @property
+    def scenario(self) -> Any:
+        """The resolved scenario."""
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What ``summary.json`` says."""
+
+    @property
+    def verdicts(self) -> Sequence[Mapping[str, Any]] | None:
+        """The claims, each with estimate, interval, bound and whether it holds."""
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Every (point, seed)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A headline figure over seeds: the estimate, its interval, and the value of each seed."""
+
+    value: float
+    low: float
+    high: float
+    values: tuple[float, ...]
+
+
+NOTHING = Estimate(math.nan, math.nan, math.nan, ())
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of `vary`, or the whole run when nothing varies."""
+
+    values: dict[str, Any]
+    label: str  # "7.2 requests/s"; empty when nothing varies
+    metrics: dict[str, Estimate]
+    members: tuple[Member, ...]
+
+    def metric(self, name: str) -> Estimate:
+        """Return the estimate of a metric; nan when the run has none."""
+        return self.metrics.get(name, NOTHING)
+
+    @cached_property
+    def histograms(self) -> list[Mapping[str, np.ndarray]]:
+        """The histograms of each seed."""
+        return [member.histograms() for member in self.members]
+
+    def quantiles(self, metric: str, fractions: np.ndarray) -> np.ndarray:
+        """Return the seconds (seeds, fractions) below which those fractions of *metric* lie, over all cohorts."""
+        rows = [quantiles(h["edges_s"], h[metric].sum(axis=0), fractions) for h in self.histograms]
+        return np.array(rows).reshape(len(rows), len(fractions))
+
+    def over_time(self, metric: str, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return window middles (windows,) and seconds (seeds, windows, fractions) of *metric*, by arrival."""
+        counts = [h[f"{metric}_by_window"] for h in self.histograms]
+        window_s = float(self.histograms[0]["window_s"])
+        length = min(len(c) for c in counts)
+        step = merged_windows(counts[0])
+        starts = np.arange(0, length, step)
+        if length % step and len(starts) > 1:
+            starts = starts[:-1]  # the last, shorter window joins the one before it
+        rows = [
+            quantiles(h["edges_s"], np.add.reduceat(c[:length], starts, axis=0), fractions)
+            for h, c in zip(self.histograms, counts)
+        ]
+        ends = np.append(starts[1:], length)
+        return (starts + ends) / 2 * window_s, np.array(rows)
+
+    def parts(self, which: str) -> np.ndarray:
+        """Return the ten parts, mean seconds over seeds, of the ``all``, ``tail`` or ``median`` requests."""
+        return np.nanmean([h[f"parts_{which}"] for h in self.histograms], axis=0)
+
+    def minutes(self, name: str) -> np.ndarray:
+        """Return a per-minute counter (minutes,), the mean over seeds."""
+        rows = [h[f"minute_{name}"] for h in self.histograms]
+        length = min(len(row) for row in rows)
+        return np.mean([row[:length] for row in rows], axis=0)
+
+
+@dataclass(frozen=True)
+class View:
+    """A run, ready to be shown."""
+
+    name: str
+    title: str
+    story: str
+    kind: str  # simulated or measured
+    duration_s: float
+    warmup_s: float
+    points: list[Point]
+    uncalibrated: bool
+    kv_note: str  # how the KV cache was set by hand; empty when it follows from memory
+    assumptions: list[str]
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds that any point was played with."""
+        return max((len(point.members) for point in self.points), default=0)
+
+    @property
+    def small_print(self) -> str:
+        """What has to stand under every figure and table: origin, seeds, and what the numbers rest on."""
+        seeds = f"{self.seeds} seeds" if self.seeds != 1 else "1 seed"
+        origin = f"{self.name}, {self.kind}, {seeds} of {words.seconds(self.duration_s)}"
+        notes = [note for note in (self.kv_note, "uncalibrated" if self.uncalibrated else "") if note]
+        extra = [text for text in self.assumptions if not any(note in text for note in notes)]
+        return ". ".join(text.rstrip(".") for text in [origin, *notes, *extra]) + "."
+
+    def some_points(self, most: int) -> list[Point]:
+        """Return at most *most* points: the first, the last, and evenly between them."""
+        if len(self.points) <= most:
+            return self.points
+        return [self.points[round(i * (len(self.points) - 1) / (most - 1))] for i in range(most)]
+
+
+def view(run: Run) -> View:
+    """Return what a report sees of *run*."""
+    scenario, summary = run.scenario, run.summary
+    points = []
+    for entry in summary["points"]:
+        values = dict(entry["point"])
+        members = tuple(m for m in run.members if dict(m.point) == values)
+        metrics = {name: _estimate(e) for name, e in entry["metrics"].items()}
+        points.append(Point(values, words.point_name(values), metrics, members))
+    return View(
+        name=scenario.name,
+        title=scenario.title or scenario.name,
+        story=scenario.story.strip(),
+        kind=run.info.get("kind", "simulated"),
+        duration_s=scenario.duration,
+        warmup_s=scenario.warmup,
+        points=points,
+        uncalibrated=bool(summary.get("uncalibrated")),
+        kv_note=_kv_note(scenario) if summary.get("kv_override") else "",
+        assumptions=list(summary.get("assumptions", ())),
+    )
+
+
+def quantiles(edges_s: np.ndarray, counts: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """Return the values (..., fractions) below which those fractions of the *counts* (..., bins) lie.
+
+    Interpolates geometrically inside a bin of ``edges_s`` (bins + 1), so that it errs by at most the width of one
+    bin; nan where nothing was counted.
+    """
+    cumulative = np.cumsum(counts, axis=-1, dtype=float)
+    total = cumulative[..., -1:]
+    target = np.maximum(fractions * total, np.finfo(float).tiny)  # the 0-quantile is the lowest bin that holds something
+    bins = np.stack([(cumulative < target[..., i : i + 1]).sum(axis=-1) for i in range(len(fractions))], axis=-1)
+    bins = np.minimum(bins, counts.shape[-1] - 1)
+    inside = np.take_along_axis(np.asarray(counts, dtype=float), bins, axis=-1)
+    before = np.take_along_axis(cumulative, bins, axis=-1) - inside
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.clip((target - before) / inside, 0, 1)
+    low = np.maximum(edges_s[bins], edges_s[1] ** 2 / edges_s[2])  # a first edge at 0 has no logarithm
+    high = edges_s[bins + 1]
+    high = np.where(np.isfinite(high), high, low)
+    return np.where(total > 0, low * (high / low) ** share, np.nan)
+
+
+def merged_windows(counts: np.ndarray) -> int:
+    """Return how many neighbouring windows of *counts* (windows, bins) to merge: enough for a P99, few enough to see."""
+    in_window = float(np.median(counts.sum(axis=1))) if len(counts) else 0.0
+    for_p99 = math.ceil(FEWEST_IN_WINDOW / in_window) if in_window > 0 else 1
+    return max(1, math.ceil(len(counts) / MOST_WINDOWS), min(for_p99, len(counts) // 12))
+
+
+def _estimate(entry: Mapping[str, Any]) -> Estimate:
+    value, low, high = (_float(entry.get(key)) for key in ("estimate", "low", "high"))
+    return Estimate(value, low, high, tuple(_float(v) for v in entry.get("values", ())))
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _kv_note(scenario: Any) -> str:
+    set_by_hand = {name: pool.kv_blocks for name, pool in scenario.fleet.pools.items() if pool.kv_blocks is not None}
+    if len(scenario.fleet.pools) == 1:
+        return f"KV cache set by hand to {next(iter(set_by_hand.values()), 0):,} blocks"
+    return "KV cache set by hand: " + words.listing([f"{name} {blocks:,} blocks" for name, blocks in set_by_hand.items()])

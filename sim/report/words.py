@@ -1,0 +1,197 @@
+"""Numbers as a person says them, and the sentences that a run makes true.
+
+Nothing here draws: figures, tables and the page all take their words from this file, so that they agree.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PART_NAMES = {
+    "client_wait_s": "waiting in the client",
+    "backoff_s": "backing off before a retry",
+    "seat_wait_s": "waiting for a seat in the batch",
+    "kv_wait_s": "waiting for KV cache blocks",
+    "step_wait_s": "waiting for the running step or token budget",
+    "prefill_s": "prefill",
+    "decode_alone_s": "decoding, as if alone",
+    "decode_slowed_s": "decoding, slowed by the batch",
+    "preempted_s": "preempted and recomputed",
+    "fault_stall_s": "stalled by a fault",
+}
+"""What a person calls each of the ten parts of `sim.records.PARTS`, in the order of an attempt's life."""
+
+TIMES = ("ttft", "e2e", "itl", "tpot", "queue")
+TIME_NAMES = {
+    "ttft": "time to first token",
+    "e2e": "end-to-end latency",
+    "itl": "inter-token latency",
+    "tpot": "time per output token",
+    "queue": "time in the queue",
+}
+SHORT_NAMES = {"ttft": "TTFT", "e2e": "e2e", "itl": "ITL", "tpot": "TPOT", "queue": "queue"}
+
+AXES = {"workload.rate_per_s": ("requests per second", "{} requests/s")}
+"""Settings that have a better name than their own: what an axis says, and what a point is called."""
+
+FRACTIONS = {"kv_mean", "kv_max", "errors"}
+
+
+def seconds(value: float, digits: int = 3) -> str:
+    """Return a time as ``23 ms``, ``1.66 s``, ``12 min`` or ``3.1 h``, with *digits* significant digits."""
+    if not math.isfinite(value):
+        return "–"
+    scale, unit = time_unit(value)
+    return f"{significant(value / scale, digits)} {unit}"
+
+
+def time_unit(value: float) -> tuple[float, str]:
+    """Return the seconds in the unit that suits a time of *value* seconds, and the unit's name."""
+    for scale, unit, least in ((3600.0, "h", 7200.0), (60.0, "min", 600.0), (1.0, "s", 0.9995), (1e-3, "ms", 0.9995e-3)):
+        if abs(value) >= least:
+            return scale, unit
+    return (1e-3, "ms") if value == 0 else (1e-6, "µs")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Return *value* with *digits* significant digits, commas between thousands, and no exponent."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, places)  # rounding may carry: 9.996 has three digits before it and needs two places after it
+    return f"{rounded:,.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
+
+
+def number(value: float) -> str:
+    """Return a count or a rate: ``9,984``, ``12.3``, ``0.04``."""
+    if not math.isfinite(value):
+        return "–"
+    if float(value).is_integer() or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return significant(value)
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as ``97%`` or ``0.12%``; ``99.97%`` is never rounded up to all."""
+    if not math.isfinite(fraction):
+        return "–"
+    value = 100 * fraction
+    if value in (0, 100):
+        return f"{value:.0f}%"
+    if 99 < value < 100:
+        return f"{min(value, 99.99):.2f}%"
+    return f"{value:.0f}%" if value >= 10 else f"{significant(value, 2)}%"
+
+
+def quantity(metric: str, value: float) -> str:
+    """Return *value* in the unit of *metric*: a time, a percentage or a count."""
+    kind = metric.rpartition(".")[2]
+    if kind in FRACTIONS:
+        return percent(value)
+    return seconds(value) if is_time(kind) else number(value)
+
+
+def interval(metric: str, estimate: float, low: float, high: float) -> str:
+    """Return ``1.66 s [1.40, 2.01]``, the ends in the unit of the estimate; one seed, or no width, has no interval."""
+    text = quantity(metric, estimate)
+    if not (math.isfinite(low) and math.isfinite(high)) or low == high:
+        return text
+    kind = metric.rpartition(".")[2]
+    if kind in FRACTIONS:
+        return f"{text} [{percent(low).removesuffix('%')}, {percent(high).removesuffix('%')}]"
+    scale = time_unit(estimate)[0] if is_time(kind) else 1.0
+    show = significant if is_time(kind) else number
+    return f"{text} [{show(low / scale)}, {show(high / scale)}]"
+
+
+def is_time(metric: str) -> bool:
+    """Say whether *metric* (``ttft_p99``) is a time in seconds."""
+    return metric.partition("_")[0] in TIMES
+
+
+def metric_name(metric: str) -> str:
+    """Return ``TTFT P99`` for ``ttft_p99``: how a percentile stands in a table."""
+    time, _, statistic = metric.partition("_")
+    if time not in TIMES:
+        return metric.replace("_", " ")
+    shown = {"mean": "mean", "p999": "P99.9"}.get(statistic, statistic.upper())
+    return f"{SHORT_NAMES[time]} {shown}"
+
+
+def times(ratio: float) -> str:
+    """Return how much more something is: ``28 times``, ``1.3 times``."""
+    return f"{significant(ratio, 2)} times"
+
+
+def change(ratio: float) -> str:
+    """Return ``+4%`` or ``−12%`` for a ratio near 1, ``28 times`` for one far from it."""
+    if ratio >= 2:
+        return times(ratio)
+    whole = round(100 * (ratio - 1))
+    return "±0%" if whole == 0 else f"{'+' if whole > 0 else '−'}{abs(whole)}%"
+
+
+def axis_name(path: str) -> str:
+    """Return what an axis over the setting *path* says."""
+    return AXES.get(path, (path.rpartition(".")[2], ""))[0]
+
+
+def point_name(point: Mapping[str, Any]) -> str:
+    """Return what a point of `vary` is called: ``7.2 requests/s``, ``router random, replicas 4``."""
+    return ", ".join(_setting(path, value) for path, value in point.items())
+
+
+def _setting(path: str, value: Any) -> str:
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(shown)
+
+
+def listing(things: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else list(things))
+
+
+def clock(time_s: float) -> str:
+    """Return a time since the start as ``14:05`` (hours and minutes), with ``day 3,`` before it after the first day."""
+    minutes = int(time_s // 60)
+    day, minutes = divmod(minutes, 24 * 60)
+    text = f"{minutes // 60:02d}:{minutes % 60:02d}"
+    return f"day {day + 1}, {text}" if day else text
+
+
+def moment(time_s: float, duration_s: float) -> str:
+    """Return when something happened, in the words that suit a run of *duration_s*: ``14:05``, ``minute 12``."""
+    if duration_s > 3 * 3600:
+        return clock(time_s)
+    return f"minute {time_s / 60:.0f}" if duration_s > 300 else f"second {time_s:.0f}"
+
+
+def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> str:
+    """Return the sentences that say what the slowest 1% waited for.
+
+    *tail_s* and *median_s* are the ten parts, mean seconds: of the slowest 1% by time to first token, and of the
+    requests around its median. *label* names the point, or is empty.
+    """
+    parts = list(zip(PART_NAMES.values(), tail_s, median_s))
+    tail, median = sum(tail_s), sum(median_s)
+    if not (math.isfinite(tail) and math.isfinite(median) and tail > 0):
+        return ""
+    where = f"At {label}, the" if label else "The"
+    text = (
+        f"{where} slowest 1% by time to first token took {seconds(tail)} from the moment the user asked to the last token; "
+        f"requests around the median took {seconds(median)}."
+    )
+    longer = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > 0.01 * tail), reverse=True)[:3]
+    if not longer:
+        return f"{text} No part of their life was noticeably longer than the median's."
+    told = [
+        f"{name} ({seconds(a)}, against {seconds(b) if b > 0 else 'none'})" for _, name, a, b in longer
+    ]
+    text += f" What was longer, most first: {listing(told)}."
+    shorter = [(b - a, name) for name, a, b in parts if b - a > 0.1 * tail]
+    if shorter:
+        most = max(shorter)
+        text += f" They had it easier in one thing: {seconds(most[0])} less of {most[1]}."
+    return text

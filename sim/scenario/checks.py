@@ -1,0 +1,97 @@
+"""What several settings must agree on, checked once each of them has its shape."""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+from sim import claims
+from sim.errors import ScenarioError
+from sim.scenario.files import did_you_mean
+from sim.scenario.fleet import Pool
+from sim.scenario.messages import Problem
+from sim.scenario.models import Scenario
+from sim.scenario.workload import Workload
+from sim.units import show
+
+
+def disagreements(scenario: Scenario) -> Iterator[Problem]:
+    """Yield what is wrong between the settings of one *scenario*, a point of its sweep."""
+    if scenario.warmup >= scenario.duration:
+        yield ("warmup",), f"expected less than duration ({show(scenario.duration)} s), got {show(scenario.warmup)} s"
+    for name, pool in scenario.fleet.pools.items():
+        for key, sentence in _pool(pool):
+            yield ("fleet", "pools", name, *key), sentence
+    for key, sentence in itertools.chain(_arrivals(scenario.workload), _cohorts(scenario)):
+        yield ("workload", *key), sentence
+
+
+def broken_claims(scenario: Scenario, points: list[dict[str, object]]) -> Iterator[Problem]:
+    """Yield what is wrong with the claims of *scenario*, whose sweep has *points*."""
+    for name, text in scenario.claims.items():
+        try:
+            for metric, index in sorted(claims.parse(text).metrics):
+                claims.point_of(metric, index, points)
+                _, _, cohort = metric.partition("cohort.")
+                if cohort and cohort.rpartition(".")[0] not in scenario.workload.cohorts:
+                    yield ("claims", name), _not_among(cohort.rpartition(".")[0], "cohort", scenario.workload.cohorts)
+        except ScenarioError as error:
+            yield ("claims", name), str(error)
+
+
+def _pool(pool: Pool) -> Iterator[Problem]:
+    replaced = pool.step_time is not None and pool.kv_blocks is not None
+    for key in ("model", "hardware"):
+        if getattr(pool, key) is None and not replaced:
+            yield (key,), "missing, expected a name (`blowout hardware` lists them), or else step_time and kv_blocks"
+    if pool.gpu_memory_utilization == 0:
+        yield ("gpu_memory_utilization",), "expected more than 0, got 0"
+    if pool.watermark == 1:
+        yield ("watermark",), "expected less than 1, got 1"
+    longest = pool.max_model_len
+    if not pool.chunked_prefill and longest is not None and pool.max_num_batched_tokens < longest:
+        yield (
+            ("max_num_batched_tokens",),
+            f"expected at least max_model_len ({longest}) without chunked_prefill, got {pool.max_num_batched_tokens}",
+        )
+
+
+def _arrivals(workload: Workload) -> Iterator[Problem]:
+    if workload.trace is not None:  # its times are used: what else the file says of them waits for a run without
+        return
+    kind, process = ("poisson", None) if workload.arrivals == "poisson" else workload.arrivals.choice
+    own = {"closed": "its users make the rate", "piecewise": "its stages give the rates"}.get(kind)
+    if own and workload.rate_per_s is not None:
+        yield ("rate_per_s",), f"expected none with {kind} arrivals ({own}), got {show(workload.rate_per_s)}"
+    if not own and workload.rate_per_s is None:
+        yield ("rate_per_s",), "missing, expected arrivals a second, on average"
+    if kind == "closed" and workload.sessions is not None:
+        yield ("sessions",), "expected none with closed arrivals, whose users already come back"
+    if kind == "piecewise":
+        times = [stage.at for stage in process]
+        if times[0] != 0:
+            yield ("arrivals", kind, 0, "at"), f"expected 0, where the run starts, got {show(times[0])}"
+        for i, (before, at) in enumerate(itertools.pairwise(times), start=1):
+            if at <= before:
+                yield ("arrivals", kind, i, "at"), f"expected later than the stage before ({show(before)} s), got {show(at)} s"
+
+
+def _cohorts(scenario: Scenario) -> Iterator[Problem]:
+    workload = scenario.workload
+    if not workload.cohorts:
+        yield ("cohorts",), "missing, expected at least one cohort"
+        return
+    if workload.trace is not None and len(workload.cohorts) > 1:
+        yield ("cohorts",), f"expected at most one cohort with a trace, got {len(workload.cohorts)}"
+    total = math.fsum(cohort.share for cohort in workload.cohorts.values())
+    if abs(total - 1) > 1e-6:
+        yield ("cohorts",), f"expected the shares to sum to 1, got {show(total)}"
+    for name, cohort in workload.cohorts.items():
+        if cohort.pool is not None and cohort.pool not in scenario.fleet.pools:
+            yield ("cohorts", name, "pool"), _not_among(cohort.pool, "pool", scenario.fleet.pools)
+        for key in ("prompt_tokens", "output_tokens"):
+            if getattr(cohort, key) is None and workload.trace is None:
+                yield ("cohorts", name, key), "missing, expected tokens or a distribution of them"
+
+
+def _not_among(name: str, kind: str, known: dict[str, object]) -> str:
+    return f"no {kind} {name!r}{did_you_mean(name, known) or ', expected one of ' + ', '.join(known)}"

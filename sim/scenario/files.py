@@ -1,0 +1,38 @@
+"""Where a scenario's files are: beside it, where the command runs, or among those that ship."""
+
+import difflib
+import os
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def shipped() -> dict[str, Path]:
+    """Return the scenarios that ship with Blowout, by name; empty where an installation left them out."""
+    checkout = Path(__file__).parents[2] / "scenarios"
+    folder = checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share" / "blowout" / "scenarios"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_file(name: str, folder: Path | None = None) -> str:
+    """Return the path of the file *name*, looked for in *folder* (the scenario's) and then where the command runs.
+
+    A relative path comes back relative to where the command runs, so that a resolved scenario finds its files
+    from whatever folder it was written to.
+
+    Raises:
+        ValueError: neither place has such a file.
+    """
+    beside = (folder or Path()) / name
+    if beside.is_file():
+        return name if Path(name).is_absolute() else os.path.relpath(beside)
+    if Path(name).is_file():
+        return name
+    neighbours = [path.name for path in beside.parent.glob("*")]
+    raise ValueError(f"expected a file, but there is no {name!r}{did_you_mean(beside.name, neighbours)}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'replicas'?`` for the nearest of *known*, or nothing where none is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,120 @@
+"""The servers' half of a scenario: pools of replicas, one model and one kind of hardware each.
+
+Defaults are those of vLLM's V1 engine (`vllm/config`: CacheConfig, SchedulerConfig) unless a setting says otherwise.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sim.scenario.kinds import (
+    Count,
+    Duration,
+    Fraction,
+    LongerThanZero,
+    Model,
+    Name,
+    NameOrJson,
+    NotNegative,
+    OneOf,
+    Positive,
+    SmallCount,
+)
+
+
+class LinearSteps(Model):
+    """Step time as a sum: a base, and terms for prompt tokens, sequences and context."""
+
+    base: LongerThanZero
+    """A step that does nothing else."""
+    per_prefill_token: Duration = 0.0
+    """Added for each prompt token computed in the step."""
+    per_sequence: Duration = 0.0
+    """Added for each decoding sequence."""
+    per_context_token: Duration = 0.0
+    """Added for each token of context that decoding sequences read."""
+
+
+class StepTime(OneOf):
+    """How long an engine step takes, where it is not looked up by model and hardware."""
+
+    linear: LinearSteps | None = None
+    """A linear fit."""
+
+
+class Noise(Model):
+    """Luck in step times: one factor a step and one that stays for a while, both lognormal."""
+
+    sigma: NotNegative = 0.0
+    """Standard deviation of the logarithm, for each step by itself."""
+    slow_sigma: NotNegative = 0.0
+    """Standard deviation of the logarithm of the factor that stays: hosts are slow in stretches."""
+    slow_period: LongerThanZero = 10.0
+    """How long that factor stays."""
+
+
+class Pool(Model):
+    """Replicas of one model on one kind of hardware."""
+
+    model: NameOrJson | None = None
+    """Name in the catalogue (`blowout hardware` lists it), or the path of a Hugging Face config.json."""
+    hardware: str | None = None
+    """Name in the catalogue, such as h100."""
+    tensor_parallel: SmallCount = 1
+    """GPUs that one replica is spread over."""
+    backend: str = "vllm"
+    """Engine whose step times are looked up."""
+    replicas: SmallCount = 1
+    """How many replicas there are."""
+    gpu_memory_utilization: Fraction = 0.9
+    """Share of GPU memory that weights and KV cache may use."""
+    kv_blocks: Count | None = None
+    """KV blocks of a replica, in place of what its memory gives; said wherever results are shown."""
+    block_size: SmallCount = 16
+    """Tokens of a KV block."""
+    max_num_seqs: SmallCount = 256
+    """Most sequences that run at once on a replica."""
+    max_num_batched_tokens: SmallCount = 8192
+    """Most tokens computed in one step."""
+    max_model_len: Count | None = None
+    """Longest prompt and answer together, tokens; left out, what the model allows."""
+    chunked_prefill: bool = True
+    """A prompt may be computed over several steps."""
+    reserve_full_isl: bool = True
+    """Admit a request only if its whole prompt fits."""
+    watermark: Fraction = 0.0
+    """Share of KV blocks that admission leaves free."""
+    calibration: Positive = 1.0
+    """One factor on all step times, from a measurement."""
+    overhead: Duration = 0.0
+    """Host time added to each step."""
+    step_time: StepTime | None = None
+    """Step times of one's own; left out, the tabulated ones of model and hardware."""
+    noise: Noise = Noise()
+    """Luck in step times."""
+
+
+class Fleet(Model):
+    """What serves the users. A single pool may be written without a name, its settings directly under `fleet`."""
+
+    router: Literal["round_robin", "random", "least_outstanding"] = "least_outstanding"
+    """How a replica is chosen for an attempt."""
+    pools: Annotated[dict[Name, Pool], Field(min_length=1)]
+    """Replicas, by the name of their pool."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        return long_fleet(data)
+
+
+ONLY_POOL = "main"
+"""What the pool is called whose settings stand directly under `fleet`."""
+
+
+def long_fleet(data: Any) -> Any:
+    """Return a fleet in its long form: without `pools`, all but the fleet's own keys are the only pool's."""
+    if not isinstance(data, dict) or "pools" in data:
+        return data
+    own = {key: value for key, value in data.items() if key in Fleet.model_fields}
+    return {**own, "pools": {ONLY_POOL: {key: value for key, value in data.items() if key not in own}}}

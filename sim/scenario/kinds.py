@@ -1,0 +1,111 @@
+"""The kinds of value a scenario is made of: closed mappings, choices, seconds, fractions, counts, names, files."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+
+from sim import units
+from sim.scenario.files import find_file
+
+
+class Model(BaseModel):
+    """A mapping with a closed set of keys, read strictly and never changed afterwards."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class OneOf(Model):
+    """A mapping with exactly one of several keys: ``{lognormal: {median: 300, sigma: 0.7}}``."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exactly_one(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.keys() <= cls.model_fields.keys():
+            chosen = [key for key, value in data.items() if value is not None]
+            if len(chosen) != 1:
+                keys = ", ".join(cls.model_fields)
+                raise ValueError(f"expected exactly one of {keys}, got {' and '.join(chosen) or 'none of them'}")
+        return data
+
+    @model_serializer(mode="wrap")
+    def _only_the_chosen(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+    @property
+    def choice(self) -> tuple[str, Any]:
+        """The key that is set, and what it holds: made for ``match``."""
+        return next((key, value) for key, value in self if value is not None)
+
+
+PLAIN, MAPPING = Tag("<plain>"), Tag("<mapping>")
+"""Mark the two sides of a `plain_or_mapping` union."""
+
+
+def plain_or_mapping(words: str, *plain: type) -> Discriminator:
+    """Choose between a plain value and a mapping by how it is written, so that only one of them complains."""
+
+    def tag(value: object) -> str | None:
+        if isinstance(value, dict | BaseModel):
+            return MAPPING.tag
+        return PLAIN.tag if isinstance(value, plain) and not isinstance(value, bool) else None
+
+    return Discriminator(tag, custom_error_type="choice", custom_error_message=words)
+
+
+def _whole(value: object) -> object:
+    """Read 10e6 as the whole number it is; leave everything else to the strict check."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _above_zero(value: float) -> float:
+    if value <= 0:
+        raise ValueError(f"expected {units.DURATION_WORDS}, greater than 0, got {units.show(value)}")
+    return value
+
+
+def _found(value: str, info: ValidationInfo) -> str:
+    return find_file(value, (info.context or {}).get("folder"))
+
+
+def _found_if_json(value: str, info: ValidationInfo) -> str:
+    return _found(value, info) if value.endswith(".json") else value
+
+
+_SECONDS = Annotated[float, Field(ge=0)]
+_DURATION_TEXT = Annotated[str, Field(pattern=rf"^{units.DURATION_TOKEN}$", examples=["250ms", "5m", "1h30m"])]
+_FRACTION_NUMBER = Annotated[float, Field(ge=0, le=1)]
+_PERCENTAGE = Annotated[str, Field(pattern=rf"^{units.NUMBER}\s*%$", examples=["5%"])]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
+
+Whole = BeforeValidator(_whole, json_schema_input_type=int)
+
+Duration = Annotated[float, BeforeValidator(units.duration_s, json_schema_input_type=_SECONDS | _DURATION_TEXT)]
+LongerThanZero = Annotated[Duration, AfterValidator(_above_zero)]
+Fraction = Annotated[float, BeforeValidator(units.fraction, json_schema_input_type=_FRACTION_NUMBER | _PERCENTAGE)]
+Quantity = Annotated[float, BeforeValidator(units.quantity, json_schema_input_type=float | str)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000), Whole]
+SmallCount = Annotated[int, Field(ge=1, le=1_048_576), Whole]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+Slug = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=64)]
+File = Annotated[str, AfterValidator(_found)]
+NameOrJson = Annotated[str, AfterValidator(_found_if_json)]

@@ -1,0 +1,108 @@
+"""What a scenario file may say: strict, frozen, with a default wherever one is honest.
+
+The shape only; what several settings must agree on stands in `sim.scenario.checks`. Times are seconds and
+fractions lie in [0, 1]: ``5m`` and ``1%`` are written in files and exist nowhere else.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from sim.scenario.fleet import Fleet
+from sim.scenario.kinds import (
+    MAPPING,
+    PLAIN,
+    Duration,
+    File,
+    Fraction,
+    LongerThanZero,
+    Model,
+    Name,
+    Quantity,
+    Slug,
+    SmallCount,
+    Whole,
+    plain_or_mapping,
+)
+from sim.scenario.workload import Workload
+
+
+class Clients(Model):
+    """What the users' software does when the service does not answer."""
+
+    timeout: LongerThanZero | None = None
+    """Give up on an attempt after this time; none: never."""
+    retries: Literal[0] = 0
+    """Further attempts after a failed one; for now none."""
+
+
+class Slo(Model):
+    """What was promised: metrics and their bounds, such as ``ttft_p99: 2s`` and ``errors: 0.1%``."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Quantity]
+
+    window: LongerThanZero = 2_592_000.0
+    """Time over which the error budget counts."""
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Bound by metric name, in seconds, fractions or plain numbers."""
+        return dict(self.__pydantic_extra__)
+
+
+class Sample(Model):
+    """Keep the rows of some requests."""
+
+    sample: Fraction
+    """Share of requests whose rows are kept."""
+
+
+def _none_is_a_word(value: object) -> object:
+    return "none" if value is None else value
+
+
+Rows = Annotated[
+    Annotated[Literal["all", "none"], PLAIN] | Annotated[Sample, MAPPING],
+    plain_or_mapping("all, none or {sample: 1%}", str),
+    BeforeValidator(_none_is_a_word),
+]
+
+
+class Scenario(Model):
+    """A service, its users, and what goes wrong: one file for simulation and load test."""
+
+    name: Slug
+    """Short name, also of its folder of results: lower case letters, digits and dashes."""
+    title: str | None = None
+    """Heading of figures and reports."""
+    story: str = ""
+    """What happens here, and why it is worth seeing."""
+    duration: LongerThanZero
+    """Time that a run plays."""
+    warmup: Duration = 0.0
+    """Time at its start that no metric counts."""
+    seed: Annotated[int, Field(ge=0, lt=2**63), Whole] = 1
+    """Seed of all randomness of a run."""
+    seeds: SmallCount = 1
+    """How many runs to play, with seeds counted up from `seed`."""
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Settings to sweep: dotted paths with their values; every combination is played."""
+    scrape_interval: LongerThanZero = 15.0
+    """Time between samples of metrics."""
+    rows: Rows = "all"
+    """Which requests leave a row: all, none, or {sample: 1%}."""
+    fleet: Fleet
+    """What serves the users."""
+    workload: Workload
+    """What users ask, and when."""
+    clients: Clients = Clients()
+    """What the users' software does when the service does not answer."""
+    faults: Annotated[list[Any], Field(max_length=0)] = []
+    """What goes wrong, and when; for now an empty list."""
+    slo: Slo = Slo()
+    """What was promised."""
+    alerts: File | None = None
+    """Prometheus rule file."""
+    claims: dict[Name, str] = {}
+    """Statements that a run must make true, such as ``ttft_p99 <= 2s``."""

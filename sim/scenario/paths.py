@@ -1,0 +1,108 @@
+"""Dotted paths: how `vary`, `--set` and messages name one setting inside a scenario."""
+
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from sim.scenario.files import did_you_mean
+from sim.scenario.fleet import Fleet, Pool, long_fleet
+from sim.scenario.models import Scenario
+from sim.scenario.workload import long_trace
+
+Keys = tuple[str | int, ...]
+
+
+def long_form(tree: Any) -> Any:
+    """Return *tree*, a scenario's plain values, with every short form spelt out."""
+    for keys, spell_out in ((("fleet",), long_fleet), (("workload", "trace"), long_trace)):
+        if (short := get(tree, keys)) is not None:
+            tree = put(tree, keys, spell_out(short))
+    return tree
+
+
+def get(tree: Any, keys: Keys) -> Any:
+    """Return what stands at *keys*, or None."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def put(tree: Any, keys: Keys, value: Any) -> Any:
+    """Return a copy of *tree* with *value* at *keys*; what is not on the way there is shared."""
+    if not keys:
+        return value
+    around = tree if isinstance(tree, dict) else {}
+    return {**around, keys[0]: put(around.get(keys[0]), keys[1:], value)}
+
+
+def resolve(path: str, tree: Any) -> Keys:
+    """Return the keys that the dotted *path* means in *tree*, a scenario in its long form.
+
+    ``fleet.replicas`` means the only pool's; behind mappings of free names the rest of the path is one key
+    (``vary.workload.rate_per_s``).
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    keys: Keys = ()
+    here: Any = Scenario
+    rest = path.split(".")
+    while rest:
+        inside = container(here)
+        if inside is Fleet and rest[0] in Pool.model_fields:
+            rest = ["pools", _only_pool(get(tree, ("fleet", "pools"))), *rest]
+        below = children(inside, get(tree, keys))
+        if below is None:
+            return (*keys, ".".join(rest))
+        if rest[0] not in below:
+            owner = ".".join(map(str, keys)) or "a scenario"
+            offer = f"{owner} has {', '.join(below)}" if below else f"{owner} has no settings of its own"
+            raise ValueError(f"no such setting{did_you_mean(rest[0], below) or ': ' + offer}")
+        keys, here = (*keys, rest[0]), below[rest.pop(0)]
+    return keys
+
+
+def children(inside: Any, tree: Any) -> dict[str, Any] | None:
+    """Return the names a `container` allows with the kind of each, or None where any name of a plain value goes.
+
+    Free names of mappings (pools, cohorts) are those that *tree*, what stands there, already has.
+    """
+    if isinstance(inside, type):
+        if inside.model_config.get("extra") == "allow":
+            return None
+        return {name: field.annotation for name, field in inside.model_fields.items()}
+    if get_origin(inside) is dict:
+        value = get_args(inside)[1]
+        return dict.fromkeys(tree or {}, value) if isinstance(container(value), type) else None
+    return {}
+
+
+def container(annotation: Any) -> Any:
+    """Return the model, ``dict[...]`` or ``list[...]`` among the alternatives of *annotation*, or None."""
+    origin = get_origin(annotation)
+    if origin in (dict, list) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return annotation
+    alternatives = get_args(annotation) if origin in (Annotated, Union, UnionType) else ()
+    return next((found for one in alternatives if (found := container(one))), None)
+
+
+def field(keys: Keys) -> tuple[Any, FieldInfo | None]:
+    """Return the container that the last of *keys* stands in, and what a model says of it."""
+    inside, said, here = None, None, Scenario
+    for key in keys:
+        inside, said = container(here), None
+        if isinstance(inside, type):
+            said = inside.model_fields.get(str(key))
+            here = said.annotation if said else None
+        else:
+            here = get_args(inside)[-1] if inside else None
+    return inside, said
+
+
+def _only_pool(pools: Any) -> str:
+    if isinstance(pools, dict) and len(pools) == 1:
+        return next(iter(pools))
+    names = ", ".join(pools) if isinstance(pools, dict) else "none"
+    raise ValueError(f"no such setting: with several pools say which, as in fleet.pools.NAME; there are {names}")
