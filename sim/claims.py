@@ -4,21 +4,312 @@
     sum      := product ((`+` | `-`) product)*
     product  := operand ((`*` | `/`) operand)*
     operand  := `-` operand | `(` sum `)` | number, duration (2s, 100ms) or percentage (5%) | metric
-    metric   := NAME_STATISTIC, or cohort.NAME.NAME_STATISTIC, with the values of `vary` in [ ] where there are several
+    metric   := NAME_STATISTIC or cohort.NAME.NAME_STATISTIC; with a sweep, the point's values in [ ] behind it
 
-A claim is evaluated once a seed, so that a ratio of two points compares the same users, and judged by the median
-over the seeds; the interval is a percentile bootstrap of that median (Efron and Tibshirani, 1993, chapter 13).
+A claim is evaluated once a seed, so that the ratio of two points compares the same users, and judged by the median
+over seeds; its interval is a percentile bootstrap of that median (Efron and Tibshirani 1993, chapter 13).
 """
 
+import difflib
 import math
+import operator
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from sim.errors import ScenarioError
-from sim.scenario.files import did_you_mean
-from sim.units import DURATION_TOKEN, NUMBER, quantity, show
+from sim.units import DURATION_TOKEN, NUMBER, quantity
+from sim.words import show
 
-if TYPE_CHECKING:
+COMPARE = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
+ARITHMETIC = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+RESAMPLES = 4000
+MOST_PARENTHESES = 50
+
+Index = tuple[str, ...]
+"""Values of `vary` as they are written behind a metric; empty where there is no [ ]."""
+
+Point = Mapping[str, Any]
+"""One combination of `vary`: path -> value."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A constant: seconds, a fraction or a plain number."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of one point of the sweep."""
+
+    name: str
+    index: Index
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Two operands and the sign between them."""
+
+    sign: str
+    left: "Node"
+    right: "Node"
+
+
+Node = Number | Metric | Arithmetic
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that was understood."""
+
+    text: str
+    left: Node
+    op: str
+    right: Node
+    tolerance: Node | None = None  # of `within`
+
+    @property
+    def metrics(self) -> set[tuple[str, Index]]:
+        """Every metric it names, with its index."""
+        return _metrics(self.left) | _metrics(self.right) | (_metrics(self.tolerance) if self.tolerance else set())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim: it holds when ``estimate op bound``, or for `within` when |estimate| <= bound.
+
+    `estimate` is the median over seeds of the left side; of left minus right where both sides name metrics (the
+    bound is then 0); of the relative deviation for `within`. `low` and `high` are its bootstrap interval.
+    """
+
+    name: str
+    text: str
+    estimate: float
+    low: float
+    high: float
+    bound: float
+    op: str
+    passed: bool
+    seeds: int
+
+
+def parse(text: str, where: str = "") -> Claim:
+    """Return the claim that *text* states; *where* (file, line, field) begins the message of an error.
+
+    Raises:
+        ScenarioError: it is not a claim.
+    """
+    try:
+        return _Parser(text).claim()
+    except ScenarioError as error:
+        raise ScenarioError(f"{where}: {error}" if where else str(error)) from None
+
+
+def evaluate(
+    claims: Mapping[str, str],
+    points: Sequence[Point],
+    metrics: Sequence[Sequence[Mapping[str, float]]],
+    confidence: float = 0.95,
+) -> list[Verdict]:
+    """Judge *claims* (name -> text) on *metrics*: for each of *points*, for each seed (the same ones), name -> value.
+
+    Raises:
+        ScenarioError: a claim that cannot be read, a point that was not played, a metric nobody measured.
+    """
+    verdicts = []
+    for name, text in claims.items():
+        try:
+            verdicts.append(_verdict(name, _Parser(text).claim(), points, metrics, confidence))
+        except ScenarioError as error:
+            raise ScenarioError(f"claims.{name}: {error}") from None
+    return verdicts
+
+
+def check_metrics(claims: Mapping[str, str], known: Collection[str], where: str = "claims") -> None:
+    """Refuse, before anything is played, *claims* about metrics that are not among *known* names.
+
+    Raises:
+        ScenarioError: an unknown metric, with the names close to it.
+    """
+    for name, text in claims.items():
+        for metric, _ in sorted(parse(text, f"{where}.{name}").metrics):
+            if metric not in known:
+                raise ScenarioError(f"{where}.{name}: {_unknown(metric, known)}")
+
+
+def point_of(metric: str, index: Index, points: Sequence[Point]) -> int:
+    """Return which of *points* ``metric[index]`` means.
+
+    Raises:
+        ScenarioError: none of them, or the index is missing where there are several.
+    """
+    known = ", ".join(f"[{', '.join(map(_written, point.values()))}]" for point in points[:8])
+    if not index and len(points) == 1:
+        return 0
+    if not index:
+        raise ScenarioError(f"expected {metric} with one of the points of vary behind it: {known}")
+    if not points[0]:
+        raise ScenarioError(f"expected {metric} without [{', '.join(index)}], since nothing varies")
+    for i, point in enumerate(points):
+        if len(index) == len(point) and all(map(_same, index, point.values())):
+            return i
+    raise ScenarioError(f"vary has no point [{', '.join(index)}] for {metric}, expected one of {known}")
+
+
+def _written(value: Any) -> str:
+    """Return how an index names a value of `vary`; a mapping with one key is named by that key."""
+    if isinstance(value, dict) and len(value) == 1:
+        return str(next(iter(value)))
+    return "none" if value is None else value if isinstance(value, str) else show(value)
+
+
+def _same(written: str, value: Any) -> bool:
+    try:
+        return math.isclose(quantity(written), quantity(value), rel_tol=1e-9)
+    except ValueError:
+        return written == _written(value)
+
+
+def _metrics(node: Node) -> set[tuple[str, Index]]:
+    match node:
+        case Metric(name, index):
+            return {(name, index)}
+        case Arithmetic(_, left, right):
+            return _metrics(left) | _metrics(right)
+    return set()
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    rf"""\s*(?:
+      (?P<quantity>{DURATION_TOKEN}|{NUMBER}\s*%|{NUMBER})(?![\w.%])
+    | (?P<name>[A-Za-z_]\w*(?:\.[\w-]+\.\w+)?)\s*(?:\[(?P<index>[^\[\]]*)\])?
+    | (?P<sign><=|>=|<|>|[-+*/()])
+    )""",
+    re.VERBOSE,
+)
+
+
+class _Parser:
+    """Recursive descent over the tokens of one claim; each method reads what it is called."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        if text.count("(") > MOST_PARENTHESES:
+            raise ScenarioError(f"expected at most {MOST_PARENTHESES} parentheses, got {text.count('(')}")
+
+    def claim(self) -> Claim:
+        left, tolerance = self.sum(), None
+        op = self.take("<=", "<", ">=", ">", "within")
+        if op is None:
+            self.expected("a comparison (<=, <, >=, > or within 5% of)")
+        if op == "within":
+            tolerance = self.sum()
+            if self.take("of") is None:
+                self.expected("'of'")
+        right = self.sum()
+        if self.text[self.at :].strip():
+            self.expected("the end of the claim")
+        return Claim(self.text, left, op, right, tolerance)
+
+    def sum(self) -> Node:
+        node = self.product()
+        while sign := self.take("+", "-"):
+            node = Arithmetic(sign, node, self.product())
+        return node
+
+    def product(self) -> Node:
+        node = self.operand()
+        while sign := self.take("*", "/"):
+            node = Arithmetic(sign, node, self.operand())
+        return node
+
+    def operand(self) -> Node:
+        if self.take("-"):
+            return Arithmetic("-", Number(0.0), self.operand())
+        if self.take("("):
+            node = self.sum()
+            if self.take(")") is None:
+                self.expected("')'")
+            return node
+        match = _TOKEN.match(self.text, self.at)
+        if match is None or match["sign"] or match["name"] in ("within", "of"):
+            self.expected("a metric, a number or '('")
+        self.at = match.end()
+        if match["quantity"]:
+            try:
+                return Number(quantity(match["quantity"]))
+            except ValueError as error:
+                raise ScenarioError(str(error)) from None
+        index = match["index"]
+        return Metric(match["name"], tuple(part.strip() for part in index.split(",")) if index is not None else ())
+
+    def take(self, *wanted: str) -> str | None:
+        """Read the next token if it is one of *wanted*."""
+        match = _TOKEN.match(self.text, self.at)
+        found = match and (match["sign"] or (match["index"] is None and match["name"]))
+        if not match or found not in wanted:
+            return None
+        self.at = match.end()
+        return str(found)
+
+    def expected(self, what: str) -> NoReturn:
+        """Say what should have come next."""
+        rest = self.text[self.at :].strip()
+        raise ScenarioError(f"expected {what}, got {show(rest) if rest else 'the end'} in {show(self.text)}")
+
+
+# --- judging --------------------------------------------------------------------------------------------------------
+
+
+def _verdict(
+    name: str,
+    claim: Claim,
+    points: Sequence[Point],
+    metrics: Sequence[Sequence[Mapping[str, float]]],
+    confidence: float,
+) -> Verdict:
     import numpy as np
+
+    from sim.rng import stream
+
+    seeds = min(map(len, metrics), default=0)
+
+    def values(node: Node) -> np.ndarray:
+        """The value of *node* for each seed."""
+        match node:
+            case Number(value):
+                return np.full(seeds, value)
+            case Metric(metric, index):
+                rows = metrics[point_of(metric, index, points)][:seeds]
+                if missing := [row for row in rows if metric not in row]:
+                    raise ScenarioError(_unknown(metric, missing[0]))
+                return np.array([row[metric] for row in rows], dtype=float)
+            case Arithmetic(sign, left, right):
+                return np.asarray(ARITHMETIC[sign](values(left), values(right)))
+
+    with np.errstate(all="ignore"):  # 0/0 is nan, and nan makes no claim true
+        left, right, bound = values(claim.left), values(claim.right), 0.0
+        if claim.tolerance is not None:
+            sample = np.where(left == right, 0.0, (left - right) / np.abs(right))
+            bound = float(np.median(values(claim.tolerance)))
+        elif _metrics(claim.right):
+            sample = left - right
+        else:
+            sample, bound = left, float(right[0]) if seeds else math.nan
+        estimate = float(np.median(sample)) if seeds else math.nan
+        draws = stream(0, f"claims.{name}").integers(0, max(seeds, 1), (RESAMPLES, seeds))
+        medians = np.median(sample[draws], axis=1) if seeds else np.full(1, math.nan)
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(medians, [tail, 1 - tail], method="inverted_cdf")
+    passed = abs(estimate) <= bound if claim.tolerance is not None else COMPARE[claim.op](estimate, bound)
+    return Verdict(name, claim.text, estimate, float(low), float(high), bound, claim.op, bool(passed), seeds)
+
+
+def _unknown(metric: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(metric, list(known), n=5, cutoff=0.5)
+    return f"unknown metric {metric!r}, expected " + (f"one like {', '.join(near)}" if near else "one of the summary's")

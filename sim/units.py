@@ -1,11 +1,13 @@
-"""Words of the edge: what a person writes for seconds and fractions, and how a value is named in a message.
+"""The edge: what a person may write for seconds and fractions.
 
 Behind this edge every time is float seconds and every fraction lies in [0, 1].
 """
 
 import math
 import re
-from typing import Any
+from typing import TypeGuard
+
+from sim.words import show
 
 UNITS_S = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 """Units of a duration, in the order in which they may follow each other (``1h30m``)."""
@@ -36,10 +38,11 @@ def duration_s(value: object) -> float:
             for text, unit_s in zip(match.groups(), UNITS_S.values())
             if text
         )
-    if _is_number(value) and 0 <= value < math.inf:  # type: ignore[operator]
-        return float(value)  # type: ignore[arg-type]
-    if isinstance(value, str) and re.fullmatch(r"\d+(:\d\d)+", value):
-        raise ValueError(f"expected {DURATION_WORDS}, got {show(value)} (write hours as h and minutes as m)")
+    if is_number(value) and 0 <= value < math.inf:
+        return float(value)
+    if isinstance(value, str) and (clock := re.fullmatch(r"(\d+):(\d\d)", value)):
+        either = f"; did you mean {clock[1]}m{clock[2]}s or {clock[1]}h{clock[2]}m?"
+        raise ValueError(f"expected {DURATION_WORDS}, got {show(value)}{either}")
     raise ValueError(f"expected {DURATION_WORDS}, not below 0, got {show(value)}")
 
 
@@ -52,9 +55,9 @@ def fraction(value: object) -> float:
     hint = ""
     if isinstance(value, str) and (match := re.fullmatch(rf"({NUMBER})\s*%", value.strip())):
         number = float(match[1]) / 100
-    elif _is_number(value):
-        number = float(value)  # type: ignore[arg-type]
-        hint = f" (did you mean {show(value)}%?)" if 1 < number <= 100 else ""
+    elif is_number(value):
+        number = float(value)
+        hint = f"; did you mean {show(value)}%?" if 1 < number <= 100 else ""
     else:
         number = math.nan
     if not 0 <= number <= 1:
@@ -68,8 +71,8 @@ def quantity(value: object) -> float:
     Raises:
         ValueError: anything else.
     """
-    if _is_number(value) and math.isfinite(value):  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
+    if is_number(value) and math.isfinite(value):
+        return float(value)
     text = value.strip() if isinstance(value, str) else ""
     if match := re.fullmatch(rf"(-?{NUMBER})\s*%", text):
         return float(match[1]) / 100
@@ -80,23 +83,6 @@ def quantity(value: object) -> float:
     raise ValueError(f"expected a number, a duration such as 2s or a percentage such as 0.1%, got {show(value)}")
 
 
-def show(value: Any) -> str:
-    """Return *value* as a message names it: YAML's words, quotes around a text, never more than 60 characters."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return f"{value:.12g}" if isinstance(value, float) else str(value)
-        case str():
-            return repr(value if len(value) <= 60 else value[:57] + "...")
-        case dict():
-            return "a mapping" if value else "an empty mapping"
-        case list():
-            return "a list" if value else "an empty list"
-    return str(value)
-
-
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether *value* is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

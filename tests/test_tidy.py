@@ -22,6 +22,7 @@ LAYERS = {
     "sim.rng": 0,
     "sim.records": 0,
     "sim.units": 0,
+    "sim.words": 0,
     "sim.scenario": 0,
     "sim.results": 0,
     "sim.claims": 0,
@@ -31,13 +32,15 @@ LAYERS = {
     "sim.quality": 1,
     "sim.telemetry": 1,
     "sim.alerts": 1,
-    "sim.summary": 1,
+    "sim.summary": 0,
     "sim.world": 2,
     "sim.control": 2,
+    "sim.run": 3,
     "sim.report": 3,
     "sim.planning": 3,
     "sim.init": 3,
     "loadtest": 3,
+    "sim.commands": 4,
     "sim.cli": 4,
     "sim.__main__": 4,
     "loadtest.cli": 4,
@@ -153,7 +156,9 @@ def annotation_complaints(source: str, name: str) -> list[str]:
     """Functions that say no types, and are not left to Numba."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.FunctionDef) or any("njit" in ast.unparse(d) for d in node.decorator_list):
+        if not isinstance(node, ast.FunctionDef) or any(
+            ast.unparse(d) in ("kernel", "inlined") for d in node.decorator_list
+        ):
             continue
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
@@ -295,7 +300,7 @@ def test_a_long_function_and_a_long_file_are_found() -> None:
 
 
 def test_a_function_without_types_is_found() -> None:
-    assert annotation_complaints("def f(x: int) -> None: ...\n@njit(cache=True)\ndef g(x): ...", "f.py") == []
+    assert annotation_complaints("def f(x: int) -> None: ...\n@kernel\ndef g(x): ...", "f.py") == []
     assert len(annotation_complaints("def f(x) -> None: ...\ndef g(): ...", "f.py")) == 2
 
 

@@ -33,3 +33,13 @@ def is_compiled() -> bool:
 
 
 os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
+
+
+def warm() -> None:
+    """Compile the engine once, and say so, unless the cache already holds it."""
+    if is_compiled() or os.environ.get("NUMBA_DISABLE_JIT") == "1":
+        return
+    print(f"compiling the engine, once, about {COMPILE_S} s ...", file=sys.stderr, flush=True)
+    from sim.engine.exercise import exercise
+
+    exercise()

@@ -2,9 +2,8 @@
 
 import math
 
-from numba import njit
-
 from sim.engine.batch import leave_queue
+from sim.engine.jit import inlined, kernel
 from sim.engine.kv_cache import close_decode, close_prefill
 from sim.engine.state import BIN_LOW_S, BIN_RATIO, BINS, DECODE, E2E, ITL, QUEUE, TPOT, TTFT, WAITING
 from sim.engine.steptime import hash3, steps_ended
@@ -21,7 +20,7 @@ _SAMPLE_ROWS = 1
 _ALL_ROWS = 2
 
 
-@njit(cache=True)
+@inlined
 def bin_of(value_s):
     """Return the histogram bin of a time: steps of 1% from 10 us."""
     if value_s <= BIN_LOW_S:
@@ -29,7 +28,7 @@ def bin_of(value_s):
     return min(BINS - 1, int((math.log(value_s) - _LOG_LOW) * _PER_LOG))
 
 
-@njit(cache=True)
+@inlined
 def count_steps(w, rep, latency, steps, now_s):
     """Add the *steps* step times up to *now_s* to the inter-token latencies of the decoding batch.
 
@@ -38,18 +37,17 @@ def count_steps(w, rep, latency, steps, now_s):
     """
     if now_s < w.warmup_s:
         return
-    counts = latency[w.cohorts, ITL]
     done = rep.step - rep.anchor_step - steps
     first = rep.first_s + done * rep.growth_s
     low = bin_of(first)
     if steps == 1 or low == bin_of(first + (steps - 1) * rep.growth_s):
-        counts[low] += rep.decoding * steps
+        latency[w.cohorts, ITL, low] += rep.decoding * steps
         return
     for k in range(steps):
-        counts[bin_of(first + k * rep.growth_s)] += rep.decoding
+        latency[w.cohorts, ITL, bin_of(first + k * rep.growth_s)] += rep.decoding
 
 
-@njit(cache=True)
+@kernel
 def close_state(pool, rep, seq, tab, now_s):
     """Book the time of the sequence's present state up to *now_s*, when its client's story ends."""
     if seq.state == WAITING:
@@ -62,7 +60,7 @@ def close_state(pool, rep, seq, tab, now_s):
         seq.preempted_s += now_s - seq.lost_s
 
 
-@njit(cache=True)
+@kernel
 def tokens_made(rep, seq, now_s):
     """Return the output tokens that the sequence has made by *now_s*."""
     if seq.state == DECODE:
@@ -70,7 +68,7 @@ def tokens_made(rep, seq, now_s):
     return seq.done
 
 
-@njit(cache=True)
+@kernel
 def is_sampled(w, request):
     """Tell whether the rows of this request are kept."""
     if w.row_mode == _ALL_ROWS:
@@ -78,7 +76,7 @@ def is_sampled(w, request):
     return w.row_mode == _SAMPLE_ROWS and hash3(w.seed, request, 7) < w.row_below
 
 
-@njit(cache=True)
+@kernel
 def write_row(w, rows, ask, outcome, status, now_s):
     """Start the row of one attempt with what its client asked and saw; return it."""
     row = rows[w.rows_n]
@@ -118,7 +116,7 @@ def write_row(w, rows, ask, outcome, status, now_s):
     return row
 
 
-@njit(cache=True)
+@kernel
 def complete_row(pool, row, rep, r, seq, tokens, egress_s):
     """Fill in what the engine did for the attempt; times are as the client saw them."""
     row.replica = r
@@ -142,20 +140,20 @@ def complete_row(pool, row, rep, r, seq, tokens, egress_s):
     row.fault_stall_s = seq.stall_s
 
 
-@njit(cache=True)
+@kernel
 def count_request(w, ask, row, latency, windows, minutes, parts):
     """Count one ended request by the minute and window of its arrival, and by latency.
 
     An unanswered request counts with the time it has waited so far, so that stuck requests are not
     invisible; one that was refused, failed or cancelled counts as an error and not as a latency.
     """
-    minute = minutes[min(len(minutes) - 1, int(ask.scheduled_s / 60.0))]
-    minute[0] += 1
+    minute = min(len(minutes) - 1, int(ask.scheduled_s / 60.0))
+    minutes[minute, 0] += 1
     if row.outcome == _OK:
-        minute[1] += 1
-        minute[2] += ask.wrong
+        minutes[minute, 1] += 1
+        minutes[minute, 2] += ask.wrong
     else:
-        minute[3] += 1
+        minutes[minute, 3] += 1
         if row.outcome != _TIMED_OUT and row.outcome != _UNFINISHED:
             return
     e2e_s = row.finished_s - ask.scheduled_s
@@ -167,21 +165,20 @@ def count_request(w, ask, row, latency, windows, minutes, parts):
     windows[1, window, by_e2e] += 1
     if ask.scheduled_s < w.warmup_s:
         return
-    counts = latency[ask.cohort]
-    counts[TTFT, by_ttft] += 1
-    counts[E2E, by_e2e] += 1
+    c = ask.cohort
+    latency[c, TTFT, by_ttft] += 1
+    latency[c, E2E, by_e2e] += 1
     queue_s = row.finished_s if math.isnan(row.admitted_s) else row.admitted_s
-    counts[QUEUE, bin_of(queue_s - ask.scheduled_s)] += 1
+    latency[c, QUEUE, bin_of(queue_s - ask.scheduled_s)] += 1
     if row.output_tokens > 1:
-        counts[TPOT, bin_of((row.finished_s - row.first_token_s) / (row.output_tokens - 1))] += 1
-    sums = parts[by_ttft]
-    sums[0] += row.client_wait_s
-    sums[1] += row.backoff_s
-    sums[2] += row.seat_wait_s
-    sums[3] += row.kv_wait_s
-    sums[4] += row.step_wait_s
-    sums[5] += row.prefill_s
-    sums[6] += row.decode_alone_s
-    sums[7] += row.decode_slowed_s
-    sums[8] += row.preempted_s
-    sums[9] += row.fault_stall_s
+        latency[c, TPOT, bin_of((row.finished_s - row.first_token_s) / (row.output_tokens - 1))] += 1
+    parts[by_ttft, 0] += row.client_wait_s
+    parts[by_ttft, 1] += row.backoff_s
+    parts[by_ttft, 2] += row.seat_wait_s
+    parts[by_ttft, 3] += row.kv_wait_s
+    parts[by_ttft, 4] += row.step_wait_s
+    parts[by_ttft, 5] += row.prefill_s
+    parts[by_ttft, 6] += row.decode_alone_s
+    parts[by_ttft, 7] += row.decode_slowed_s
+    parts[by_ttft, 8] += row.preempted_s
+    parts[by_ttft, 9] += row.fault_stall_s

@@ -9,8 +9,7 @@ than it wanted has used up the budget, at most one prompt is partly computed at 
 
 import math
 
-from numba import njit
-
+from sim.engine.jit import inlined, kernel
 from sim.engine.kv_cache import (
     blocks_for,
     close_prefill,
@@ -33,12 +32,11 @@ from sim.engine.state import (
     DECODE,
     NONE,
     PREFILL,
-    RING,
 )
 from sim.engine.steptime import decode_line, step_factor, steps_begun, stretch_end
 
 
-@njit(cache=True)
+@inlined
 def settle(rep, now_s):
     """Bring the replica's integrals of lost time up to *now_s* (only when what blocks it changes)."""
     dt = now_s - rep.since_s
@@ -51,7 +49,7 @@ def settle(rep, now_s):
     rep.since_s = now_s
 
 
-@njit(cache=True)
+@inlined
 def set_blocked(rep, why, now_s):
     """Say why the head of the queue is not admitted, from *now_s* on."""
     if rep.blocked != why:
@@ -59,7 +57,7 @@ def set_blocked(rep, why, now_s):
         rep.blocked = why
 
 
-@njit(cache=True)
+@kernel
 def enter_queue(rep, seq, now_s):
     """Remember what the replica's integrals were when the sequence joined the queue."""
     dt = (now_s - rep.since_s) / rep.slow
@@ -69,7 +67,7 @@ def enter_queue(rep, seq, now_s):
     seq.mark_s = now_s
 
 
-@njit(cache=True)
+@kernel
 def leave_queue(rep, seq, now_s):
     """Book the time in the queue to what blocked it; a preempted sequence books it as preemption."""
     if seq.lost_s < 0.0:
@@ -85,11 +83,14 @@ def leave_queue(rep, seq, now_s):
     seq.stall0_s = stalled(rep, now_s)
 
 
-@njit(cache=True)
+@kernel
 def schedule_prompt(rep, seqs, s, tokens):
-    """Let the step compute *tokens* more of the known tokens of sequence *s*; return the attention offset."""
+    """Let the step compute *tokens* more of the known tokens of sequence *s*.
+
+    Return how many pairs of one of them and a token that it attends to there are.
+    """
     seq = seqs[s]
-    offset = tokens * seq.computed
+    pairs = tokens * (seq.computed + 0.5 * tokens)
     seq.computed += tokens
     if seq.computed == seq.target:
         seq.link = rep.ready
@@ -99,10 +100,10 @@ def schedule_prompt(rep, seqs, s, tokens):
         rep.partial = s
     rep.prefill_now += tokens
     rep.prompt_tokens += tokens
-    return offset
+    return pairs
 
 
-@njit(cache=True)
+@kernel
 def continue_prompt(w, pool, rep, r, seqs, board, tab, budget, now_s):
     """Schedule the next chunk of the one partly computed prompt, preempting from the end if blocks lack."""
     s = rep.partial
@@ -112,19 +113,19 @@ def continue_prompt(w, pool, rep, r, seqs, board, tab, budget, now_s):
     need = blocks_for(seq.computed + tokens, pool.block_size) - held
     while need > rep.free_blocks:
         if preempt_last(w, pool, rep, r, seqs, board, tab, 1, now_s) == s:
-            return 0
+            return 0.0
     rep.free_blocks -= need
     return schedule_prompt(rep, seqs, s, tokens)
 
 
-@njit(cache=True)
+@kernel
 def admit_waiting(pool, rep, seqs, budget, now_s):
-    """Admit waiting sequences in order until seats, token budget or KV blocks end; return the offsets.
+    """Admit waiting sequences in order until seats, token budget or KV blocks end; return the attention pairs.
 
     With `reserve_full` a sequence is admitted only if all of its known tokens would fit
     (`scheduler_reserve_full_isl` of vLLM 0.32), though only this step's blocks are taken.
     """
-    offsets = 0
+    pairs = 0.0
     why = BLOCKED_NOT
     while rep.waiting:
         if rep.running == pool.max_seqs:
@@ -150,13 +151,13 @@ def admit_waiting(pool, rep, seqs, budget, now_s):
         if seq.admitted_s < 0.0:
             seq.admitted_s = now_s
         rep.free_blocks -= blocks_for(tokens, pool.block_size)
-        offsets += schedule_prompt(rep, seqs, s, tokens)
+        pairs += schedule_prompt(rep, seqs, s, tokens)
         budget -= tokens
     set_blocked(rep, why, now_s)
-    return offsets
+    return pairs
 
 
-@njit(cache=True)
+@inlined
 def plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s):
     """Schedule the next step of replica *r* at *now_s*, or as many as are sure to be alike."""
     rep = reps[r]
@@ -170,14 +171,14 @@ def plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s):
     if rep.decoding:
         grow_decoding(w, pool, rep, r, seqs, board, tab, now_s)
     budget = pool.max_tokens - rep.decoding
-    offsets = 0
+    pairs = 0.0
     if rep.partial != NONE:
-        offsets += continue_prompt(w, pool, rep, r, seqs, board, tab, budget, now_s)
+        pairs += continue_prompt(w, pool, rep, r, seqs, board, tab, budget, now_s)
         budget -= rep.prefill_now
     if rep.preempted:
         set_blocked(rep, BLOCKED_KV, now_s)
     elif rep.waiting:
-        offsets += admit_waiting(pool, rep, seqs, budget, now_s)
+        pairs += admit_waiting(pool, rep, seqs, budget, now_s)
     else:
         set_blocked(rep, BLOCKED_NOT, now_s)
     if rep.running == 0:
@@ -185,20 +186,24 @@ def plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s):
         rep.wake_s = math.inf
         rep.fresh = 1
         return
-    time_step(w, pool, rep, r, tab, pace, offsets, now_s)
+    time_step(w, pool, rep, r, tab, pace, pairs, now_s)
     rep.steps_planned = 1
     if w.leap and rep.prefill_now == 0 and not rep.preempted and not rep.fresh:
         rep.steps_planned = stretch_length(w, pool, rep, r, board)
     rep.wake_s = stretch_end(rep, rep.step - rep.anchor_step + rep.steps_planned)
 
 
-@njit(cache=True)
-def time_step(w, pool, rep, r, tab, pace, offsets, now_s):
+@inlined
+def time_step(w, pool, rep, r, tab, pace, pairs, now_s):
     """Work out how long the next step is; keep the straight line of the last anchor while it holds."""
     noisy = pool.noise > 0.0 or pool.slow_noise > 0.0 or w.pace_n > 0
     if not (rep.fresh or noisy or rep.prefill_now or rep.step >= rep.cell_end):
         return
-    time = pool.base_s + tab[pool.prefill_at + rep.prefill_now] + pool.prefill_ctx_s * offsets
+    time = pool.base_s
+    if rep.prefill_now:  # beside decoding tokens, prompt tokens hide no more work than alone
+        alone = tab[pool.tokens_at + rep.prefill_now] - tab[pool.tokens_at]
+        work = pool.tokens_at + rep.decoding
+        time += max(alone, tab[work + rep.prefill_now] - tab[work]) + pool.prefill_ctx_s * pairs
     slope = 0.0
     steps = 1
     if rep.decoding:
@@ -218,7 +223,7 @@ def time_step(w, pool, rep, r, tab, pace, offsets, now_s):
     rep.fresh = 1 if (noisy or rep.prefill_now) else 0
 
 
-@njit(cache=True)
+@inlined
 def stretch_length(w, pool, rep, r, board):
     """Return how many steps from now are sure to be alike: no finish, no shortage, one straight line."""
     steps = min(steps_to_finish(w, board, r, rep.step), rep.cell_end - rep.step)
@@ -232,7 +237,7 @@ def stretch_length(w, pool, rep, r, board):
     return steps
 
 
-@njit(cache=True)
+@inlined
 def cut_stretch(rep, now_s):
     """End the planned stretch with the step that runs at *now_s*, so that the next one can change."""
     if rep.steps_planned > 1:
@@ -240,7 +245,7 @@ def cut_stretch(rep, now_s):
         rep.wake_s = stretch_end(rep, rep.step - rep.anchor_step + rep.steps_planned)
 
 
-@njit(cache=True)
+@kernel
 def begin_decode(w, pool, rep, r, seqs, s, board, now_s):
     """Let sequence *s*, whose known tokens are all computed, make its next token and join the decoding."""
     seq = seqs[s]
@@ -263,7 +268,7 @@ def begin_decode(w, pool, rep, r, seqs, s, board, now_s):
     put_in_bucket(w, board, r, seqs, s)
 
 
-@njit(cache=True)
+@inlined
 def end_steps(w, pool, rep, r, board):
     """Count the planned steps as played: tokens, context and blocks of the decoding batch. Return how many."""
     steps = rep.steps_planned
@@ -278,7 +283,7 @@ def end_steps(w, pool, rep, r, board):
     return steps
 
 
-@njit(cache=True)
+@kernel
 def blocks_in_use(pool, rep, r, board, now_s):
     """Return the KV blocks held while the step at *now_s* runs."""
     used = pool.blocks - rep.free_blocks

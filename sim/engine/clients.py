@@ -6,10 +6,9 @@ ordered by (time, kind, id), so that equal times have one order on every machine
 
 import math
 
-from numba import njit
-
 from sim.engine.account import close_state, complete_row, count_request, is_sampled, tokens_made, write_row
 from sim.engine.batch import cut_stretch, enter_queue, plan_step
+from sim.engine.jit import inlined, kernel
 from sim.engine.kv_cache import blocks_for, stop_decoding, tokens_held
 from sim.engine.queues import append_waiting, remove_running, remove_waiting
 from sim.engine.routing import route
@@ -23,7 +22,7 @@ _FAILED = int(Outcome.FAILED)
 ASK_FOR_MORE = -2
 
 
-@njit(cache=True)
+@kernel
 def earlier(a, b):
     """Tell whether client event *a* comes before *b*."""
     if a.at_s != b.at_s:
@@ -33,7 +32,7 @@ def earlier(a, b):
     return a.id < b.id
 
 
-@njit(cache=True)
+@kernel
 def push_event(w, events, at_s, kind, what, id_):
     """Let something happen to slot *what* at *at_s*."""
     k = w.events_n
@@ -50,7 +49,7 @@ def push_event(w, events, at_s, kind, what, id_):
         k = parent
 
 
-@njit(cache=True)
+@kernel
 def swap_events(events, a, b):
     """Exchange two entries of the heap."""
     at_s, kind, what, id_ = events[a].at_s, events[a].kind, events[a].what, events[a].id
@@ -59,7 +58,7 @@ def swap_events(events, a, b):
     events[b].at_s, events[b].kind, events[b].what, events[b].id = at_s, kind, what, id_
 
 
-@njit(cache=True)
+@kernel
 def drop_first_event(w, events):
     """Remove the earliest entry of the heap."""
     w.events_n -= 1
@@ -78,7 +77,7 @@ def drop_first_event(w, events):
         k = child
 
 
-@njit(cache=True)
+@inlined
 def wake(reps, tree, r):
     """Tell the tournament of next wake-ups that replica *r* has another one."""
     k = (len(tree) // 2 + r) >> 1
@@ -89,7 +88,7 @@ def wake(reps, tree, r):
         k >>= 1
 
 
-@njit(cache=True)
+@kernel
 def ask(w, pools, asked, events, row, follow_up, now_s):
     """A user asks: take a slot for the request and send it on its way; return the slot."""
     a = w.free_req
@@ -117,7 +116,7 @@ def ask(w, pools, asked, events, row, follow_up, now_s):
     return a
 
 
-@njit(cache=True)
+@kernel
 def refuse(w, asked, events, asks, rows, latency, windows, minutes, parts, a, outcome, status, now_s):
     """End a request that no replica has seen, with an error its client sees."""
     one = asked[a]
@@ -129,7 +128,7 @@ def refuse(w, asked, events, asks, rows, latency, windows, minutes, parts, a, ou
     end_request(w, asked, events, asks, a, outcome, now_s)
 
 
-@njit(cache=True)
+@kernel
 def end_request(w, asked, events, asks, a, outcome, now_s):
     """Count the request's one outcome, free its slot, and let its session go on."""
     one = asked[a]
@@ -146,7 +145,7 @@ def end_request(w, asked, events, asks, a, outcome, now_s):
         push_event(w, events, now_s, FOLLOW_UP, one.follow_up, one.session)
 
 
-@njit(cache=True)
+@kernel
 def send(w, pools, reps, seqs, asked, board, tab, pace, tree, a, now_s):
     """Let a replica have the request; return the HTTP status that stands in its way, or 0."""
     one = asked[a]
@@ -178,7 +177,7 @@ def send(w, pools, reps, seqs, asked, board, tab, pace, tree, a, now_s):
     return 0
 
 
-@njit(cache=True)
+@kernel
 def begin_attempt(seq, one, a, r, now_s):
     """Set up a sequence for what its client asked."""
     seq.replica = r
@@ -208,7 +207,7 @@ def begin_attempt(seq, one, a, r, now_s):
     seq.stall_s = 0.0
 
 
-@njit(cache=True)
+@kernel
 def end_attempt(
     w, pools, reps, seqs, asked, events, asks, tab, rows, latency, windows, minutes, parts, s, outcome, status, now_s
 ):
@@ -230,7 +229,7 @@ def end_attempt(
     end_request(w, asked, events, asks, seq.request, outcome, now_s + egress_s)
 
 
-@njit(cache=True)
+@kernel
 def leave_replica(w, pool, rep, r, seqs, board, s):
     """Free the seat and the KV blocks of a sequence between two steps, and its slot."""
     seq = seqs[s]
@@ -249,7 +248,7 @@ def leave_replica(w, pool, rep, r, seqs, board, s):
     w.free_seq = s
 
 
-@njit(cache=True)
+@kernel
 def hang_up(w, pools, reps, seqs, board, tree, s, now_s):
     """The client of sequence *s* has gone: leave the queue at once, or the batch when the step ends."""
     seq = seqs[s]
@@ -266,9 +265,26 @@ def hang_up(w, pools, reps, seqs, board, tree, s, now_s):
     wake(reps, tree, r)
 
 
-@njit(cache=True)
+@kernel
 def give_up(
-    w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, a, outcome, now_s
+    w,
+    pools,
+    reps,
+    seqs,
+    asked,
+    events,
+    asks,
+    board,
+    tab,
+    tree,
+    rows,
+    latency,
+    windows,
+    minutes,
+    parts,
+    a,
+    outcome,
+    now_s,
 ):
     """A client stops waiting for its request: it sees *outcome* now, the engine notices at its next step."""
     s = asked[a].seq
@@ -281,13 +297,13 @@ def give_up(
     hang_up(w, pools, reps, seqs, board, tree, s, now_s)
 
 
-@njit(cache=True)
+@kernel
 def is_waiting_for(asked, a, request):
     """Tell whether slot *a* still holds the request that the event was made for."""
     return asked[a].live and asked[a].request == request
 
 
-@njit(cache=True)
+@kernel
 def happen(
     w, pools, reps, seqs, asked, script, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts
 ):
@@ -328,7 +344,7 @@ def happen(
             )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def travel(
     w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts, a, now_s
 ):
@@ -343,7 +359,7 @@ def travel(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def deliver(
     w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts, a, now_s
 ):

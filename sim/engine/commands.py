@@ -3,12 +3,13 @@
 import math
 
 import numpy as np
-from numba import njit
 
 from sim.engine.batch import blocks_in_use, cut_stretch, settle
 from sim.engine.clients import end_attempt, give_up, leave_replica, push_event, refuse, wake
+from sim.engine.jit import kernel
+from sim.engine.kv_cache import blocks_for, tokens_held
 from sim.engine.queues import first_waiting, last_running
-from sim.engine.state import BLOCKED_NOT, FOLLOW_UP, NONE, RING
+from sim.engine.state import BLOCKED_NOT, FOLLOW_UP, LEVELS, NONE, RING
 from sim.engine.steptime import steps_ended
 from sim.records import Outcome
 
@@ -33,7 +34,7 @@ GAUGES = np.dtype(
 """A replica as a metrics scrape sees it."""
 
 
-@njit(cache=True)
+@kernel
 def look(pools, reps, board, gauges, now_s):
     """Fill *gauges*, one record a replica, with what is true at *now_s*."""
     for r in range(len(gauges)):
@@ -52,7 +53,7 @@ def look(pools, reps, board, gauges, now_s):
         gauge.served = rep.served
 
 
-@njit(cache=True)
+@kernel
 def set_slow(reps, tree, r, factor, now_s):
     """Make the steps of replica *r* take *factor* times as long, from the next one on."""
     rep = reps[r]
@@ -61,7 +62,7 @@ def set_slow(reps, tree, r, factor, now_s):
     wake(reps, tree, r)
 
 
-@njit(cache=True)
+@kernel
 def lose_all(
     w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, r, now_s
 ):
@@ -83,7 +84,7 @@ def lose_all(
     return rep.running == 0 and rep.waiting == 0
 
 
-@njit(cache=True)
+@kernel
 def stop(w, pools, reps, board, tree, r, now_s):
     """Turn off replica *r*, which holds no attempt any more: its memory is gone and it takes no requests."""
     rep = reps[r]
@@ -102,7 +103,7 @@ def stop(w, pools, reps, board, tree, r, now_s):
     wake(reps, tree, r)
 
 
-@njit(cache=True)
+@kernel
 def close_all(
     w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, now_s
 ):
@@ -124,7 +125,7 @@ def close_all(
     return True
 
 
-@njit(cache=True)
+@kernel
 def slot_of(asked, request):
     """Return the slot of a request in flight, or `NONE`."""
     for a in range(len(asked)):
@@ -133,7 +134,7 @@ def slot_of(asked, request):
     return NONE
 
 
-@njit(cache=True)
+@kernel
 def load_script(w, script, rows, first):
     """Store the follow-up turns of *rows* and point the turns before them at their slots.
 
@@ -161,7 +162,7 @@ def load_script(w, script, rows, first):
     return n - need
 
 
-@njit(cache=True)
+@kernel
 def count_free(w, script, need):
     """Return how many script slots are free, counting no further than *need*."""
     slot = w.free_script
@@ -172,7 +173,7 @@ def count_free(w, script, need):
     return n
 
 
-@njit(cache=True)
+@kernel
 def give_up_slot(
     w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, a, outcome,
     now_s,
@@ -184,10 +185,33 @@ def give_up_slot(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def resume_session(w, script, events, row, at_s):
     """Let a session whose script had ended at *at_s* go on with *row*, after its think time."""
     slot = w.free_script
     w.free_script = script[slot].follow_up
     script[slot] = row
     push_event(w, events, at_s, FOLLOW_UP, slot, row.session)
+
+
+@kernel
+def count_held(pools, reps, seqs, r):
+    """Return the KV blocks that the sequences running on replica *r* hold for the tokens they have, counted one by one."""
+    rep = reps[r]
+    block_size = pools[rep.pool].block_size
+    blocks = 0
+    for level in range(LEVELS):
+        s = rep.run_head[level]
+        while s != NONE:
+            blocks += blocks_for(tokens_held(rep, seqs[s]), block_size)
+            s = seqs[s].next
+    return blocks
+
+
+@kernel
+def next_growth(pools, reps, board, r):
+    """Return the KV blocks already taken for the step in flight on replica *r*."""
+    rep = reps[r]
+    if rep.steps_planned == 0:
+        return 0
+    return board[r, (rep.step + 1) % pools[rep.pool].block_size]

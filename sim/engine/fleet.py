@@ -8,12 +8,13 @@ virtual time and behind HTTP in real time.
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from sim.engine import commands, state
 from sim.engine.commands import GAUGES
+from sim.engine.latency import StepTimes
 from sim.engine.play import play
 from sim.engine.routing import ROUTERS
 from sim.errors import RunError
@@ -21,16 +22,6 @@ from sim.records import ATTEMPT, REQUEST, Outcome
 
 ROWS_CHUNK = 1 << 16
 LIVE_MAX = 2_000_000  # requests in flight at which a run is called OVERLOADED
-
-
-class StepTimes(Protocol):
-    """Step times of one pool, in seconds (see `sim.engine.latency`)."""
-
-    base_s: float
-    decode_s: np.ndarray
-    ctx_edges: np.ndarray
-    prefill_s: np.ndarray
-    prefill_ctx_s: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,9 +121,9 @@ class Fleet:
         for pool, config in zip(self.pools, self.configs, strict=True):
             longest = min(config.max_len, config.blocks * config.block_size)
             steps = config.steps
-            tables = [steps.ctx_edges, steps.decode_s.ravel(), steps.prefill_s, _alone(steps, longest + 1)]
+            tables = [steps.ctx_edges, steps.decode_s.ravel(), steps.tokens_s, _alone(steps, longest + 1)]
             ends = at + np.cumsum([len(table) for table in tables])
-            pool.edges_at, pool.decode_at, pool.prefill_at, pool.alone_at = at, *ends[:3]
+            pool.edges_at, pool.decode_at, pool.tokens_at, pool.alone_at = at, *ends[:3]
             at = ends[3]
             parts += tables
             pool.first, pool.count = first, config.replicas + config.spares
@@ -329,3 +320,17 @@ class Fleet:
             self.w[0], self.pools, self.reps, self.seqs, self.asked, self.events, self.asks, self.board, self.tab,
             self.tree, self.rows, self.latency, self.windows, self.minutes, self.parts,
         )  # fmt: skip
+
+    def check_laws(self) -> None:
+        """Assert that no request and no KV block was lost; called at the end of every run, after `close`."""
+        w = self.w[0]
+        assert w.started == w.outcomes.sum() and w.live == 0, "a request ended in no outcome, or in two"
+        assert w.attempts_started == w.attempts_ended, "an attempt was lost"
+        for r in range(self.replicas):
+            rep = self.reps[r]
+            total = int(self.pools[rep.pool].blocks)
+            held = commands.count_held(self.pools, self.reps, self.seqs, r)
+            grown = commands.next_growth(self.pools, self.reps, self.board, r)
+            assert rep.free_blocks + held + grown == total, f"replica {r} lost KV blocks"
+            assert rep.running or rep.free_blocks == total, f"replica {r} is idle but holds KV blocks"
+            assert rep.running or not rep.waiting, f"replica {r} is idle while requests wait"

@@ -8,20 +8,19 @@ A decoding sequence needs a block every `block_size` steps, always at the same r
 so one counter for each residue tells what the next step needs, whatever the size of the batch.
 """
 
-from numba import njit
-
+from sim.engine.jit import inlined, kernel
 from sim.engine.queues import last_running, push_waiting, remove_running, take_from_bucket
 from sim.engine.state import DECODE, NONE, WAITING
 from sim.engine.steptime import steps_ended
 
 
-@njit(cache=True)
+@kernel
 def blocks_for(tokens, block_size):
     """Return the blocks that *tokens* tokens fill, the last one perhaps in part."""
     return (tokens + block_size - 1) // block_size
 
 
-@njit(cache=True)
+@inlined
 def tokens_held(rep, seq):
     """Return how many of the sequence's tokens are in the KV cache once the step in flight has ended."""
     if seq.state == DECODE:
@@ -29,7 +28,7 @@ def tokens_held(rep, seq):
     return seq.computed
 
 
-@njit(cache=True)
+@inlined
 def growth(board, r, block_size, decoding, step, steps):
     """Return the blocks that the *steps* steps after *step* take for decoding sequences."""
     laps = steps // block_size
@@ -39,13 +38,13 @@ def growth(board, r, block_size, decoding, step, steps):
     return blocks
 
 
-@njit(cache=True)
+@inlined
 def residue(seq, block_size):
     """Return the residue of the steps at which the decoding sequence takes a block."""
     return (seq.begin_step + 1 - seq.target) % block_size
 
 
-@njit(cache=True)
+@inlined
 def stop_decoding(w, pool, rep, r, seqs, s, board):
     """Take sequence *s* off the counters of the decoding batch."""
     seq = seqs[s]
@@ -56,13 +55,13 @@ def stop_decoding(w, pool, rep, r, seqs, s, board):
     rep.fresh = 1
 
 
-@njit(cache=True)
+@kernel
 def stalled(rep, now_s):
     """Return the replica's integral of time lost to faults, up to *now_s*."""
     return rep.stall_s + (now_s - rep.since_s) * (1.0 - 1.0 / rep.slow)
 
 
-@njit(cache=True)
+@kernel
 def close_prefill(rep, seq, now_s):
     """Book the time since the sequence was admitted: prefill, or regaining what preemption took."""
     stall = stalled(rep, now_s) - seq.stall0_s
@@ -72,7 +71,7 @@ def close_prefill(rep, seq, now_s):
     seq.stall_s += stall
 
 
-@njit(cache=True)
+@kernel
 def close_decode(pool, rep, seq, tab, now_s):
     """Book the time since the sequence began to decode, and what it would have been alone in the batch."""
     stall = stalled(rep, now_s) - seq.stall0_s
@@ -82,7 +81,7 @@ def close_decode(pool, rep, seq, tab, now_s):
     seq.alone_s += tab[alone + (steps_ended(rep, now_s) - seq.begin_step)] - tab[alone]
 
 
-@njit(cache=True)
+@kernel
 def preempt_last(w, pool, rep, r, seqs, board, tab, grown, now_s):
     """Preempt the newest sequence of the lowest priority; its tokens will be computed again. Return it.
 
@@ -112,7 +111,7 @@ def preempt_last(w, pool, rep, r, seqs, board, tab, grown, now_s):
     return s
 
 
-@njit(cache=True)
+@inlined
 def grow_decoding(w, pool, rep, r, seqs, board, tab, now_s):
     """Take the blocks that the next step's tokens need, preempting from the end of the batch if they lack.
 

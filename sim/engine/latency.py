@@ -59,13 +59,14 @@ class StepTimes:
         """Return the seconds of one step, as the compiled engine computes them (the reference for its tests).
 
         *sequences* decode with a mean of *context* tokens; *chunks* are (prompt tokens, context before them).
-        Prompt tokens come on top of the decoding ones: their work per token is that of the tokens from n to
-        n + p, because a batch that already keeps the GPU busy hides nothing more.
+        Beside n decoding tokens, p prompt tokens cost what the tokens from n to n + p do, because a batch that
+        keeps the GPU busy hides nothing more under the reading of weights; and never less than they cost alone.
         """
         prompt = sum(chunk for chunk, _ in chunks)
         pairs = sum(chunk * (offset + 0.5 * chunk) for chunk, offset in chunks)
         last = len(self.tokens_s) - 1
-        work = self.tokens_s[min(sequences + prompt, last)] - self.tokens_s[min(sequences, last)] if prompt else 0.0
+        beside = self.tokens_s[min(sequences + prompt, last)] - self.tokens_s[min(sequences, last)]
+        work = max(self.tokens_s[prompt], beside)
         return float(self.base_s + self.decode(sequences, context) + work + self.prefill_ctx_s * pairs)
 
     def decode(self, sequences: int, context: float) -> float:
@@ -138,16 +139,18 @@ def from_grid(
     factor: float = 1.0,
     overhead_s: float = 0.0,
     attention_floor_s: float = 0.0,
+    context_floor_s: float = 0.0,
 ) -> StepTimes:
     """Return the step times of *grid* for any batch: straight lines between its points and beyond its ends.
 
     Cells that are not tabulated (large batch and long context) continue the last cell of their row; contexts
     below the first column too. Estimates are noisy where they are flat, so the table is made non-decreasing
     in both directions. Attention is a quadratic in the prompt's length, fitted to the prompts of at least
-    `LONG` tokens, and never cheaper than *attention_floor_s* a pair (what the peak FLOP/s allow).
+    `LONG` tokens. Beyond the grid nothing gets faster than hardware can be: a pair of tokens takes at least
+    *attention_floor_s* in a prompt, a token of context at least *context_floor_s* for each decoding sequence.
     """
     edges = np.concatenate([[0.0], grid.contexts, [FAR]])
-    table = _non_decreasing(_extended(grid))
+    table = _non_decreasing(_extended(grid, context_floor_s))
     base = float(table[0, 0])
     counts = np.arange(1, max_num_seqs + 1)
     decode = np.zeros((max_num_seqs + 1, len(edges)))
@@ -163,20 +166,20 @@ def from_grid(
     return StepTimes(base * factor + overhead_s, decode * factor, edges, tokens * factor, pair_s * factor, tuple(notes))
 
 
-def _extended(grid: Grid) -> np.ndarray:
+def _extended(grid: Grid, context_floor_s: float) -> np.ndarray:
     """Return the decode table with its gaps filled and a column at no context and at `FAR`, seconds."""
-    columns = [grid.decode_s[:, j].copy() for j in range(len(grid.contexts))]
+    contexts = grid.contexts
+    columns = [grid.decode_s[:, j].copy() for j in range(len(contexts))]
+    floor = grid.sequences * context_floor_s
+
+    def beyond(j: int, context: float) -> np.ndarray:
+        slope = (columns[j] - columns[j - 1]) / (contexts[j] - contexts[j - 1])
+        return columns[j] + np.maximum(slope, floor) * (context - contexts[j])
+
     for j in range(2, len(columns)):
-        gap = np.isnan(columns[j])
-        columns[j][gap] = _continued(grid.contexts, columns, j - 2, grid.contexts[j])[gap]
-    first = _continued(grid.contexts, columns, 0, 0.0)
-    last = _continued(grid.contexts, columns, len(columns) - 2, FAR)
-    return np.stack([first, *columns, last], axis=1)
-
-
-def _continued(contexts: np.ndarray, columns: list[np.ndarray], j: int, context: float) -> np.ndarray:
-    slope = (columns[j + 1] - columns[j]) / (contexts[j + 1] - contexts[j])
-    return columns[j] + np.maximum(slope, 0.0) * (context - contexts[j])
+        columns[j] = np.where(np.isnan(columns[j]), beyond(j - 1, contexts[j]), columns[j])
+    first = columns[0] - np.maximum(columns[1] - columns[0], 0.0) / (contexts[1] - contexts[0]) * contexts[0]
+    return np.stack([first, *columns, beyond(len(columns) - 1, FAR)], axis=1)
 
 
 def _non_decreasing(table: np.ndarray) -> np.ndarray:

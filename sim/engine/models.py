@@ -5,7 +5,6 @@ Llama-like model or a known mixture of experts. Everything else is counted from 
 """
 
 import csv
-import difflib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import HardwareError
+from sim.words import did_you_mean
 
 DATA = Path(__file__).with_name("data")
 BYTES = 2
@@ -129,13 +129,10 @@ def find_model(name: str, base: Path) -> ModelSpec:
     if path.is_file():
         return read_config(path)
     if name.endswith(".json"):
-        raise HardwareError(f"{path}: there is no such file; expected a Hugging Face config.json with a model's sizes")
-    close = difflib.get_close_matches(key, [*catalogue(), *_aliases()], n=1, cutoff=0.5)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise HardwareError(
-        f"model {name!r} is not in the catalogue{hint}; known are {', '.join(catalogue())}, "
-        "or give the path of a Hugging Face config.json"
-    )
+        raise HardwareError(f"{path}: no such file, expected a Hugging Face config.json with a model's sizes")
+    near = did_you_mean(key, [*catalogue(), *_aliases()])
+    known = f", expected one of {', '.join(catalogue())} or the path of a Hugging Face config.json"
+    raise HardwareError(f"no model {name!r}{near or known}")
 
 
 def read_config(path: Path) -> ModelSpec:

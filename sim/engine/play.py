@@ -2,18 +2,17 @@
 
 import math
 
-from numba import njit
-
 from sim.engine.account import count_steps
 from sim.engine.batch import begin_decode, end_steps, plan_step
 from sim.engine.clients import ask, end_attempt, happen, leave_replica, travel, wake
+from sim.engine.jit import inlined, kernel
 from sim.engine.state import DONE, INBOX_EMPTY, NONE, RING, ROWS_FULL, SCRIPT_END, SLOTS_FULL
 from sim.records import Outcome
 
 _OK = int(Outcome.OK)
 
 
-@njit(cache=True)
+@inlined
 def end_step(
     w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts, r
 ):
@@ -48,7 +47,7 @@ def end_step(
     wake(reps, tree, r)
 
 
-@njit(cache=True)
+@inlined
 def has_room(w, seqs, asked, events, rows, asks):
     """Tell whether one more event fits into every array."""
     if w.rows_n + w.margin > len(rows) or w.asks_n + w.margin > len(asks):
@@ -58,7 +57,7 @@ def has_room(w, seqs, asked, events, rows, asks):
     return DONE
 
 
-@njit(cache=True)
+@kernel
 def play(
     w, pools, reps, seqs, asked, script, inbox, events, asks, board, tab, pace, tree,
     rows, latency, windows, minutes, parts, until_s,

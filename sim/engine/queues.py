@@ -7,8 +7,8 @@ bucket that tells whether it is in use.
 """
 
 import numpy as np
-from numba import njit
 
+from sim.engine.jit import inlined, kernel
 from sim.engine.state import LEVELS, NONE, RING
 
 _BIT = np.zeros(37, np.int64)  # 2^k mod 37 is different for each k < 32
@@ -16,7 +16,7 @@ for _k in range(32):
     _BIT[(1 << _k) % 37] = _k
 
 
-@njit(cache=True)
+@kernel
 def append_running(rep, seqs, s):
     """Put sequence *s* last in the batch (of its priority)."""
     seq = seqs[s]
@@ -32,7 +32,7 @@ def append_running(rep, seqs, s):
     rep.running += 1
 
 
-@njit(cache=True)
+@kernel
 def remove_running(rep, seqs, s):
     """Take sequence *s* out of the batch."""
     seq = seqs[s]
@@ -48,7 +48,7 @@ def remove_running(rep, seqs, s):
     rep.running -= 1
 
 
-@njit(cache=True)
+@kernel
 def append_waiting(rep, seqs, s):
     """Put sequence *s* at the end of its queue."""
     seq = seqs[s]
@@ -64,7 +64,7 @@ def append_waiting(rep, seqs, s):
     rep.waiting += 1
 
 
-@njit(cache=True)
+@kernel
 def push_waiting(rep, seqs, s):
     """Put sequence *s* at the front of its queue (a preempted one comes back first)."""
     seq = seqs[s]
@@ -80,7 +80,7 @@ def push_waiting(rep, seqs, s):
     rep.waiting += 1
 
 
-@njit(cache=True)
+@kernel
 def remove_waiting(rep, seqs, s):
     """Take sequence *s* out of its queue."""
     seq = seqs[s]
@@ -96,7 +96,7 @@ def remove_waiting(rep, seqs, s):
     rep.waiting -= 1
 
 
-@njit(cache=True)
+@kernel
 def first_waiting(rep):
     """Return the sequence to admit next, or `NONE`: the oldest of the highest priority."""
     for level in range(LEVELS):
@@ -105,7 +105,7 @@ def first_waiting(rep):
     return NONE
 
 
-@njit(cache=True)
+@kernel
 def last_running(rep):
     """Return the sequence to preempt next, or `NONE`: the newest of the lowest priority."""
     for back in range(LEVELS):
@@ -115,7 +115,7 @@ def last_running(rep):
     return NONE
 
 
-@njit(cache=True)
+@inlined
 def put_in_bucket(w, board, r, seqs, s):
     """Remember at which step sequence *s* makes its last token."""
     bucket = seqs[s].finish_step & (RING - 1)
@@ -129,7 +129,7 @@ def put_in_bucket(w, board, r, seqs, s):
     board[r, w.bits_at + (bucket >> 5)] |= 1 << (bucket & 31)
 
 
-@njit(cache=True)
+@inlined
 def take_from_bucket(w, board, r, seqs, s):
     """Forget when sequence *s* would have finished."""
     seq = seqs[s]
@@ -144,7 +144,7 @@ def take_from_bucket(w, board, r, seqs, s):
             board[r, w.bits_at + (bucket >> 5)] &= ~(1 << (bucket & 31))
 
 
-@njit(cache=True)
+@inlined
 def steps_to_finish(w, board, r, step):
     """Return after how many steps from *step* somebody may finish (at most `RING`)."""
     start = (step + 1) & (RING - 1)

@@ -5,15 +5,15 @@ never see how long an answer will be.
 """
 
 import numpy as np
-from numba import njit
 
+from sim.engine.jit import kernel
 from sim.engine.state import LEAST_OUTSTANDING, NONE, RANDOM
 from sim.engine.steptime import hash3
 
 ROUTERS = ("round_robin", "random", "least_outstanding")
 
 
-@njit(cache=True)
+@kernel
 def in_turn(pool, reps):
     """Return the next replica in turn that takes requests."""
     for k in range(pool.count):
@@ -24,7 +24,7 @@ def in_turn(pool, reps):
     return NONE
 
 
-@njit(cache=True)
+@kernel
 def at_random(w, pool, reps, request):
     """Return a random replica that takes requests; the draw belongs to the request, not to the order."""
     up = 0
@@ -41,7 +41,7 @@ def at_random(w, pool, reps, request):
     return NONE
 
 
-@njit(cache=True)
+@kernel
 def least_outstanding(pool, reps):
     """Return the replica with the fewest outstanding attempts; ties go to the next in turn."""
     best = NONE
@@ -63,7 +63,7 @@ def least_outstanding(pool, reps):
     return best
 
 
-@njit(cache=True)
+@kernel
 def route(w, pool, reps, request):
     """Return the replica for a request, or `NONE` when no replica takes any."""
     if pool.router == LEAST_OUTSTANDING:

@@ -78,7 +78,7 @@ POOL = np.dtype(
         ("contexts", "i4"),  # columns of the decode table
         ("edges_at", "i8"),  # where this pool's tables begin in the shared table
         ("decode_at", "i8"),
-        ("prefill_at", "i8"),
+        ("tokens_at", "i8"),
         ("alone_at", "i8"),
         ("base_s", "f8"),
         ("prefill_ctx_s", "f8"),

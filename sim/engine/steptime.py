@@ -8,14 +8,15 @@ by a constant. That is what lets `batch.plan_step` play a stretch of steps at on
 import math
 
 import numpy as np
-from numba import njit
+
+from sim.engine.jit import inlined, kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
 
 
-@njit(cache=True)
+@kernel
 def scramble(x):
     """Return 64 well mixed bits of *x* (the finaliser of SplitMix64, Steele et al. 2014)."""
     x = np.uint64(x) + _GOLDEN
@@ -24,19 +25,19 @@ def scramble(x):
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True)
+@kernel
 def hash3(seed, a, b):
     """Return 64 random bits that belong to (*seed*, *a*, *b*): no state, so policies cannot disturb them."""
     return scramble(scramble(scramble(np.uint64(seed)) ^ np.uint64(a)) ^ np.uint64(b))
 
 
-@njit(cache=True)
+@kernel
 def uniform(bits):
     """Return a number in (0, 1) from 64 random *bits*."""
     return (float(bits >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True)
+@kernel
 def lognormal_factor(bits, sigma):
     """Return a factor with mean 1 whose logarithm has standard deviation *sigma* (Box-Muller)."""
     u = uniform(bits)
@@ -45,7 +46,7 @@ def lognormal_factor(bits, sigma):
     return math.exp(sigma * z - 0.5 * sigma * sigma)
 
 
-@njit(cache=True)
+@inlined
 def decode_line(pool, tab, n, context):
     """Return the decode time of *n* sequences, its growth a step, and how many steps the line holds.
 
@@ -68,7 +69,7 @@ def decode_line(pool, tab, n, context):
     return time, slope, steps
 
 
-@njit(cache=True)
+@kernel
 def step_factor(w, pool, rep, r, pace, now_s):
     """Return the factor on the next step's time: step noise, a slow term, and a replayed host."""
     factor = 1.0
@@ -84,13 +85,13 @@ def step_factor(w, pool, rep, r, pace, now_s):
     return factor
 
 
-@njit(cache=True)
+@inlined
 def stretch_end(rep, steps):
     """Return when the *steps*-th step after the anchor ends."""
     return rep.anchor_s + steps * rep.first_s + rep.growth_s * (0.5 * steps * (steps - 1))
 
 
-@njit(cache=True)
+@inlined
 def steps_begun(rep, now_s):
     """Return how many of the planned steps have begun by *now_s* (at least 1 when any is in flight).
 
@@ -108,7 +109,7 @@ def steps_begun(rep, now_s):
     return low
 
 
-@njit(cache=True)
+@kernel
 def steps_ended(rep, now_s):
     """Return how many steps the replica has ended by *now_s*, those in the midst of a stretch included."""
     if rep.steps_planned > 1:

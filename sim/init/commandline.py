@@ -38,7 +38,7 @@ def parse_vllm(text: str) -> Service:
         elif positive not in _KNOWN:
             service.unsupported.append((flag, "not known here: it changed nothing below"))
     if "model" not in service.pool:
-        raise InputError("--vllm: no model named; expected something like 'vllm serve meta-llama/Llama-3.1-8B-Instruct'")
+        raise InputError("--vllm: no model named; expected a line like 'vllm serve meta-llama/Llama-3.1-8B-Instruct'")
     model = str(service.pool["model"].value)
     service.name = service.aliases[0] if service.aliases else model
     service.aliases = (*service.aliases, model)
@@ -60,10 +60,10 @@ def _arguments(text: str) -> list[str]:
     while words and re.fullmatch(r"[A-Z_][A-Z0-9_]*=.*", words[0]):
         words = words[1:]
     if words and words[0] in ("docker", "podman", "nerdctl"):  # the entry point of the image is vLLM's server
-        at = next((i for i, word in enumerate(words) if _IMAGE.fullmatch(word) and not words[i - 1].startswith("-v")), 0)
-        if not at:
-            raise InputError("--vllm: no vLLM image in this container's command; expected its arguments, or them alone")
-        return words[at + 1 :]
+        images = [i for i, word in enumerate(words) if _IMAGE.fullmatch(word) and not words[i - 1].startswith("-v")]
+        if not images:
+            raise InputError("--vllm: no vLLM image in this container's command; expected vLLM's arguments alone")
+        return words[images[0] + 1 :]
     return words
 
 

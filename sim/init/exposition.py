@@ -57,7 +57,7 @@ class Page:
 
 
 def parse(text: str, where: str, error: type[BlowoutError] = InputError) -> Page:
-    """Read a page of the text format; a line that is not one raises *error*, naming *where*, the line and what was met."""
+    """Read a page of the text format; what is no sample raises *error*, naming *where*, the line and what was met."""
     return Page(_samples(text, where, error))
 
 
@@ -71,7 +71,8 @@ def _samples(text: str, where: str, error: type[BlowoutError]) -> Iterator[Sampl
         value = None if match is None else _number(match["value"])
         if match is None or labels is None or value is None:
             shown = line if len(line) <= 60 else line[:57] + "..."
-            raise error(f'{where}, line {number}: expected a Prometheus sample like name{{label="value"}} 1.5, got: {shown}')
+            expected = 'expected a Prometheus sample like name{label="value"} 1.5'
+            raise error(f"{where}, line {number}: {expected}, got: {shown}")
         yield Sample(match["name"], labels, value)
 
 
@@ -96,7 +97,7 @@ def _number(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A distribution in buckets: upper ``edges`` (finite, increasing), the ``counts`` at or below each, count and sum of all."""
+    """A distribution in buckets: upper ``edges`` (finite, increasing), ``counts`` at or below each, count and sum."""
 
     edges: tuple[float, ...]
     counts: tuple[float, ...]
@@ -109,7 +110,7 @@ class Histogram:
         return self.total / self.count if self.count else math.nan
 
     def quantile(self, q: float) -> float:
-        """Return the *q*-quantile as Prometheus' `histogram_quantile` does: linear inside its bucket, the last edge beyond."""
+        """Return the *q*-quantile as Prometheus' histogram_quantile: linear in its bucket, the last edge beyond."""
         below, rank, lower = 0.0, q * self.count, 0.0
         for edge, here in zip(self.edges, self.counts):
             if here >= rank and here > below:
@@ -143,7 +144,7 @@ def histogram(page: Page, name: str) -> Histogram | None:
 
 
 def difference(later: Page, earlier: Page) -> Page | None:
-    """Return what the counters of *later* gained over *earlier*, gauges as they are later; None when one shrank (a restart)."""
+    """Return what counters gained from *earlier* to *later*, gauges as they are; None when one shrank (a restart)."""
     before = {(s.name, _key(s)): s.value for s in earlier}
     gained = []
     for sample in later:

@@ -1,4 +1,4 @@
-"""A value and how we know it: measured, derived or guessed. Nothing enters a described scenario without saying which."""
+"""A value and how we know it: measured, derived or guessed; no value enters a described scenario without one."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

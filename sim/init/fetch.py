@@ -7,7 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from sim.errors import EndpointError, InputError
 
@@ -21,9 +21,17 @@ def is_url(source: str) -> bool:
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", source) is not None
 
 
+def split(url: str) -> SplitResult:
+    """Return the parts of *url*; InputError when it has none."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{url[:60]}: {str(error).lower()}; expected a URL like http://HOST:PORT") from None
+
+
 def shown(url: str) -> str:
     """Return *url* without user, password and query, for messages and comments."""
-    parts = urlsplit(url)
+    parts = split(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -33,7 +41,7 @@ def get(url: str, token: str | None = None, timeout_s: float = TIMEOUT_S) -> str
     Raises InputError when *url* is not http or https, EndpointError when nothing answers in time or the
     answer is not a 200 with text.
     """
-    parts = urlsplit(url)
+    parts = split(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"{shown(url)}: expected a URL like http://HOST:PORT/metrics")
     request = urllib.request.Request(_bare(url), headers={"Accept": "text/plain;version=0.0.4, application/json"})
@@ -92,7 +100,7 @@ def query(base: str, promql: str, token: str | None, timeout_s: float = 3 * TIME
 
     Raises EndpointError when the answer is not that of the API (https://prometheus.io/docs/prometheus/latest/querying/api/).
     """
-    parts = urlsplit(base)
+    parts = split(base)
     path = re.sub(r"(/api/v1(/query)?)?/*$", "", parts.path) + "/api/v1/query"
     url = urlunsplit(parts._replace(path=path, query=urlencode({"query": promql}), fragment=""))
     text = get(url, token, timeout_s)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from sim.init.exposition import Histogram
 
@@ -48,17 +48,15 @@ def fit_lengths(histogram: Histogram) -> LengthFit | None:
     if used <= 1:
         return LengthFit(float(round(histogram.mean)), 0.0, longest, histogram.count, histogram.mean, 0.0, 0.0)
     mu, sigma = _most_likely(edges, shares, math.log(histogram.mean), mean_counts=used == 2)
-    error = float(np.max(np.abs(norm.cdf((edges - mu) / sigma) - counted)))
+    error = float(np.max(np.abs(ndtr((edges - mu) / sigma) - counted)))
     mean = math.exp(mu + sigma**2 / 2)
-    return LengthFit(
-        math.exp(mu), sigma, longest, histogram.count, histogram.mean, error, mean / histogram.mean - 1
-    )
+    return LengthFit(math.exp(mu), sigma, longest, histogram.count, histogram.mean, error, mean / histogram.mean - 1)
 
 
 def _most_likely(edges: np.ndarray, shares: np.ndarray, log_mean: float, mean_counts: bool) -> tuple[float, float]:
     def loss(x: np.ndarray) -> float:
         mu, sigma = float(x[0]), math.exp(float(x[1]))
-        inside = np.diff(norm.cdf((edges - mu) / sigma), prepend=0.0, append=1.0)
+        inside = np.diff(ndtr((edges - mu) / sigma), prepend=0.0, append=1.0)
         unlikely = -float(np.sum(shares * np.log(np.maximum(inside, 1e-300))))
         return unlikely + (10.0 * (mu + sigma**2 / 2 - log_mean) ** 2 if mean_counts else 0.0)
 

@@ -62,7 +62,7 @@ UNSUPPORTED = {
     "--max-num-scheduled-tokens": "the budget of a step is max_num_batched_tokens",
     "--max-num-queued-reqs": "rejection by a full queue is not simulated yet: requests wait instead",
     "--max-num-queued-tokens": "rejection by a full queue is not simulated yet: requests wait instead",
-    "--performance-mode": "it doubles vLLM's defaults in mode `throughput`: state max_num_seqs and max_num_batched_tokens",
+    "--performance-mode": "`throughput` doubles vLLM's defaults: state max_num_seqs and max_num_batched_tokens",
     "--stream-interval": "every token is streamed by itself",
     "--runner": "only text generation is simulated",
     "--task": "only text generation is simulated",
@@ -97,9 +97,12 @@ SILENT = {
     "--data-parallel-rpc-port", "--data-parallel-backend", "--data-parallel-rank", "--data-parallel-size-local",
     "--safetensors-load-strategy", "--model-loader-extra-config", "--guided-decoding-backend", "--device",
     "--structured-outputs-config", "--default-chat-template-kwargs", "--master-addr", "--master-port",
-    "--limit-mm-per-prompt", "--optimization-level", "--compilation-config", "--additional-config", "--shutdown-timeout",
-    "--max-parallel-loading-workers", "--cudagraph-capture-sizes", "--max-cudagraph-capture-size",
+    "--limit-mm-per-prompt", "--optimization-level", "--compilation-config", "--additional-config",
+    "--shutdown-timeout", "--max-parallel-loading-workers", "--cudagraph-capture-sizes", "--max-cudagraph-capture-size",
 }  # fmt: skip
 
 # Flags that take as many values as follow.
-MANY = {"--served-model-name", "--api-key", "--middleware", "--allowed-origins", "--lora-modules", "--collect-detailed-traces"}
+MANY = {
+    "--served-model-name", "--api-key", "--middleware", "--allowed-origins", "--lora-modules",
+    "--collect-detailed-traces", "--cudagraph-capture-sizes",
+}  # fmt: skip

@@ -1,10 +1,8 @@
-"""What a report sees of a run: its points with their estimates, and percentiles out of histograms.
-
-A figure's line is the median over seeds and its band reaches from the lowest to the highest seed, everywhere.
-"""
+"""What a report sees of a run: its points with their estimates, and percentiles out of histograms."""
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +12,10 @@ import numpy as np
 
 from sim.report import words
 
-FEWEST_IN_WINDOW = 300
-"""Requests that a window should hold: its P99 then rests on three of them."""
+FEWEST_IN_WINDOW = 200
+"""Requests that a window should hold: its P99 then rests on two of them."""
+ENOUGH_FOR_MEDIAN = 10
+"""Seeds from which on `sim.summary.interval` estimates by their median; figures do as the table beside them."""
 MOST_WINDOWS = 180
 """More would not be seen on a figure a hand wide."""
 
@@ -93,27 +93,35 @@ class Point:
         return self.metrics.get(name, NOTHING)
 
     @cached_property
-    def histograms(self) -> list[Mapping[str, np.ndarray]]:
-        """The histograms of each seed."""
-        return [member.histograms() for member in self.members]
+    def histograms(self) -> list[dict[str, np.ndarray]]:
+        """The histograms of each seed; those by window without the outer bins that are empty."""
+        with ThreadPoolExecutor(2) as pool:  # unpacking takes most of the time, and lets others run
+            return list(pool.map(_unpack, self.members))
+
+    @property
+    def centre(self) -> str:
+        """What stands for all seeds: their ``mean`` or, where there are enough, their ``median``."""
+        return "median" if len(self.members) >= ENOUGH_FOR_MEDIAN else "mean"
 
     def quantiles(self, metric: str, fractions: np.ndarray) -> np.ndarray:
         """Return the seconds (seeds, fractions) below which those fractions of *metric* lie, over all cohorts."""
         rows = [quantiles(h["edges_s"], h[metric].sum(axis=0), fractions) for h in self.histograms]
         return np.array(rows).reshape(len(rows), len(fractions))
 
-    def over_time(self, metric: str, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return window middles (windows,) and seconds (seeds, windows, fractions) of *metric*, by arrival."""
-        counts = [h[f"{metric}_by_window"] for h in self.histograms]
+    def over_time(self, metric: str, fractions: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return window middles (windows,) and seconds (seeds, windows, fractions) of *metric*, by arrival.
+
+        *step* neighbouring windows are merged into one.
+        """
+        name = f"{metric}_by_window"
         window_s = float(self.histograms[0]["window_s"])
-        length = min(len(c) for c in counts)
-        step = merged_windows(counts[0])
+        length = min(len(h[name]) for h in self.histograms)
         starts = np.arange(0, length, step)
         if length % step and len(starts) > 1:
             starts = starts[:-1]  # the last, shorter window joins the one before it
         rows = [
-            quantiles(h["edges_s"], np.add.reduceat(c[:length], starts, axis=0), fractions)
-            for h, c in zip(self.histograms, counts)
+            quantiles(h[f"{name}_edges_s"], np.add.reduceat(h[name][:length], starts, axis=0), fractions)
+            for h in self.histograms
         ]
         ends = np.append(starts[1:], length)
         return (starts + ends) / 2 * window_s, np.array(rows)
@@ -153,10 +161,10 @@ class View:
     def small_print(self) -> str:
         """What has to stand under every figure and table: origin, seeds, and what the numbers rest on."""
         seeds = f"{self.seeds} seeds" if self.seeds != 1 else "1 seed"
-        origin = f"{self.name}, {self.kind}, {seeds} of {words.seconds(self.duration_s)}"
+        origin = f"{self.name}, {self.kind}, {seeds} of {words.tick(self.duration_s)}"
         notes = [note for note in (self.kv_note, "uncalibrated" if self.uncalibrated else "") if note]
-        extra = [text for text in self.assumptions if not any(note in text for note in notes)]
-        return ". ".join(text.rstrip(".") for text in [origin, *notes, *extra]) + "."
+        notes = [note for note in notes if not any(note.lower() in text.lower() for text in self.assumptions)]
+        return "  ·  ".join(text.rstrip(".") for text in [origin, *notes, *self.assumptions])
 
     def some_points(self, most: int) -> list[Point]:
         """Return at most *most* points: the first, the last, and evenly between them."""
@@ -165,8 +173,28 @@ class View:
         return [self.points[round(i * (len(self.points) - 1) / (most - 1))] for i in range(most)]
 
 
+def calmest(points: Sequence[Point]) -> Point:
+    """Return the point with the lowest P99 of TTFT."""
+    return min(points, key=lambda p: _or(p.metric("ttft_p99").value, math.inf))
+
+
+def worst(points: Sequence[Point]) -> Point:
+    """Return the point with the highest P99 of TTFT."""
+    return max(points, key=lambda p: _or(p.metric("ttft_p99").value, -math.inf))
+
+
 def view(run: Run) -> View:
-    """Return what a report sees of *run*."""
+    """Return what a report sees of *run*; asked again about the same run, the same."""
+    if id(run) not in _latest:
+        _latest.clear()
+        _latest[id(run)] = run, _view(run)
+    return _latest[id(run)][1]
+
+
+_latest: dict[int, tuple[Run, View]] = {}  # table, figures and page look one after the other, and unpacking is slow
+
+
+def _view(run: Run) -> View:
     scenario, summary = run.scenario, run.summary
     points = []
     for entry in summary["points"]:
@@ -188,6 +216,17 @@ def view(run: Run) -> View:
     )
 
 
+def _unpack(member: Member) -> dict[str, np.ndarray]:
+    """Return the histograms of one seed; of many hundred bins by window most are empty, and seventy seeds are a lot."""
+    arrays = dict(member.histograms())
+    for name in [name for name in arrays if name.endswith("_by_window")]:
+        used = np.flatnonzero(arrays[name].any(axis=0))
+        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        arrays[name] = arrays[name][:, low:high].astype(np.int32)
+        arrays[f"{name}_edges_s"] = arrays["edges_s"][low : high + 1]
+    return arrays
+
+
 def quantiles(edges_s: np.ndarray, counts: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """Return the values (..., fractions) below which those fractions of the *counts* (..., bins) lie.
 
@@ -196,37 +235,41 @@ def quantiles(edges_s: np.ndarray, counts: np.ndarray, fractions: np.ndarray) ->
     """
     cumulative = np.cumsum(counts, axis=-1, dtype=float)
     total = cumulative[..., -1:]
-    target = np.maximum(fractions * total, np.finfo(float).tiny)  # the 0-quantile is the lowest bin that holds something
+    target = fractions * (total - 1) + 0.5  # the rank, as in `sim.summary.percentile`
     bins = np.stack([(cumulative < target[..., i : i + 1]).sum(axis=-1) for i in range(len(fractions))], axis=-1)
     bins = np.minimum(bins, counts.shape[-1] - 1)
     inside = np.take_along_axis(np.asarray(counts, dtype=float), bins, axis=-1)
     before = np.take_along_axis(cumulative, bins, axis=-1) - inside
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.clip((target - before) / inside, 0, 1)
-    low = np.maximum(edges_s[bins], edges_s[1] ** 2 / edges_s[2])  # a first edge at 0 has no logarithm
-    high = edges_s[bins + 1]
-    high = np.where(np.isfinite(high), high, low)
+    low, high = edges_s[bins], edges_s[bins + 1]
     return np.where(total > 0, low * (high / low) ** share, np.nan)
 
 
-def merged_windows(counts: np.ndarray) -> int:
-    """Return how many neighbouring windows of *counts* (windows, bins) to merge: enough for a P99, few enough to see."""
+def merged_windows(points: Sequence[Point]) -> int:
+    """Return how many neighbouring windows to merge, the same at all *points*: enough for a P99, few enough to see."""
+    return max(_merged_windows(point.histograms[0]["ttft_by_window"]) for point in points)
+
+
+def _merged_windows(counts: np.ndarray) -> int:
     in_window = float(np.median(counts.sum(axis=1))) if len(counts) else 0.0
     for_p99 = math.ceil(FEWEST_IN_WINDOW / in_window) if in_window > 0 else 1
     return max(1, math.ceil(len(counts) / MOST_WINDOWS), min(for_p99, len(counts) // 12))
 
 
 def _estimate(entry: Mapping[str, Any]) -> Estimate:
-    value, low, high = (_float(entry.get(key)) for key in ("estimate", "low", "high"))
-    return Estimate(value, low, high, tuple(_float(v) for v in entry.get("values", ())))
+    value, low, high = (words.to_float(entry.get(key)) for key in ("estimate", "low", "high"))
+    return Estimate(value, low, high, tuple(words.to_float(v) for v in entry.get("values", ())))
 
 
-def _float(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _or(value: float, other: float) -> float:
+    return value if math.isfinite(value) else other
 
 
 def _kv_note(scenario: Any) -> str:
     set_by_hand = {name: pool.kv_blocks for name, pool in scenario.fleet.pools.items() if pool.kv_blocks is not None}
     if len(scenario.fleet.pools) == 1:
         return f"KV cache set by hand to {next(iter(set_by_hand.values()), 0):,} blocks"
-    return "KV cache set by hand: " + words.listing([f"{name} {blocks:,} blocks" for name, blocks in set_by_hand.items()])
+    return "KV cache set by hand: " + words.listing(
+        [f"{name} {blocks:,} blocks" for name, blocks in set_by_hand.items()]
+    )

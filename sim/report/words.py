@@ -12,8 +12,8 @@ PART_NAMES = {
     "backoff_s": "backing off before a retry",
     "seat_wait_s": "waiting for a seat in the batch",
     "kv_wait_s": "waiting for KV cache blocks",
-    "step_wait_s": "waiting for the running step or token budget",
-    "prefill_s": "prefill",
+    "step_wait_s": "waiting for a step or token budget",
+    "prefill_s": "computing the prompt (prefill)",
     "decode_alone_s": "decoding, as if alone",
     "decode_slowed_s": "decoding, slowed by the batch",
     "preempted_s": "preempted and recomputed",
@@ -45,9 +45,27 @@ def seconds(value: float, digits: int = 3) -> str:
     return f"{significant(value / scale, digits)} {unit}"
 
 
+def to_float(value: float | None) -> float:
+    """Return *value* as JSON holds it, where what is not a number is null."""
+    return math.nan if value is None else float(value)
+
+
+def tick(value: float) -> str:
+    """Return a time on an axis: ``100 ms``, ``2 s``, ``30 min``, without digits that say nothing."""
+    scale, unit = time_unit(value)
+    if scale > 1 and not (value / scale).is_integer():
+        scale, unit = 1.0, "s"
+    return f"{value / scale:,.6g} {unit}"
+
+
 def time_unit(value: float) -> tuple[float, str]:
     """Return the seconds in the unit that suits a time of *value* seconds, and the unit's name."""
-    for scale, unit, least in ((3600.0, "h", 7200.0), (60.0, "min", 600.0), (1.0, "s", 0.9995), (1e-3, "ms", 0.9995e-3)):
+    for scale, unit, least in (
+        (3600.0, "h", 7200.0),
+        (60.0, "min", 600.0),
+        (1.0, "s", 0.9995),
+        (1e-3, "ms", 0.9995e-3),
+    ):
         if abs(value) >= least:
             return scale, unit
     return (1e-3, "ms") if value == 0 else (1e-6, "µs")
@@ -74,15 +92,15 @@ def number(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction as ``97%`` or ``0.12%``; ``99.97%`` is never rounded up to all."""
+    """Return a fraction as ``97%``, ``0.12%`` or ``99.9%``: never rounded up to all."""
     if not math.isfinite(fraction):
         return "–"
     value = 100 * fraction
     if value in (0, 100):
         return f"{value:.0f}%"
     if 99 < value < 100:
-        return f"{min(value, 99.99):.2f}%"
-    return f"{value:.0f}%" if value >= 10 else f"{significant(value, 2)}%"
+        return f"{min(value, 99.9):.1f}%"
+    return f"{value:.0f}%" if value >= 10 else f"{float(significant(value, 2)):g}%"
 
 
 def quantity(metric: str, value: float) -> str:
@@ -121,14 +139,14 @@ def metric_name(metric: str) -> str:
 
 
 def times(ratio: float) -> str:
-    """Return how much more something is: ``28 times``, ``1.3 times``."""
-    return f"{significant(ratio, 2)} times"
+    """Return how often something fits into something else: ``28-fold``, ``1.3-fold``."""
+    return f"{significant(ratio, 2)}-fold"
 
 
 def change(ratio: float) -> str:
-    """Return ``+4%`` or ``−12%`` for a ratio near 1, ``28 times`` for one far from it."""
+    """Return ``+4%`` or ``−12%`` for a ratio near 1, ``×28`` for one far from it."""
     if ratio >= 2:
-        return times(ratio)
+        return f"×{significant(ratio, 2)}"
     whole = round(100 * (ratio - 1))
     return "±0%" if whole == 0 else f"{'+' if whole > 0 else '−'}{abs(whole)}%"
 
@@ -143,9 +161,22 @@ def point_name(point: Mapping[str, Any]) -> str:
     return ", ".join(_setting(path, value) for path, value in point.items())
 
 
+def at(label: str, sentence: str) -> str:
+    """Return *sentence* with its place before it: ``At 7.2 requests/s, half ...``, ``With router random, half ...``."""
+    if not label:
+        return sentence[0].upper() + sentence[1:]
+    return f"{'At' if label[0].isdigit() else 'With'} {label}, {sentence}"
+
+
 def _setting(path: str, value: Any) -> str:
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(shown)
+
+
+def between(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """Return ``between 6 and 7.2 requests/s`` for two points of one setting."""
+    (path, low), (_, high) = *first.items(), *last.items()
+    return f"between {low:g} and {point_name(last)}" if path in AXES else f"between {point_name(first)} and {high:g}"
 
 
 def listing(things: Sequence[str]) -> str:
@@ -178,17 +209,15 @@ def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> s
     tail, median = sum(tail_s), sum(median_s)
     if not (math.isfinite(tail) and math.isfinite(median) and tail > 0):
         return ""
-    where = f"At {label}, the" if label else "The"
-    text = (
-        f"{where} slowest 1% by time to first token took {seconds(tail)} from the moment the user asked to the last token; "
-        f"requests around the median took {seconds(median)}."
+    text = at(
+        label,
+        f"the slowest 1% by time to first token took {seconds(tail)} from the moment the user asked to the last token; "
+        f"requests around the median took {seconds(median)}.",
     )
     longer = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > 0.01 * tail), reverse=True)[:3]
     if not longer:
         return f"{text} No part of their life was noticeably longer than the median's."
-    told = [
-        f"{name} ({seconds(a)}, against {seconds(b) if b > 0 else 'none'})" for _, name, a, b in longer
-    ]
+    told = [f"{name} ({seconds(a)}, against {seconds(b) if b > 0 else 'none'})" for _, name, a, b in longer]
     text += f" What was longer, most first: {listing(told)}."
     shorter = [(b - a, name) for name, a, b in parts if b - a > 0.1 * tail]
     if shorter:

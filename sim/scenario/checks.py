@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from sim import claims
 from sim.errors import ScenarioError
-from sim.scenario.files import did_you_mean
 from sim.scenario.fleet import Pool
 from sim.scenario.messages import Problem
 from sim.scenario.models import Scenario
-from sim.scenario.workload import Workload
-from sim.units import show
+from sim.scenario.workload import ArrivalProcess, Workload
+from sim.words import did_you_mean, not_among, show
 
 
 def disagreements(scenario: Scenario) -> Iterator[Problem]:
@@ -21,6 +20,9 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
     for name, pool in scenario.fleet.pools.items():
         for key, sentence in _pool(pool):
             yield ("fleet", "pools", name, *key), sentence
+    for name in scenario.slo.targets:
+        if near := did_you_mean(name, ["window"]):
+            yield ("slo", name), f"unknown key{near}"
     for key, sentence in itertools.chain(_arrivals(scenario.workload), _cohorts(scenario)):
         yield ("workload", *key), sentence
 
@@ -31,9 +33,10 @@ def broken_claims(scenario: Scenario, points: list[dict[str, object]]) -> Iterat
         try:
             for metric, index in sorted(claims.parse(text).metrics):
                 claims.point_of(metric, index, points)
-                _, _, cohort = metric.partition("cohort.")
-                if cohort and cohort.rpartition(".")[0] not in scenario.workload.cohorts:
-                    yield ("claims", name), _not_among(cohort.rpartition(".")[0], "cohort", scenario.workload.cohorts)
+                owner, _, rest = metric.partition(".")
+                cohort = rest.rpartition(".")[0]
+                if owner == "cohort" and cohort not in scenario.workload.cohorts:
+                    yield ("claims", name), not_among(cohort, "cohort", scenario.workload.cohorts)
         except ScenarioError as error:
             yield ("claims", name), str(error)
 
@@ -58,21 +61,25 @@ def _pool(pool: Pool) -> Iterator[Problem]:
 def _arrivals(workload: Workload) -> Iterator[Problem]:
     if workload.trace is not None:  # its times are used: what else the file says of them waits for a run without
         return
-    kind, process = ("poisson", None) if workload.arrivals == "poisson" else workload.arrivals.choice
-    own = {"closed": "its users make the rate", "piecewise": "its stages give the rates"}.get(kind)
-    if own and workload.rate_per_s is not None:
-        yield ("rate_per_s",), f"expected none with {kind} arrivals ({own}), got {show(workload.rate_per_s)}"
-    if not own and workload.rate_per_s is None:
+    kind = workload.arrivals.choice[0] if isinstance(workload.arrivals, ArrivalProcess) else workload.arrivals
+    own_rate = {"closed": "its users make the rate", "piecewise": "its stages give the rates"}.get(kind)
+    if own_rate and workload.rate_per_s is not None:
+        yield ("rate_per_s",), f"expected none with {kind} arrivals ({own_rate}), got {show(workload.rate_per_s)}"
+    if not own_rate and workload.rate_per_s is None:
         yield ("rate_per_s",), "missing, expected arrivals a second, on average"
     if kind == "closed" and workload.sessions is not None:
         yield ("sessions",), "expected none with closed arrivals, whose users already come back"
-    if kind == "piecewise":
-        times = [stage.at for stage in process]
-        if times[0] != 0:
-            yield ("arrivals", kind, 0, "at"), f"expected 0, where the run starts, got {show(times[0])}"
-        for i, (before, at) in enumerate(itertools.pairwise(times), start=1):
-            if at <= before:
-                yield ("arrivals", kind, i, "at"), f"expected later than the stage before ({show(before)} s), got {show(at)} s"
+    if isinstance(workload.arrivals, ArrivalProcess) and workload.arrivals.piecewise:
+        yield from _stages([stage.at for stage in workload.arrivals.piecewise])
+
+
+def _stages(starts_s: list[float]) -> Iterator[Problem]:
+    at = ("arrivals", "piecewise")
+    if starts_s[0] != 0:
+        yield (*at, 0, "at"), f"expected 0, the start of the run, got {show(starts_s[0])}"
+    for i, (before_s, start_s) in enumerate(itertools.pairwise(starts_s), start=1):
+        if start_s <= before_s:
+            yield (*at, i, "at"), f"expected more than the stage before ({show(before_s)} s), got {show(start_s)} s"
 
 
 def _cohorts(scenario: Scenario) -> Iterator[Problem]:
@@ -87,11 +94,7 @@ def _cohorts(scenario: Scenario) -> Iterator[Problem]:
         yield ("cohorts",), f"expected the shares to sum to 1, got {show(total)}"
     for name, cohort in workload.cohorts.items():
         if cohort.pool is not None and cohort.pool not in scenario.fleet.pools:
-            yield ("cohorts", name, "pool"), _not_among(cohort.pool, "pool", scenario.fleet.pools)
+            yield ("cohorts", name, "pool"), not_among(cohort.pool, "pool", scenario.fleet.pools)
         for key in ("prompt_tokens", "output_tokens"):
             if getattr(cohort, key) is None and workload.trace is None:
                 yield ("cohorts", name, key), "missing, expected tokens or a distribution of them"
-
-
-def _not_among(name: str, kind: str, known: dict[str, object]) -> str:
-    return f"no {kind} {name!r}{did_you_mean(name, known) or ', expected one of ' + ', '.join(known)}"

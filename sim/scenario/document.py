@@ -4,14 +4,17 @@ The dialect is YAML 1.2 where YAML 1.1 surprises: ``on`` and ``yes`` are words, 
 number, keys are always texts, and no key stands twice. ``none`` is no value, like ``null``.
 """
 
+import contextlib
 import re
 from typing import Any
 
 import yaml
 
 from sim.errors import ScenarioError
-from sim.units import show
+from sim.words import show
 
+_HUGE = 1e100
+_MERGE = "<<"
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {
     "null": (r"~|null|Null|NULL|none|None|", ["~", "n", "N", ""]),
@@ -39,6 +42,20 @@ def write(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
+def _scalar(text: str, kind: str) -> str | float | bool | None:
+    """Return the value that *text* is; a number that nobody can mean (1__0, a hundred digits) stays a text."""
+    match kind:
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int" | "float":
+            with contextlib.suppress(ValueError):
+                number = int(text) if kind == "int" else float(text)
+                return number if abs(number) < _HUGE else text
+    return text
+
+
 class Document:
     """A YAML text as plain values, each of which can be found on its line again.
 
@@ -51,7 +68,7 @@ class Document:
         self._open: set[int] = set()
         try:
             self._root = _Loader(text).get_single_node()
-            self.value = None if self._root is None else self._value(self._root)
+            self.value: Any = None if self._root is None else self._value(self._root)
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ScenarioError(f"{source}:{line}: not YAML: a character that cannot be printed") from None
@@ -65,7 +82,7 @@ class Document:
         node, mark = self._root, getattr(self._root, "start_mark", None)
         for key in path:
             if isinstance(node, yaml.MappingNode):
-                found = [pair for pair in node.value if pair[0].value == key]
+                found = [pair for pair in self._pairs(node) if pair[0].value == key]
             elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
                 found = [(node.value[key], node.value[key])]
             else:
@@ -81,11 +98,13 @@ class Document:
             raise self._fault(node.start_mark, "expected a value, got an alias of what it stands in")
         self._open.add(id(node))
         try:
+            if node.tag.removeprefix(_TAG) not in (*_PLAIN, "str", "seq", "map"):
+                raise self._fault(node.start_mark, f"expected a plain value, got the tag {node.tag}")
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node)
             if isinstance(node, yaml.SequenceNode):
                 return [self._value(item) for item in node.value]
-            return self._scalar(node)
+            return _scalar(str(node.value), node.tag.removeprefix(_TAG))
         finally:
             self._open.discard(id(node))
 
@@ -98,23 +117,20 @@ class Document:
                 said = f"the key {show(key.value)} stands twice; the first is on line {lines[key.value]}"
                 raise self._fault(key.start_mark, said)
             lines[key.value] = key.start_mark.line + 1
-        return {key.value: self._value(value) for key, value in node.value}
+        return {key.value: self._value(value) for key, value in self._pairs(node)}
 
-    def _scalar(self, node: yaml.Node) -> Any:
-        text = str(node.value)
-        match node.tag.removeprefix(_TAG):
-            case "null":
-                return None
-            case "bool":
-                return text.lower() == "true"
-            case "int" | "float" as kind:
-                try:
-                    return int(text) if kind == "int" else float(text)
-                except ValueError:  # 1__0 or thousands of digits: what uses it says what it wanted
-                    return text
-            case "str":
-                return text
-        raise self._fault(node.start_mark, f"expected a plain value, got the tag {node.tag}")
+    def _pairs(self, node: yaml.MappingNode) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+        """Return keys and values, first those that ``<<`` brings and *node* does not say itself."""
+        own = [pair for pair in node.value if pair[0].value != _MERGE]
+        taken = {key.value for key, _ in own}
+        brought = []
+        for _, value in (pair for pair in node.value if pair[0].value == _MERGE):
+            for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(other, yaml.MappingNode) or id(other) in self._open:
+                    raise self._fault(value.start_mark, f"expected a mapping, or a list of them, behind {_MERGE}")
+                brought += [pair for pair in self._pairs(other) if pair[0].value not in taken]
+                taken |= {key.value for key, _ in brought}
+        return brought + own
 
     def _fault(self, mark: yaml.Mark | None, problem: str) -> ScenarioError:
         hint = " (indent with spaces)" if "'\\t'" in problem else ""

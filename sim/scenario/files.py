@@ -1,10 +1,10 @@
 """Where a scenario's files are: beside it, where the command runs, or among those that ship."""
 
-import difflib
 import os
 import sysconfig
-from collections.abc import Iterable
 from pathlib import Path
+
+from sim.words import did_you_mean, show
 
 
 def shipped() -> dict[str, Path]:
@@ -24,15 +24,9 @@ def find_file(name: str, folder: Path | None = None) -> str:
         ValueError: neither place has such a file.
     """
     beside = (folder or Path()) / name
-    if beside.is_file():
+    if os.path.isfile(beside):  # not Path.is_file, which raises for a name too long
         return name if Path(name).is_absolute() else os.path.relpath(beside)
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return name
-    neighbours = [path.name for path in beside.parent.glob("*")]
-    raise ValueError(f"expected a file, but there is no {name!r}{did_you_mean(beside.name, neighbours)}")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'replicas'?`` for the nearest of *known*, or nothing where none is near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    neighbours = [path.name for path in beside.parent.glob("*")] if os.path.isdir(beside.parent) else []
+    raise ValueError(f"expected a file, but there is no {show(name)}{did_you_mean(beside.name, neighbours)}")

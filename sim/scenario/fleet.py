@@ -88,6 +88,10 @@ class Pool(Model):
     """One factor on all step times, from a measurement."""
     overhead: Duration = 0.0
     """Host time added to each step."""
+    ingress: Duration = 0.0
+    """Time between a client and the engine, for each request: proxy, HTTP, tokeniser."""
+    egress: Duration = 0.0
+    """Time between the engine and a client, for each answer."""
     step_time: StepTime | None = None
     """Step times of one's own; left out, the tabulated ones of model and hardware."""
     noise: Noise = Noise()

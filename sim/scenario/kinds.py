@@ -18,6 +18,7 @@ from pydantic import (
 
 from sim import units
 from sim.scenario.files import find_file
+from sim.words import show
 
 
 class Model(BaseModel):
@@ -57,13 +58,16 @@ PLAIN, MAPPING = Tag("<plain>"), Tag("<mapping>")
 """Mark the two sides of a `plain_or_mapping` union."""
 
 
-def plain_or_mapping(words: str, *plain: type) -> Discriminator:
-    """Choose between a plain value and a mapping by how it is written, so that only one of them complains."""
+def plain_or_mapping(words: str, is_plain: Callable[[object], bool]) -> Discriminator:
+    """Choose between a plain value and a mapping by how it is written, so that only one of them complains.
+
+    What is neither was expected to be *words*.
+    """
 
     def tag(value: object) -> str | None:
         if isinstance(value, dict | BaseModel):
             return MAPPING.tag
-        return PLAIN.tag if isinstance(value, plain) and not isinstance(value, bool) else None
+        return PLAIN.tag if is_plain(value) else None
 
     return Discriminator(tag, custom_error_type="choice", custom_error_message=words)
 
@@ -75,7 +79,7 @@ def _whole(value: object) -> object:
 
 def _above_zero(value: float) -> float:
     if value <= 0:
-        raise ValueError(f"expected {units.DURATION_WORDS}, greater than 0, got {units.show(value)}")
+        raise ValueError(f"expected {units.DURATION_WORDS}, greater than 0, got {show(value)}")
     return value
 
 

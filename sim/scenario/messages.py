@@ -1,16 +1,15 @@
 """What is wrong, in one sentence: which setting, what was expected there, and what stood there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sim.scenario.files import did_you_mean
 from sim.scenario.fleet import Fleet, Pool
 from sim.scenario.kinds import MAPPING, NAME_PATTERN, PLAIN, SLUG_PATTERN
-from sim.scenario.paths import Keys, field
-from sim.units import show
+from sim.scenario.paths import Keys, field, is_model
+from sim.words import did_you_mean, show
 
 Problem = tuple[Keys, str]
 """Where a scenario is wrong, and a sentence that says how."""
@@ -72,13 +71,14 @@ def _problem(detail: ErrorDetails) -> Problem:
     elif kind == "string_pattern_mismatch":
         expected = _PATTERNS[context["pattern"]]
     else:
-        expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else detail["msg"]
+        bounds = {name: show(bound) if isinstance(bound, float) else bound for name, bound in context.items()}
+        expected = _EXPECTED[kind].format(**bounds) if kind in _EXPECTED else detail["msg"]
     hint = " (quotes make it a text)" if kind == "string_type" and isinstance(value, bool | int | float) else ""
     return keys, f"expected {expected}, got {show(value)}{hint}"
 
 
 def _unknown(keys: Keys, inside: Any) -> str:
-    known = list(inside.model_fields) if isinstance(inside, type) else []
+    known = list(inside.model_fields) if is_model(inside) else []
     if inside is Pool:  # in the short form the fleet's own keys stand here too
         near = did_you_mean(str(keys[-1]), [*known, *Fleet.model_fields])
     else:
@@ -90,7 +90,7 @@ def _lower(text: str) -> str:
     return text[0].lower() + text[1:].rstrip(".")
 
 
-def condition(point: dict[str, Any]) -> str:
+def condition(point: Mapping[str, Any]) -> str:
     """Return how a message names a *point* of the sweep: ``workload.rate_per_s = 7.2``."""
     return ", ".join(f"{path} = {show(value)}" for path, value in point.items())
 
@@ -101,7 +101,7 @@ def dotted(keys: Keys) -> str:
     return text.removeprefix(".")
 
 
-def listed(sentences: Iterator[str] | list[str], most: int = 5) -> str:
+def listed(sentences: Iterable[str], most: int = 5) -> str:
     """Return *sentences* one a line, at most *most* of them and then how many more there are."""
     lines = list(dict.fromkeys(sentences))
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []

@@ -64,7 +64,7 @@ def _none_is_a_word(value: object) -> object:
 
 Rows = Annotated[
     Annotated[Literal["all", "none"], PLAIN] | Annotated[Sample, MAPPING],
-    plain_or_mapping("all, none or {sample: 1%}", str),
+    plain_or_mapping("all, none or {sample: 1%}", lambda value: value in ("all", "none")),
     BeforeValidator(_none_is_a_word),
 ]
 
@@ -73,15 +73,17 @@ class Scenario(Model):
     """A service, its users, and what goes wrong: one file for simulation and load test."""
 
     name: Slug
-    """Short name, also of its folder of results: lower case letters, digits and dashes."""
+    """A short name in lower case letters, digits and dashes, also of its folder of results."""
     title: str | None = None
     """Heading of figures and reports."""
     story: str = ""
     """What happens here, and why it is worth seeing."""
     duration: LongerThanZero
-    """Time that a run plays."""
+    """The length of a run, in simulated time."""
     warmup: Duration = 0.0
     """Time at its start that no metric counts."""
+    drain: Duration = 300.0
+    """Time after `duration` that requests in flight get to finish; nobody new comes, and what is left is unfinished."""
     seed: Annotated[int, Field(ge=0, lt=2**63), Whole] = 1
     """Seed of all randomness of a run."""
     seeds: SmallCount = 1

@@ -1,15 +1,15 @@
 """Dotted paths: how `vary`, `--set` and messages name one setting inside a scenario."""
 
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sim.scenario.files import did_you_mean
 from sim.scenario.fleet import Fleet, Pool, long_fleet
 from sim.scenario.models import Scenario
 from sim.scenario.workload import long_trace
+from sim.words import did_you_mean
 
 Keys = tuple[str | int, ...]
 
@@ -57,9 +57,11 @@ def resolve(path: str, tree: Any) -> Keys:
         if below is None:
             return (*keys, ".".join(rest))
         if rest[0] not in below:
-            owner = ".".join(map(str, keys)) or "a scenario"
-            offer = f"{owner} has {', '.join(below)}" if below else f"{owner} has no settings of its own"
-            raise ValueError(f"no such setting{did_you_mean(rest[0], below) or ': ' + offer}")
+            near = did_you_mean(rest[0], [*below, *(Pool.model_fields if inside is Fleet else ())])
+            offer = (
+                f", expected one of {', '.join(below)}" if below else f", {'.'.join(map(str, keys))} has none below it"
+            )
+            raise ValueError(f"no such setting{near or offer}")
         keys, here = (*keys, rest[0]), below[rest.pop(0)]
     return keys
 
@@ -69,20 +71,20 @@ def children(inside: Any, tree: Any) -> dict[str, Any] | None:
 
     Free names of mappings (pools, cohorts) are those that *tree*, what stands there, already has.
     """
-    if isinstance(inside, type):
+    if is_model(inside):
         if inside.model_config.get("extra") == "allow":
             return None
         return {name: field.annotation for name, field in inside.model_fields.items()}
     if get_origin(inside) is dict:
         value = get_args(inside)[1]
-        return dict.fromkeys(tree or {}, value) if isinstance(container(value), type) else None
+        return dict.fromkeys(tree or {}, value) if is_model(container(value)) else None
     return {}
 
 
 def container(annotation: Any) -> Any:
     """Return the model, ``dict[...]`` or ``list[...]`` among the alternatives of *annotation*, or None."""
     origin = get_origin(annotation)
-    if origin in (dict, list) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+    if origin in (dict, list) or is_model(annotation):
         return annotation
     alternatives = get_args(annotation) if origin in (Annotated, Union, UnionType) else ()
     return next((found for one in alternatives if (found := container(one))), None)
@@ -90,15 +92,22 @@ def container(annotation: Any) -> Any:
 
 def field(keys: Keys) -> tuple[Any, FieldInfo | None]:
     """Return the container that the last of *keys* stands in, and what a model says of it."""
-    inside, said, here = None, None, Scenario
+    inside: Any = None
+    said: FieldInfo | None = None
+    here: Any = Scenario
     for key in keys:
         inside, said = container(here), None
-        if isinstance(inside, type):
+        if is_model(inside):
             said = inside.model_fields.get(str(key))
             here = said.annotation if said else None
         else:
             here = get_args(inside)[-1] if inside else None
     return inside, said
+
+
+def is_model(inside: Any) -> TypeGuard[type[BaseModel]]:
+    """Return whether a `container` is a mapping of known keys."""
+    return isinstance(inside, type) and issubclass(inside, BaseModel)
 
 
 def _only_pool(pools: Any) -> str:

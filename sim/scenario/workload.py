@@ -20,6 +20,7 @@ from sim.scenario.kinds import (
     Whole,
     plain_or_mapping,
 )
+from sim.units import is_number
 
 
 class Bounded(Model):
@@ -95,7 +96,7 @@ class Distribution(OneOf):
 Dist = Annotated[
     Annotated[Count, PLAIN] | Annotated[Distribution, MAPPING],
     plain_or_mapping(
-        "a whole number of tokens or a mapping with one of " + ", ".join(Distribution.model_fields), int, float
+        "a whole number of tokens or a mapping with one of " + ", ".join(Distribution.model_fields), is_number
     ),
 ]
 
@@ -119,8 +120,8 @@ class Stage(Model):
 class Diurnal(Model):
     """A day of 24 hours that repeats, with `workload.rate_per_s` as its mean."""
 
-    peak_to_mean: Annotated[float, Field(ge=1)]
-    """Rate at the peak over the mean rate."""
+    peak_to_mean: Annotated[float, Field(ge=1, le=2)]
+    """Rate at the peak over the mean rate; a sinusoid that peaks above 2 would be negative at night."""
     peak_at: Duration = 50_400.0
     """Time of the peak, from the start of the run."""
 
@@ -162,7 +163,9 @@ class ArrivalProcess(OneOf):
 
 Arrivals = Annotated[
     Annotated[Literal["poisson"], PLAIN] | Annotated[ArrivalProcess, MAPPING],
-    plain_or_mapping("poisson or a mapping with one of " + ", ".join(ArrivalProcess.model_fields), str),
+    plain_or_mapping(
+        "poisson or a mapping with one of " + ", ".join(ArrivalProcess.model_fields), lambda value: value == "poisson"
+    ),
 ]
 
 

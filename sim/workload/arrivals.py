@@ -121,9 +121,7 @@ def bursts(
     return _modulated((burst_per_s, calm_per_s), (mean_on_s, mean_off_s), duration_s, seed)
 
 
-def _modulated(
-    rates: tuple[float, float], means: tuple[float, float], duration_s: float, seed: int
-) -> RateCurve:
+def _modulated(rates: tuple[float, float], means: tuple[float, float], duration_s: float, seed: int) -> RateCurve:
     """Return one path of a process that changes between two rates, long enough for *duration_s*."""
     rng = stream(seed, "bursts")
     state = int(rng.random() >= means[0] / sum(means))
@@ -162,6 +160,7 @@ class Arrivals:
         self._duration_s = duration_s
         self._draw = draw
         self._sum = 0.0
+        self._last_s = 0.0
         self._over = False
 
     def take(self, n: int) -> np.ndarray:
@@ -173,6 +172,9 @@ class Arrivals:
         np.cumsum(walked, out=walked)  # left to right, so that the chunk size changes no bit of it
         self._sum = float(walked[-1])
         times = self._curve.times(walked)
+        times[0] = max(times[0], self._last_s)
+        np.maximum.accumulate(times, out=times)  # rounding may step back by one unit where two straight pieces meet
+        self._last_s = float(times[-1])
         inside = int(np.searchsorted(times, self._duration_s, "left"))
         self._over = inside < n
         return times[:inside]

@@ -1,12 +1,12 @@
 """Kinds of users: whom a request belongs to, how long it is, where it goes and whether its answer is wrong."""
 
-import difflib
 from collections.abc import Mapping
 
 import numpy as np
 
 from sim.errors import ScenarioError
-from sim.scenario.models import Cohort, Dist, Scenario
+from sim.scenario import Cohort, Dist, Scenario
+from sim.words import not_among
 from sim.workload.draws import Luck
 from sim.workload.fitted import FITS
 from sim.workload.lengths import MAX_TOKENS, Empirical, Fixed, Gamma, Geometric, Lengths, Lognormal, Table
@@ -35,9 +35,7 @@ def lengths(spec: Dist, field: str) -> Lengths:
 
 def _named(name: str, field: str) -> Table:
     if name not in FITS:
-        near = difflib.get_close_matches(name, FITS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ScenarioError(f"{field}: no distribution is called {name!r}{hint}; expected one of {', '.join(FITS)}")
+        raise ScenarioError(f"{field}: {not_among(name, 'distribution', FITS)}")
     return FITS[name].table()
 
 

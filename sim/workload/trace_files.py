@@ -22,7 +22,7 @@ import pyarrow.json
 from sim.errors import TraceError
 from sim.workload.lengths import MAX_TOKENS
 
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22  # Arrow reads several ahead
 _SHOWN = 40  # columns of a file that a message lists
 
 
@@ -197,7 +197,7 @@ def _records(layout: Layout) -> Iterator[tuple[int, dict[str, Any]]]:
             for row in reader:
                 if len(row) != len(columns) and row:
                     raise TraceError(
-                        f"{layout.file}, line {reader.line_num}: {len(row)} values; expected {len(columns)}, one a column"
+                        f"{layout.file}, line {reader.line_num}: {len(row)} values; expected {len(columns)}"
                     )
                 if row:
                     yield reader.line_num, dict(zip(columns, row))

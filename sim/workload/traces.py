@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from sim.errors import TraceError
 from sim.records import Outcome
-from sim.scenario.models import Trace as TraceSpec
+from sim.scenario import Trace as TraceSpec
 from sim.workload.trace_files import Head, Layout, batches, head, require
 
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -102,7 +102,10 @@ def _kind_of(file: Path) -> str:
 
 def _load_text(file: Path, kind: str, spec: TraceSpec, until_s: float) -> Trace:
     layout = _layout(file, kind, spec)
-    times, prompts, outputs, extras = [], [], [], []
+    times: list[np.ndarray] = []
+    prompts: list[np.ndarray] = []
+    outputs: list[np.ndarray] = []
+    extras: list[Any] = []
     begin_s, complete = None, True
     for batch in batches(layout):
         begin_s = float(batch.time_s[0]) if begin_s is None else begin_s
@@ -119,9 +122,9 @@ def _load_text(file: Path, kind: str, spec: TraceSpec, until_s: float) -> Trace:
     notes: list[str] = []
     return Trace(
         file,
-        np.concatenate(times),
-        _at_least_one(np.concatenate(prompts), "prompt", notes),
-        _at_least_one(np.concatenate(outputs), "output", notes),
+        _joined(times),
+        _at_least_one(_joined(prompts), "prompt", notes),
+        _at_least_one(_joined(outputs), "output", notes),
         complete=complete,
         extra={layout.extra: pa.chunked_array(extras)} if layout.extra and extras else {},
         notes=tuple(notes),
@@ -148,7 +151,9 @@ def _layout(file: Path, kind: str, spec: TraceSpec) -> Layout:
     layout = Layout(
         file,
         kind,
-        *names,
+        timestamp=names[0],
+        prompt_tokens=names[1],
+        output_tokens=names[2],
         unit_s=1e-3 if mooncake else 1.0,
         delimiter=start.delimiter,
         extra=_MOONCAKE_EXTRA if mooncake and _MOONCAKE_EXTRA in start.columns else None,
@@ -185,7 +190,14 @@ def _at_least_one(tokens: np.ndarray, what: str, notes: list[str]) -> np.ndarray
     empty = int((tokens == 0).sum())
     if empty:
         notes.append(f"{empty} of {len(tokens)} traced requests have 0 {what} tokens and are played with 1")
-    return np.maximum(tokens, 1)
+    return np.maximum(tokens, 1, out=tokens)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Return *parts* as one array, and forget them: a long trace should not be held twice."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 # --- Blowout's own rows ---------------------------------------------------------------------------------------------
@@ -205,13 +217,15 @@ def _load_rows(file: Path, spec: TraceSpec, until_s: float) -> Trace:
     notes: list[str] = []
     short = int((decided[asked] != Outcome.OK).sum())
     if short:
-        notes.append(f"{short} of {len(asked)} traced requests were not answered: their answers are as long as delivered")
+        notes.append(
+            f"{short} of {len(asked)} traced requests were not answered: their answers are as long as delivered"
+        )
     return Trace(
         file,
         arrival_s[asked],
         _at_least_one(rows["prompt_tokens"][first][asked], "prompt", notes),
         _at_least_one(output[asked], "output", notes),
-        wrong=np.maximum.reduceat(rows["wrong"], first)[asked],
+        wrong=np.maximum.reduceat(np.where(rows["last"] > 0, rows["wrong"], 0), first)[asked].astype(np.uint8),
         complete=len(asked) == len(first),
         notes=tuple(notes),
     )
@@ -232,9 +246,10 @@ def _read_rows(file: Path) -> dict[str, np.ndarray]:
     for name in _ROW_COLUMNS:
         column = table.column(name)
         values = column.to_numpy()
-        empty = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-        if column.null_count or empty.any():
-            row = int(np.argmax(empty)) + 1
+        if values.dtype.kind not in "iuf":
+            raise TraceError(f"{file}, column {name!r}: holds {column.type}; expected numbers")
+        if np.isnan(values).any():
+            row = int(np.argmax(np.isnan(values))) + 1
             raise TraceError(f"{file}, row {row}, column {name!r}: is empty; expected a number")
         rows[name] = values
     return rows

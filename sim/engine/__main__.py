@@ -1,0 +1,5 @@
+"""Compile the engine if this machine has not yet: ``python -m sim.engine``."""
+
+from sim.engine import warm
+
+warm()

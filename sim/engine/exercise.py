@@ -1,0 +1,34 @@
+"""A run of a few requests that touches every kernel, so that each is compiled and cached."""
+
+import numpy as np
+
+from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.latency import linear
+from sim.records import REQUEST
+
+
+def exercise() -> None:
+    """Play a tiny fleet through every verb it has."""
+    steps = linear(8, 256, 0.01, 1e-4, 1e-4)
+    fleet = Fleet([PoolConfig(steps=steps, replicas=2, blocks=64)], duration_s=100.0, timeout_s=50.0)
+    requests = np.zeros(8, REQUEST)
+    requests["request"] = np.arange(8)
+    requests["session"] = requests["follow_up"] = requests["prefix"] = -1
+    requests["scheduled_s"] = np.linspace(0.1, 1.0, 8)
+    requests["prompt_tokens"], requests["output_tokens"] = 40, 20
+    requests["follow_up"][6] = 7
+    requests["follow_up"][7] = -2
+    fleet.submit(requests)
+    fleet.advance(0.5)
+    fleet.slow(0, 2.0)
+    fleet.cancel(3)
+    fleet.look()
+    for _ in fleet.crash(1):
+        fleet.take_rows()
+    fleet.restore(1)
+    while (why := fleet.advance(200.0)) != "done":
+        if why == "script":
+            asks = fleet.take_asks()
+            fleet.continue_sessions(asks, requests[:0])
+    list(fleet.close())
+    fleet.check_laws()

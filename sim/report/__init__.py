@@ -1,0 +1,7 @@
+"""Tables, figures and the page to send: what a person sees of a run."""
+
+from sim.report import tables
+from sim.report.figures import write_figures
+from sim.report.tables import summary_json
+
+__all__ = ["summary_json", "tables", "write_figures"]

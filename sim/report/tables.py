@@ -1,0 +1,242 @@
+"""What a run says in a terminal: headline figures with intervals, verdicts, assumptions, and what to type next.
+
+Plain text wherever nobody watches; nothing in it depends on how long the run took.
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from sim.report import words
+from sim.report.view import Point, Run, View, view, worst
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+HEADLINE = (
+    *("ttft_p50", "ttft_p95", "ttft_p99", "e2e_p50", "e2e_p99", "itl_p99", "tpot_p50", "queue_p99"),
+    *("kv_mean", "kv_max", "running_mean", "waiting_mean", "waiting_max", "preemptions"),
+    *("requests", "errors", "goodput_per_s", "throughput_tokens_per_s"),
+)
+ONLY_IF_ANY = ("rejected", "timed_out", "failed", "cancelled", "unfinished", "wrong")
+WRONG = ("wrong_per_min_mean", "wrong_per_min_peak")
+SHORT_HEADLINE = ("ttft_p50", "ttft_p99", "e2e_p99", "kv_mean", "waiting_mean", "preemptions", "errors")
+"""For a sweep too wide for columns: one row a point."""
+NAMES = {
+    "kv_mean": "KV cache in use, mean",
+    "kv_max": "KV cache in use, peak",
+    "running_mean": "running, mean",
+    "waiting_mean": "waiting, mean",
+    "waiting_max": "waiting, peak",
+    "errors": "requests not answered",
+    "goodput_per_s": "good answers per s",
+    "throughput_tokens_per_s": "tokens per s",
+    "timed_out": "timed out",
+    "wrong": "wrong answers",
+    "wrong_per_min_mean": "wrong per minute, mean",
+    "wrong_per_min_peak": "wrong per minute, peak hour",
+}
+MOST_COLUMNS = 4
+PLAIN_WIDTH = 118
+"""Columns of text when the output is no terminal, so that a file says the same wherever it was made."""
+
+
+def name(metric: str) -> str:
+    """Return what a row of a table calls *metric*."""
+    return NAMES.get(metric) or words.metric_name(metric)
+
+
+def headline_metrics(seen: View) -> list[str]:
+    """Return the metrics worth a row: the usual ones, and those that count what went wrong if anything did."""
+    known = set(seen.points[0].metrics) if seen.points else set()
+    bad = [m for m in ONLY_IF_ANY if any(p.metric(m).value > 0 for p in seen.points)]
+    wanted = [*HEADLINE, *bad, *(WRONG if "wrong" in bad else ())]
+    return [metric for metric in wanted if metric in known]
+
+
+def cell(point: Point, metric: str) -> str:
+    """Return the estimate of *metric* at *point* with its interval."""
+    estimate = point.metric(metric)
+    return words.interval(metric, estimate.value, estimate.low, estimate.high)
+
+
+def columns(seen: View) -> list[str]:
+    """Return what the columns of values are called."""
+    return [point.label or "value" for point in seen.points]
+
+
+def headline(run: Run) -> list["RenderableType"]:
+    """Return what was played and its headline figures, with intervals over seeds."""
+    from rich.table import Table
+    from rich.text import Text
+
+    seen = view(run)
+    renderables: list[RenderableType] = [Text(f"{seen.name}: {seen.title}", style="bold"), Text(about(seen)), Text()]
+    if not seen.points:
+        return [*renderables, Text("Nothing was finished.")]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    if len(seen.points) <= MOST_COLUMNS:
+        table.add_column("")
+        for title in columns(seen):
+            table.add_column(title, justify="right")
+        for metric in headline_metrics(seen):
+            look = "bold" if metric in ("ttft_p50", "ttft_p99") else ""
+            table.add_row(name(metric), *(cell(point, metric) for point in seen.points), style=look)
+    else:
+        table.add_column("")
+        for metric in SHORT_HEADLINE:
+            table.add_column(name(metric), justify="right")
+        for point in seen.points:
+            table.add_row(point.label, *(cell(point, metric) for metric in SHORT_HEADLINE))
+    return [*renderables, table]
+
+
+def about(seen: View) -> str:
+    """Return the line under the title: how long, how many seeds, what an interval is, and on what it rests."""
+    length = words.tick(seen.duration_s)
+    if seen.seeds > 1:
+        what = seen.points[0].centre
+        seeds = f"{seen.seeds} seeds of {length}; {what} over seeds [95% interval of the {what}]"
+    else:
+        seeds = f"1 seed of {length}"
+    return "; ".join(
+        [seen.kind, seeds, *(["uncalibrated"] if seen.uncalibrated else []), *([seen.kv_note] * bool(seen.kv_note))]
+    )
+
+
+def claims(run: Run) -> list["RenderableType"]:
+    """Return the verdict on every claim: whether it holds, its estimate, interval and bound."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not run.verdicts:
+        return []
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for title, justify in (("", "left"), ("claim", "left"), ("found", "right"), ("bound", "right"), ("", "left")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for verdict in run.verdicts:
+        passed = verdict["passed"]
+        mark = Text("✓ holds" if passed else "✗ fails", style="green" if passed else "bold red")
+        table.add_row(mark, verdict["name"], found(verdict), bound(verdict), Text(verdict["text"], style="dim"))
+    return [table, Text(tally(run.verdicts))]
+
+
+def tally(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many claims hold."""
+    hold = sum(bool(verdict["passed"]) for verdict in verdicts)
+    if hold == len(verdicts):
+        return "The claim holds." if hold == 1 else f"All {hold} claims hold."
+    return f"{len(verdicts) - hold} of {len(verdicts)} claims {'fails' if len(verdicts) - hold == 1 else 'fail'}."
+
+
+def found(verdict: Mapping[str, Any]) -> str:
+    """Return the estimate of a claim with its interval, in the unit of its metric if it is about one alone."""
+    estimate, low, high = (words.to_float(verdict[key]) for key in ("estimate", "low", "high"))
+    return words.interval(_unit(verdict), estimate, low, high)
+
+
+def bound(verdict: Mapping[str, Any]) -> str:
+    """Return what a claim's estimate is compared with."""
+    sign = {">=": "≥", "<=": "≤", "within": "±"}.get(verdict["op"], verdict["op"])
+    return f"{sign} {words.quantity(_unit(verdict), words.to_float(verdict['bound']))}"
+
+
+def _unit(verdict: Mapping[str, Any]) -> str:
+    """Return a metric with the unit of a claim: its own metric, a fraction for `within`, else a plain number."""
+    if verdict["op"] == "within":
+        return "errors"
+    alone = re.match(r"\s*([\w.]+)\s*(\[[^]]*\])?\s*(<=|>=|<|>)", verdict["text"])
+    return alone[1] if alone else "ratio"
+
+
+def assumptions(run: Run) -> list[str]:
+    """Return what the numbers rest on, one line each."""
+    seen = view(run)
+    lines = list(seen.assumptions)
+    said = " ".join(lines).lower()
+    if seen.uncalibrated and "uncalibrated" not in said:
+        lines.append("uncalibrated: step times are kernel estimates that no measurement of this service has corrected")
+    if seen.kv_note and seen.kv_note.lower() not in said:
+        lines.append(seen.kv_note)
+    if seen.seeds == 1:
+        lines.append("one seed: these numbers have no interval")
+    return lines
+
+
+def next_commands(run: Run) -> list[tuple[str, str]]:
+    """Return what is worth typing next, each with what it is good for."""
+    seen, folder = view(run), run.path
+    again = f"blowout run {folder / 'scenario.yaml'}"
+    commands = []
+    if (folder / "report.html").exists():
+        commands.append((f"open {folder / 'report.html'}", "figures and explanation, in one file to send"))
+    else:
+        commands.append((f"blowout report {folder}", "draw the figures and the report"))
+    if seen.seeds == 1:
+        commands.append((f"{again} --seeds 10", "the same with intervals"))
+    if seen.points and seen.kind == "simulated":
+        full = worst(seen.points)
+        if full.metric("kv_max").value > 0.95 or full.metric("waiting_mean").value > 1:
+            pool, settings = next(iter(run.scenario.fleet.pools.items()))
+            more = f"fleet.pools.{pool}.replicas={settings.replicas + 1}"
+            commands.append((f"{again} --set {more}", "what one more replica would do"))
+    return commands
+
+
+def summary_json(run: Run) -> dict[str, Any]:
+    """Return everything `show` prints, for programs: JSON types only, what is not a number as None."""
+    seen = view(run)
+    verdicts = run.verdicts
+    return {
+        **run.summary,
+        "run": str(run.path),
+        "title": seen.title,
+        "kind": seen.kind,
+        "assumptions": assumptions(run),
+        "why": why(seen),
+        "verdicts": verdicts,
+        "passed": None if verdicts is None else all(verdict["passed"] for verdict in verdicts),
+    }
+
+
+def show(run: Run, file: IO[str] | None = None) -> None:
+    """Print everything there is to say about *run* to *file* (stdout): table, why, verdicts, assumptions, next."""
+    from rich.console import Console, Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    file = file or sys.stdout
+    if hasattr(file, "reconfigure"):
+        file.reconfigure(errors="replace")  # a terminal that has no ✓ shows a question mark, never a traceback
+    console = Console(file=file, highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
+    blocks: list[tuple[str, list[RenderableType]]] = [
+        ("", headline(run)),
+        ("Why", [Text(line) for line in why(view(run))]),
+        ("Claims", claims(run)),
+        ("Assumptions", [Text(f"- {line}") for line in assumptions(run)]),
+        ("Next", [_command(*command) for command in next_commands(run)]),
+    ]
+    for title, lines in blocks:
+        if lines:
+            console.print(Text(f"\n{title}", style="bold") if title else Text())
+            console.print(Padding(Group(*lines), (0, 0, 0, 2)))
+
+
+def why(seen: View) -> list[str]:
+    """Return what the slowest 1% waited for at the worst point, as sentences; nothing when it was not kept."""
+    if not seen.points:
+        return []
+    point = worst(seen.points)
+    if not point.members or "parts_tail" not in point.histograms[0]:
+        return []
+    text = words.slowest(point.label, point.parts("tail").tolist(), point.parts("median").tolist())
+    return [text] if text else []
+
+
+def _command(command: str, good_for: str) -> "RenderableType":
+    from rich.text import Text
+
+    return Text.assemble((command, "cyan"), (f"   # {good_for}", "dim"), no_wrap=True, overflow="ignore")

@@ -1,0 +1,211 @@
+"""The run folder: what a run leaves behind, and how everything else reads it.
+
+A run of one point and one seed keeps its files in the run folder itself; a run of several keeps those of each in
+``point-<i>/seed-<k>/``, and what compares them at the top.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim import scenario as scenarios
+from sim.errors import InputError
+from sim.records import ATTEMPT, SCHEMA_VERSION
+
+FORMAT = f"blowout-run/{SCHEMA_VERSION}"
+SERIES = (
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:kv_cache_usage_perc",
+    "vllm:num_preemptions_total",
+    "vllm:generation_tokens_total",
+    "vllm:prompt_tokens_total",
+)
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Make and return the folder for a new run: *out*, or the next number under results/<name>.
+
+    Raises:
+        InputError: *out* exists and holds files, or cannot be written.
+    """
+    folder = out or _next_number(Path("results") / name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: expected a new or an empty folder for the results, but it exists and is not empty")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".write").touch()
+        (folder / ".write").unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another with --out") from None
+    return folder
+
+
+def _next_number(parent: Path) -> Path:
+    taken = [int(path.name) for path in parent.glob("[0-9]*") if path.name.isdigit()]
+    return parent / f"{max(taken, default=0) + 1:03d}"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write *value* as JSON, all at once; what is not a number becomes null."""
+    text = json.dumps(_plain(value), indent=1, allow_nan=False)
+    part = path.with_suffix(".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
+
+
+class Recorder:
+    """Writes the files of one (point, seed) while it is played: rows and series leave memory in chunks."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._writers: dict[str, Any] = {}
+        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
+
+    def rows(self, rows: np.ndarray) -> None:
+        """Add attempt rows (`sim.records.ATTEMPT`)."""
+        self._write("attempts.parquet", {name: rows[name] for name in ATTEMPT.names or ()})
+
+    def series(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Add scraped samples: time, pool, replica and one column a metric."""
+        self._write("series.parquet", columns)
+
+    def event(self, t_s: float, what: str, **fields: Any) -> None:
+        """Add something that happened to the world."""
+        self._events.write(json.dumps({"t_s": t_s, "event": what, **_plain(fields)}) + "\n")
+
+    def close(self, histograms: Mapping[str, np.ndarray] | None = None, info: Mapping[str, Any] | None = None) -> None:
+        """Finish every file, so that what was computed can be read; *info* becomes ``member.json``."""
+        if histograms is not None:
+            np.savez_compressed(self.folder / "histograms.npz", allow_pickle=False, **dict(histograms))
+        for writer in self._writers.values():
+            writer.close()
+        self._events.close()
+        if info is not None:
+            write_json(self.folder / "member.json", info)
+
+    def _write(self, name: str, columns: Mapping[str, np.ndarray]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table({key: pa.array(np.ascontiguousarray(column)) for key, column in columns.items()})
+        if name not in self._writers:
+            # Without dictionaries, which are of little use to floats, ten million rows take half the time.
+            self._writers[name] = pq.ParquetWriter(
+                self.folder / name,
+                table.schema,
+                compression="zstd",
+                use_dictionary=["pool"] if "pool" in columns else False,
+            )
+        self._writers[name].write_table(table)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One (point, seed) of a run."""
+
+    point: dict[str, Any]
+    seed: int
+    path: Path
+
+    def attempts(self, columns: Sequence[str] | None = None) -> Any:
+        """Return its attempt rows as a pyarrow table."""
+        return _read_parquet(self.path / "attempts.parquet", columns)
+
+    def series(self) -> Any:
+        """Return its scraped samples as a pyarrow table."""
+        return _read_parquet(self.path / "series.parquet", None)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what happened to the world."""
+        path = self.path / "events.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def histograms(self) -> dict[str, np.ndarray]:
+        """Return its histograms, counters and latency parts by name."""
+        with np.load(self.path / "histograms.npz") as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Its metrics and notes."""
+        return json.loads((self.path / "member.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, opened for reading."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Return the run in folder *path*.
+
+        Raises:
+            InputError: it is no run folder, or one of another version.
+        """
+        info = path / "run.json"
+        if not info.is_file():
+            raise InputError(f"{path}: expected the folder of a run, but it holds no run.json")
+        found = json.loads(info.read_text(encoding="utf-8")).get("format")
+        if found != FORMAT:
+            raise InputError(f"{info}: expected format {FORMAT}, found {found}")
+        return cls(path)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What was run, how, and how far it came."""
+        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def scenario(self) -> Any:
+        """The scenario with every default filled in."""
+        return scenarios.load(self.path / "scenario.yaml")
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Headline metrics by point, with intervals over seeds."""
+        return json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def verdicts(self) -> list[dict[str, Any]] | None:
+        """The claims as judged, or None when the scenario makes none."""
+        path = self.path / "verdict.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """Every (point, seed) that was finished."""
+        found = [Member(entry["point"], entry["seed"], self.path / entry["path"]) for entry in self.info["members"]]
+        return [member for member in found if (member.path / "member.json").exists()]
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Any:
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise InputError(f"{path}: not written by this run (see `rows` in its scenario.yaml)")
+    return pq.read_table(path, columns=list(columns) if columns else None)

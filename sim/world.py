@@ -1,0 +1,281 @@
+"""The world: SimPy processes that wait, look and decide, over a fleet that is played between their events.
+
+`World` is a `simpy.Environment` whose step first plays the fleet up to the time of the next control event.
+Control events are few (a scrape, a decision), requests are many: no request is ever a process.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simpy
+
+from sim import summary, workload
+from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.hardware import PoolSpec, resolve
+from sim.engine.state import METRICS
+from sim.records import ATTEMPT, PARTS
+from sim.results import SERIES, Recorder
+from sim.scenario import Scenario
+
+FLUSH_SCRAPES = 512  # scrapes kept in memory before they are written
+
+
+@dataclass
+class Result:
+    """One (point, seed), played."""
+
+    metrics: dict[str, float]
+    histograms: dict[str, np.ndarray]
+    notes: list[str]
+    uncalibrated: bool
+    kv_override: bool
+    attempts: np.ndarray = field(default_factory=lambda: np.zeros(0, ATTEMPT))
+
+
+class World(simpy.Environment):
+    """Virtual time: users, fleet and control processes of one scenario and seed."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        recorder: Recorder | None = None,
+        progress: Callable[[float], None] | None = None,
+        leap: bool = True,
+    ) -> None:
+        """Set up the world at t = 0; with a *recorder* rows and series go to its files, else they stay in memory."""
+        super().__init__()
+        self.scenario = scenario
+        self.recorder = recorder
+        self.specs = {name: resolve(pool, where=f"fleet.pools.{name}") for name, pool in scenario.fleet.pools.items()}
+        self.users = workload.compile(scenario, seed, {name: spec.max_model_len for name, spec in self.specs.items()})
+        self.chunks = self.users.chunks()
+        rows = scenario.rows
+        self.fleet = Fleet(
+            [pool_config(scenario, name, spec) for name, spec in self.specs.items()],
+            seed=seed,
+            cohorts=len(scenario.workload.cohorts),
+            duration_s=scenario.duration,
+            warmup_s=scenario.warmup,
+            rows={"all": 1.0, "none": 0.0}[rows] if isinstance(rows, str) else rows.sample,
+            timeout_s=float("inf") if scenario.clients.timeout is None else scenario.clients.timeout,
+            leap=leap,
+        )
+        self.fleet.submit(next(self.chunks, _no_requests()), more=True)
+        self.kept: list[np.ndarray] = []
+        self.scrapes: list[tuple[float, np.ndarray]] = []
+        self.gauges = _Gauges()
+        self.progress = progress
+        self.process(self._scrape())
+        self.ended = self.process(self._end())
+
+    def step(self) -> None:
+        """Play the fleet up to the next control event, then let that happen."""
+        self.play(self.peek())
+        super().step()
+
+    def play(self, until_s: float) -> None:
+        """Play the fleet up to *until_s*, feeding it users and taking its rows as it asks."""
+        while (why := self.fleet.advance(until_s)) != "done":
+            if why == "inbox":
+                chunk = next(self.chunks, None)
+                self.fleet.submit(_no_requests() if chunk is None else chunk, more=chunk is not None)
+            elif why == "script":
+                asks = self.fleet.take_asks()
+                self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
+            else:
+                self._keep(self.fleet.take_rows())
+
+    def run_to_end(self) -> None:
+        """Play until every request has ended or the drain time is over, and settle all accounts."""
+        self.run(until=self.ended)
+        for _ in self.fleet.close():
+            self._keep(self.fleet.take_rows())
+        self._keep(self.fleet.take_rows())
+        self._flush()
+        self.fleet.check_laws()
+
+    def _end(self) -> Generator[simpy.Event, None, None]:
+        """End the run: arrivals stop at `duration`, and what is in flight gets `drain` to finish."""
+        scenario = self.scenario
+        yield self.timeout(scenario.duration)
+        last_s = scenario.duration + scenario.drain
+        while self.fleet.live and self.now < last_s:
+            yield self.timeout(min(1.0, last_s - self.now))
+
+    def _scrape(self) -> Generator[simpy.Event, None, None]:
+        """Look at every replica at the scrape interval."""
+        while True:
+            gauges = self.fleet.look()
+            self.scrapes.append((self.now, gauges))
+            if self.scenario.warmup <= self.now <= self.scenario.duration:
+                self.gauges.add(gauges)
+            if len(self.scrapes) >= FLUSH_SCRAPES:
+                self._flush()
+            if self.progress:
+                self.progress(self.now)
+            yield self.timeout(self.scenario.scrape_interval)
+
+    def _keep(self, rows: np.ndarray) -> None:
+        check_rows(rows)
+        if self.recorder is None:
+            self.kept.append(rows)
+        elif len(rows):
+            self.recorder.rows(rows)
+
+    def _flush(self) -> None:
+        """Write the scrapes in memory as series."""
+        scrapes, self.scrapes = self.scrapes, []
+        if self.recorder is None or not scrapes:
+            return
+        names = np.array(list(self.specs))[self.fleet.reps.pool]
+        gauges = np.concatenate([gauges for _, gauges in scrapes])
+        columns = ("running", "waiting", "kv_used", "preemptions", "output_tokens", "prompt_tokens")
+        self.recorder.series(
+            {
+                "t_s": np.repeat([t for t, _ in scrapes], self.fleet.replicas).astype(float),
+                "pool": np.tile(names, len(scrapes)),
+                "replica": np.tile(np.arange(self.fleet.replicas, dtype=np.int32), len(scrapes)),
+                **{series: gauges[column] for series, column in zip(SERIES, columns, strict=True)},
+            }
+        )
+
+    def result(self) -> Result:
+        """Return the run in numbers."""
+        fleet, scenario = self.fleet, self.scenario
+        cohorts = list(scenario.workload.cohorts)
+        histograms = self.histograms()
+        counted_s = scenario.duration - scenario.warmup
+        metrics = summary.latencies(histograms, cohorts)
+        metrics |= summary.counts(fleet.w[0].outcomes.tolist(), fleet.minutes, scenario.duration)
+        metrics |= self.gauges.metrics()
+        metrics["throughput_tokens_per_s"] = float(fleet.reps.output_tokens.sum()) / max(self.now, counted_s)
+        metrics["preemptions"] = float(fleet.reps.preemptions.sum())
+        metrics["steps"] = float(fleet.w[0].steps)
+        notes = [note for spec in self.specs.values() for note in spec.notes] + list(self.users.notes)
+        if isinstance(scenario.rows, str) and scenario.rows == "none":
+            notes.append("no rows are kept: percentiles come from histograms with bins of 1%")
+        return Result(
+            metrics,
+            histograms,
+            list(dict.fromkeys(notes)),
+            any(not spec.calibrated for spec in self.specs.values()),
+            any(spec.kv_blocks_overridden for spec in self.specs.values()),
+            np.concatenate(self.kept) if self.kept else np.zeros(0, ATTEMPT),
+        )
+
+    def histograms(self) -> dict[str, np.ndarray]:
+        """Return the latency histograms, the counters by minute and the latency parts, by the names of the run folder."""
+        fleet = self.fleet
+        cohorts = len(self.scenario.workload.cohorts)
+        arrays: dict[str, np.ndarray] = {"edges_s": summary.edges_s(fleet.latency.shape[2])}
+        for k, name in enumerate(METRICS):
+            arrays[name] = fleet.latency[:cohorts, k] if name != "itl" else fleet.latency[cohorts:, k]
+        arrays["window_s"] = np.array(float(fleet.w[0].window_s))
+        arrays["ttft_by_window"], arrays["e2e_by_window"] = fleet.windows
+        for k, name in enumerate(("requests", "ok", "wrong", "errors")):
+            arrays[f"minute_{name}"] = fleet.minutes[:, k]
+        return arrays | summary.parts_table(fleet.parts, arrays["ttft"].sum(axis=0))
+
+
+class _Gauges:
+    """Means and extremes over scrapes and replicas."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.sums = np.zeros(3)
+        self.peaks = np.zeros(3)
+
+    def add(self, gauges: np.ndarray) -> None:
+        up = gauges[gauges["up"] == 1]
+        if len(up):
+            self.n += 1
+            self.sums += [up["kv_used"].mean(), up["running"].sum(), up["waiting"].sum()]
+            self.peaks = np.maximum(self.peaks, [up["kv_used"].max(), up["running"].sum(), up["waiting"].sum()])
+
+    def metrics(self) -> dict[str, float]:
+        kv, running, waiting = self.sums / self.n if self.n else np.full(3, np.nan)
+        return {
+            "kv_mean": float(kv),
+            "kv_max": float(self.peaks[0]),
+            "running_mean": float(running),
+            "waiting_mean": float(waiting),
+            "waiting_max": float(self.peaks[2]),
+        }
+
+
+def _no_requests() -> np.ndarray:
+    from sim.records import REQUEST
+
+    return np.zeros(0, REQUEST)
+
+
+def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
+    """Return what the engine needs of pool *name*, resolved to *spec*."""
+    pool = scenario.fleet.pools[name]
+    return PoolConfig(
+        steps=spec.steps,
+        replicas=pool.replicas,
+        blocks=spec.kv_blocks,
+        router=scenario.fleet.router,
+        block_size=spec.block_size,
+        max_seqs=spec.max_num_seqs,
+        max_tokens=spec.max_num_batched_tokens,
+        max_len=spec.max_model_len,
+        watermark=spec.watermark_blocks,
+        reserve_full=spec.reserve_full_isl,
+        chunked=spec.chunked_prefill,
+        noise=pool.noise.sigma,
+        slow_noise=pool.noise.slow_sigma,
+        slow_period_s=pool.noise.slow_period,
+        ingress_s=pool.ingress,
+        egress_s=pool.egress,
+    )
+
+
+def check_rows(rows: np.ndarray) -> None:
+    """Assert causality and that the ten latency parts sum to the whole, on every row."""
+    if not len(rows):
+        return
+    whole = rows["finished_s"] - rows["scheduled_s"]
+    parts = sum(rows[part].astype(float) for part in PARTS)
+    late = rows["sent_s"] >= rows["scheduled_s"]
+    assert late.all(), "causality: a request was sent before it was scheduled"
+    assert (np.abs(parts - whole) <= 1e-6 + 1e-5 * whole).all(), "latency parts do not sum to the whole"
+    assert not (rows["admitted_s"] < rows["sent_s"]).any(), "causality: admitted before it was sent"
+    assert not (rows["first_token_s"] < rows["admitted_s"]).any(), "causality: a token before admission"
+    assert not (rows["finished_s"] < rows["first_token_s"] - 1e-9).any(), "causality: finished before the first token"
+
+
+def simulate(scenario: Scenario, seed: int, folder: Path | None = None, **settings: Any) -> Result:
+    """Play *scenario* with one *seed*; with a *folder* its rows and series are written there, else rows are returned.
+
+    Raises:
+        RunError: the fleet cannot keep up (OVERLOADED).
+    """
+    recorder = Recorder(folder) if folder else None
+    world = World(scenario, seed, recorder, **settings)
+    finished = False
+    try:
+        world.run_to_end()
+        finished = True
+    finally:  # an interrupt leaves readable files behind
+        if recorder and not finished:
+            recorder.close(world.histograms())
+    result = world.result()
+    if recorder:
+        recorder.close(result.histograms, member_info(result))
+    return result
+
+
+def member_info(result: Result) -> Mapping[str, Any]:
+    """Return what ``member.json`` says of a result."""
+    return {
+        "metrics": result.metrics,
+        "notes": result.notes,
+        "uncalibrated": result.uncalibrated,
+        "kv_override": result.kv_override,
+    }
