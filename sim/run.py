@@ -55,7 +55,7 @@ def tasks_of(scenario: Scenario, folder: Path, seeds: int | None = None) -> list
     swept = points(scenario)
     numbers = range(scenario.seed, scenario.seed + (seeds or scenario.seeds))
     alone = len(swept) * len(numbers) == 1
-    tasks = []
+    tasks: list[Task] = []
     for k, (point, played) in enumerate(swept):
         for seed in numbers:
             place = folder if alone else folder / f"point-{k}" / f"seed-{seed}"

@@ -83,7 +83,7 @@ def latencies(histograms: Mapping[str, np.ndarray], cohorts: Sequence[str]) -> d
 
 
 def counts(outcomes: Sequence[int], minutes: np.ndarray, duration_s: float) -> dict[str, float]:
-    """Return how requests ended, by *outcomes* (in the order of `Outcome`) and *minutes* (requests, ok, wrong, errors)."""
+    """Return how requests ended: *outcomes* in the order of `Outcome`, *minutes* of (requests, ok, wrong, errors)."""
     metrics = {outcome.name.lower(): float(n) for outcome, n in zip(Outcome, outcomes, strict=True)}
     total = float(sum(outcomes))
     wrong = minutes[:, 2]

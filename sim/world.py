@@ -168,7 +168,7 @@ class World(simpy.Environment):
         )
 
     def histograms(self) -> dict[str, np.ndarray]:
-        """Return the latency histograms, the counters by minute and the latency parts, by the names of the run folder."""
+        """Return latency histograms, counters by minute and latency parts, by their names in the run folder."""
         fleet = self.fleet
         cohorts = len(self.scenario.workload.cohorts)
         arrays: dict[str, np.ndarray] = {"edges_s": summary.edges_s(fleet.latency.shape[2])}

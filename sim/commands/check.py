@@ -15,7 +15,7 @@ from sim.commands.run import check_fleet
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, by its dotted path.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(scenario: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check SCENARIO (a file, or the name of a shipped one) without playing it: settings, fit in memory, users, claims."""
+    """Check SCENARIO (a file, or the name of a shipped one) without playing it: settings, memory, users, claims."""
     from sim import workload
 
     loaded = scenarios.load(scenario, overrides)
@@ -34,11 +34,12 @@ def command(scenario: str, overrides: tuple[str, ...], as_json: bool) -> None:
         }
         for name, spec in specs.items()
     ]
+    requests = [round(one.expected_requests) for one in users]
     found = {
         "scenario": loaded.name,
         "points": len(points),
         "seeds": loaded.seeds,
-        "requests": [round(one.expected_requests) for one in users],
+        "requests": requests,
         "pools": pools,
         "claims": list(loaded.claims),
     }
@@ -46,13 +47,11 @@ def command(scenario: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     click.echo(f"{Path(scenario)}: sound")
-    click.echo(
-        f"  {len(points)} points x {loaded.seeds} seeds, about {sum(found['requests']) * loaded.seeds:,} requests"
-    )
+    click.echo(f"  {len(points)} points x {loaded.seeds} seeds, about {sum(requests) * loaded.seeds:,} requests")
     for pool in pools:
         click.echo(
-            f"  pool {pool['pool']}: {pool['replicas']} replicas, {pool['kv_tokens']:,} tokens of KV cache each, contexts "
-            f"up to {pool['max_model_len']:,}\n    step times: {pool['step_times']}"
+            f"  pool {pool['pool']}: {pool['replicas']} replicas, {pool['kv_tokens']:,} tokens of KV cache each, "
+            f"contexts up to {pool['max_model_len']:,}\n    step times: {pool['step_times']}"
         )
     click.echo(f"  {len(loaded.claims)} claims")
     click.echo(f"next: blowout run {scenario}")

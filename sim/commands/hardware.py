@@ -21,10 +21,17 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from rich.table import Table
 
     titles = {
-        "model": "model", "hardware": "hardware", "tensor_parallel": "TP", "backend": "engine", "kv_tokens": "KV tokens",
-        "decode_1_ms": "decode 1", "decode_64_ms": "64", "decode_256_ms": "256 ms", "prefill_2048_ms": "prefill 2048 ms",
+        "model": "model",
+        "hardware": "hardware",
+        "tensor_parallel": "TP",
+        "backend": "engine",
+        "kv_tokens": "KV tokens",
+        "decode_1_ms": "decode 1",
+        "decode_64_ms": "64",
+        "decode_256_ms": "256 ms",
+        "prefill_2048_ms": "prefill 2048 ms",
         "note": "note",
-    }  # fmt: skip
+    }
     table = Table(box=None, pad_edge=False)
     for title in titles.values():
         table.add_column(title, justify="left" if title in ("model", "hardware", "engine", "note") else "right")

@@ -196,7 +196,7 @@ def resume_session(w, script, events, row, at_s):
 
 @kernel
 def count_held(pools, reps, seqs, r):
-    """Return the KV blocks that the sequences running on replica *r* hold for the tokens they have, counted one by one."""
+    """Return the KV blocks that the sequences running on replica *r* hold for their tokens, counted one by one."""
     rep = reps[r]
     block_size = pools[rep.pool].block_size
     blocks = 0

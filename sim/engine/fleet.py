@@ -188,17 +188,17 @@ class Fleet:
         self.seqs = state.grown(self.seqs, n)
         self.asked = state.grown(self.asked, n)
         self.events = state.grown(self.events, 2 * n + 2 * int(w.margin))
-        self.seqs.next[old:] = np.arange(old + 1, n + 1)
-        self.seqs.next[-1] = w.free_seq
-        self.asked.next_free[old:] = np.arange(old + 1, n + 1)
-        self.asked.next_free[-1] = w.free_req
+        self.seqs["next"][old:] = np.arange(old + 1, n + 1)
+        self.seqs["next"][-1] = w.free_seq
+        self.asked["next_free"][old:] = np.arange(old + 1, n + 1)
+        self.asked["next_free"][-1] = w.free_req
         w.free_seq = w.free_req = old
 
     def _grow_script(self, n: int) -> None:
         w, old = self.w[0], len(self.script)
         self.script = state.grown(self.script, n)
-        self.script.follow_up[old:] = np.arange(old + 1, n + 1)
-        self.script.follow_up[-1] = w.free_script
+        self.script["follow_up"][old:] = np.arange(old + 1, n + 1)
+        self.script["follow_up"][-1] = w.free_script
         w.free_script = old
 
     def _room(self) -> None:
@@ -228,7 +228,7 @@ class Fleet:
         w = self.w[0]
         requests = requests.view(np.recarray)
         first = np.ones(len(requests), np.uint8)
-        if len(requests) and requests.follow_up.max() >= 0:
+        if len(requests) and requests["follow_up"].max() >= 0:
             while commands.load_script(self.w[0], self.script, requests, first) < 0:
                 self._grow_script(max(2 * len(self.script), len(requests)))
         self.inbox = np.concatenate([self.inbox[w.inbox_next : w.inbox_end], requests[first == 1]]).view(np.recarray)
@@ -236,7 +236,7 @@ class Fleet:
         w.more = more
 
     def continue_sessions(self, asks: np.ndarray, requests: np.ndarray) -> None:
-        """Give sessions that used up their script the next *requests*; the k-th of *asks* goes on with the k-th start."""
+        """Give sessions that used up their script (*asks*) the next of their *requests*."""
         requests = requests.view(np.recarray)
         first = np.ones(len(requests), np.uint8)
         while commands.load_script(self.w[0], self.script, requests, first) < 0:
@@ -324,7 +324,8 @@ class Fleet:
     def check_laws(self) -> None:
         """Assert that no request and no KV block was lost; called at the end of every run, after `close`."""
         w = self.w[0]
-        assert w.started == w.outcomes.sum() and w.live == 0, "a request ended in no outcome, or in two"
+        assert w.started == w.outcomes.sum(), "a request ended in no outcome, or in two"
+        assert w.live == 0, "a request is still in flight"
         assert w.attempts_started == w.attempts_ended, "an attempt was lost"
         for r in range(self.replicas):
             rep = self.reps[r]

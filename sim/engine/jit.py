@@ -7,5 +7,5 @@ every call this is pure cost (measured: 4 of 5 nanoseconds). Kernels allocate no
 
 from numba import njit
 
-kernel = njit(cache=True, error_model="numpy", _nrt=False)
-inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")
+kernel = njit(cache=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
+inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")  # type: ignore[call-overload]

@@ -217,8 +217,8 @@ def records(dtype: np.dtype, n: int) -> np.recarray:
     return np.zeros(n, dtype).view(np.recarray)
 
 
-def grown(array: np.ndarray, n: int) -> np.ndarray:
+def grown(array: np.recarray, n: int) -> np.recarray:
     """Return a copy of *array* with room for *n* records."""
     bigger = np.zeros((n,) + array.shape[1:], array.dtype)
     bigger[: len(array)] = array
-    return bigger.view(np.recarray) if isinstance(array, np.recarray) else bigger
+    return bigger.view(np.recarray)

@@ -6,6 +6,7 @@ Plain text wherever nobody watches; nothing in it depends on how long the run to
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from typing import IO, TYPE_CHECKING, Any
 
 from sim.report import words
@@ -21,8 +22,17 @@ HEADLINE = (
 )
 ONLY_IF_ANY = ("rejected", "timed_out", "failed", "cancelled", "unfinished", "wrong")
 WRONG = ("wrong_per_min_mean", "wrong_per_min_peak")
-SHORT_HEADLINE = ("ttft_p50", "ttft_p99", "e2e_p99", "kv_mean", "waiting_mean", "preemptions", "errors")
-"""For a sweep too wide for columns: one row a point."""
+SWEEP = {
+    "ttft_p50": "TTFT P50",
+    "ttft_p99": "TTFT P99",
+    "e2e_p99": "e2e P99",
+    "kv_mean": "KV mean",
+    "waiting_mean": "waiting",
+    "preemptions": "preempted",
+    "errors": "unanswered",
+}
+"""For a sweep too wide for columns: one row a point, and intervals for `SWEEP_INTERVALS` only."""
+SWEEP_INTERVALS = ("ttft_p50", "ttft_p99")
 NAMES = {
     "kv_mean": "KV cache in use, mean",
     "kv_max": "KV cache in use, peak",
@@ -61,6 +71,14 @@ def cell(point: Point, metric: str) -> str:
     return words.interval(metric, estimate.value, estimate.low, estimate.high)
 
 
+def sweep_cells(point: Point) -> list[str]:
+    """Return one row of a sweep's table."""
+    return [
+        cell(point, metric) if metric in SWEEP_INTERVALS else words.quantity(metric, point.metric(metric).value)
+        for metric in SWEEP
+    ]
+
+
 def columns(seen: View) -> list[str]:
     """Return what the columns of values are called."""
     return [point.label or "value" for point in seen.points]
@@ -72,7 +90,7 @@ def headline(run: Run) -> list["RenderableType"]:
     from rich.text import Text
 
     seen = view(run)
-    renderables: list[RenderableType] = [Text(f"{seen.name}: {seen.title}", style="bold"), Text(about(seen)), Text()]
+    renderables: list[RenderableType] = [Text(seen.heading, style="bold"), Text(about(seen)), Text()]
     if not seen.points:
         return [*renderables, Text("Nothing was finished.")]
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
@@ -84,11 +102,11 @@ def headline(run: Run) -> list["RenderableType"]:
             look = "bold" if metric in ("ttft_p50", "ttft_p99") else ""
             table.add_row(name(metric), *(cell(point, metric) for point in seen.points), style=look)
     else:
-        table.add_column("")
-        for metric in SHORT_HEADLINE:
-            table.add_column(name(metric), justify="right")
+        table.add_column("", no_wrap=True)
+        for title in SWEEP.values():
+            table.add_column(title, justify="right", no_wrap=True)
         for point in seen.points:
-            table.add_row(point.label, *(cell(point, metric) for metric in SHORT_HEADLINE))
+            table.add_row(point.label, *sweep_cells(point))
     return [*renderables, table]
 
 
@@ -170,7 +188,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     again = f"blowout run {folder / 'scenario.yaml'}"
     commands = []
     if (folder / "report.html").exists():
-        commands.append((f"open {folder / 'report.html'}", "figures and explanation, in one file to send"))
+        commands.append((str(folder / "report.html"), "figures and explanation, in one file to open or send"))
     else:
         commands.append((f"blowout report {folder}", "draw the figures and the report"))
     if seen.seeds == 1:
@@ -209,20 +227,23 @@ def show(run: Run, file: IO[str] | None = None) -> None:
     file = file or sys.stdout
     if hasattr(file, "reconfigure"):
         file.reconfigure(errors="replace")  # a terminal that has no ✓ shows a question mark, never a traceback
-    console = Console(file=file, highlight=False, soft_wrap=False)
-    if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
+    watched = Console(file=file, highlight=False)
+    console = watched if watched.is_terminal else Console(file=StringIO(), highlight=False, width=PLAIN_WIDTH)
     blocks: list[tuple[str, list[RenderableType]]] = [
         ("", headline(run)),
         ("Why", [Text(line) for line in why(view(run))]),
         ("Claims", claims(run)),
         ("Assumptions", [Text(f"- {line}") for line in assumptions(run)]),
-        ("Next", [_command(*command) for command in next_commands(run)]),
     ]
     for title, lines in blocks:
         if lines:
             console.print(Text(f"\n{title}", style="bold") if title else Text())
             console.print(Padding(Group(*lines), (0, 0, 0, 2)))
+    console.print(Text("\nNext", style="bold"))
+    for command, good_for in next_commands(run):  # longer than the line, a command must stay one that can be copied
+        console.print(Text.assemble("  ", (command, "cyan"), (f"   # {good_for}", "dim")), soft_wrap=True)
+    if isinstance(console.file, StringIO):
+        file.write("\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n")
 
 
 def why(seen: View) -> list[str]:
@@ -234,9 +255,3 @@ def why(seen: View) -> list[str]:
         return []
     text = words.slowest(point.label, point.parts("tail").tolist(), point.parts("median").tolist())
     return [text] if text else []
-
-
-def _command(command: str, good_for: str) -> "RenderableType":
-    from rich.text import Text
-
-    return Text.assemble((command, "cyan"), (f"   # {good_for}", "dim"), no_wrap=True, overflow="ignore")

@@ -153,6 +153,11 @@ class View:
     assumptions: list[str]
 
     @property
+    def heading(self) -> str:
+        """The name of the scenario, and its title if it has one."""
+        return self.name if self.title == self.name else f"{self.name}: {self.title}"
+
+    @property
     def seeds(self) -> int:
         """The most seeds that any point was played with."""
         return max((len(point.members) for point in self.points), default=0)

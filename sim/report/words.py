@@ -199,6 +199,13 @@ def moment(time_s: float, duration_s: float) -> str:
     return f"minute {time_s / 60:.0f}" if duration_s > 300 else f"second {time_s:.0f}"
 
 
+def _beside(value: float, other: float) -> str:
+    """Return a time, or that there is (next to) none of it beside *other*."""
+    if value <= 0:
+        return "none"
+    return seconds(value) if value > 0.002 * other else "next to none"
+
+
 def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> str:
     """Return the sentences that say what the slowest 1% waited for.
 
@@ -217,7 +224,7 @@ def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> s
     longer = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > 0.01 * tail), reverse=True)[:3]
     if not longer:
         return f"{text} No part of their life was noticeably longer than the median's."
-    told = [f"{name} ({seconds(a)}, against {seconds(b) if b > 0 else 'none'})" for _, name, a, b in longer]
+    told = [f"{name} ({seconds(a)}, against {_beside(b, a)})" for _, name, a, b in longer]
     text += f" What was longer, most first: {listing(told)}."
     shorter = [(b - a, name) for name, a, b in parts if b - a > 0.1 * tail]
     if shorter:
