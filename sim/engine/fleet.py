@@ -95,7 +95,8 @@ class Fleet:
         self.tree = np.full(2 * leaves, state.NONE, np.int32)
         self._set_replicas()
         self.tree[leaves : leaves + n] = np.arange(n)
-        self.tree[1:leaves] = 0
+        for k in range(leaves - 1, 0, -1):  # everyone is idle: the first of each subtree leads it
+            self.tree[k] = self.tree[2 * k]
         self.pace = np.zeros((1, 3)) if pace is None else np.ascontiguousarray(pace, float)
         self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.uint32)
         self.windows = np.zeros((2, 240, state.BINS), np.uint32)

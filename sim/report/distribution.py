@@ -34,7 +34,13 @@ def plate(view: View) -> style.Plate | None:
         f"median and the one at 1% to read P99. Who timed out, or waited when the run ended, "
         f"counts with the time waited.{over}"
     )
-    return style.Plate("distribution", title, caption, partial(_draw, view, points, title))
+    return style.Plate(
+        "distribution",
+        "All requests, from the fastest to the slowest",
+        title,
+        caption,
+        partial(_draw, view, points, title),
+    )
 
 
 def colours(points: list[Point]) -> list[str]:

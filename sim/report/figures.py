@@ -1,10 +1,14 @@
 """The figures of a run: which there are, in the order of a story, and how they become files."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sim.report import distribution, parts, sweep, timeline, wrong
 from sim.report.style import Plate
-from sim.report.view import Run, View, view
+from sim.report.view import View, view
+
+if TYPE_CHECKING:
+    from sim.results import Run
 
 KINDS = {
     "blowout": sweep.plate,
@@ -21,7 +25,7 @@ def plates(seen: View) -> list[Plate]:
     return [plate for make in KINDS.values() if (plate := make(seen)) is not None]
 
 
-def write_figures(run: Run) -> list[Path]:
+def write_figures(run: "Run") -> list[Path]:
     """Draw every figure of *run* into its ``figures/`` and return the PNG files, in the order of the story.
 
     Figures that an earlier report left there, and that the run does not have, are removed.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
+TOPIC = "What the slowest 1% waited for"
 MOST_POINTS = 4
 SIDE = 1.55  # inches on the left for the names of the bars
 BEFORE_FIRST_TOKEN = PARTS.index("prefill_s") + 1
@@ -35,7 +36,7 @@ def plate(view: View) -> style.Plate | None:
         "token and over the requests around its median (P45 to P55). Left: what came before the first token. Right: "
         "the whole request. Blue is work, warm colours are waiting."
     )
-    return style.Plate("where-time-went", title, caption, partial(_draw, view, points, title))
+    return style.Plate("where-time-went", TOPIC, title, caption, partial(_draw, view, points, title))
 
 
 def _title(point: Point) -> str:

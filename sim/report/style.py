@@ -5,6 +5,7 @@ Sizes are inches. Margins are computed from the text and never found by
 trial, which keeps a figure under half a second.
 """
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,9 +73,10 @@ Sharing = bool | Literal["none", "all", "row", "col"]
 
 @dataclass(frozen=True)
 class Plate:
-    """One figure before it is drawn: a sentence that says what is seen, a caption, and who draws it."""
+    """One figure before it is drawn: its topic, a sentence that says what is seen, a caption, and who draws it."""
 
     name: str
+    topic: str
     title: str
     caption: str
     draw: Callable[[], "Figure"]
@@ -134,7 +136,11 @@ def sheet(
 
 
 def balanced(text: str, width: int) -> list[str]:
-    """Return *text* in as few lines of at most *width* characters as it needs, of similar length."""
+    """Return *text* in as few lines of at most *width* characters as it needs, of similar length.
+
+    A number and its unit stay together.
+    """
+    text = re.sub(r"(\d) (h|min|s|ms|µs)\b", "\\1\u00a0\\2", text)
     lines = len(textwrap.wrap(text, width))
     while width > 20 and len(textwrap.wrap(text, width - 1)) == lines:
         width -= 1
@@ -191,9 +197,10 @@ def save(plate: Plate, path: Any, dots_per_inch: int = 150) -> None:
 def legend_columns(labels: Sequence[str]) -> int:
     """Return how many columns a legend of *labels* may have, to be no wider than the figure."""
     for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        widest = [max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows)]
-        if sum(0.063 * width + 0.46 for width in widest) <= WIDTH - 0.2:
+        rows, longer = divmod(len(labels), columns)  # matplotlib fills columns; the first ones get one more
+        ends = np.cumsum([rows + (i < longer) for i in range(columns)])
+        widest = [max(map(len, labels[a:b])) for a, b in zip([0, *ends], ends)]
+        if sum(0.068 * width + 0.5 for width in widest) <= WIDTH - 0.2:
             return columns
     return 1
 

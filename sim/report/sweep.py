@@ -28,7 +28,7 @@ def plate(view: View) -> style.Plate | None:
         f"Time to first token at its median and its 99th percentile against {words.axis_name(path)}, beside how full "
         f"the KV cache was and {_pressure(points)[1]}. {_uncertainty(view)}"
     )
-    return style.Plate("blowout", title, caption, partial(_draw, view, path, points, title))
+    return style.Plate("blowout", "The blow-out", title, caption, partial(_draw, view, path, points, title))
 
 
 def axis(view: View) -> str | None:

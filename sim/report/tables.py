@@ -10,10 +10,12 @@ from io import StringIO
 from typing import IO, TYPE_CHECKING, Any
 
 from sim.report import words
-from sim.report.view import Point, Run, View, view, worst
+from sim.report.view import Point, View, view, worst
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from sim.results import Run
 
 HEADLINE = (
     *("ttft_p50", "ttft_p95", "ttft_p99", "e2e_p50", "e2e_p99", "itl_p99", "tpot_p50", "queue_p99"),
@@ -84,7 +86,7 @@ def columns(seen: View) -> list[str]:
     return [point.label or "value" for point in seen.points]
 
 
-def headline(run: Run) -> list["RenderableType"]:
+def headline(run: "Run") -> list["RenderableType"]:
     """Return what was played and its headline figures, with intervals over seeds."""
     from rich.table import Table
     from rich.text import Text
@@ -123,7 +125,7 @@ def about(seen: View) -> str:
     )
 
 
-def claims(run: Run) -> list["RenderableType"]:
+def claims(run: "Run") -> list["RenderableType"]:
     """Return the verdict on every claim: whether it holds, its estimate, interval and bound."""
     from rich.table import Table
     from rich.text import Text
@@ -168,7 +170,7 @@ def _unit(verdict: Mapping[str, Any]) -> str:
     return alone[1] if alone else "ratio"
 
 
-def assumptions(run: Run) -> list[str]:
+def assumptions(run: "Run") -> list[str]:
     """Return what the numbers rest on, one line each."""
     seen = view(run)
     lines = list(seen.assumptions)
@@ -182,7 +184,7 @@ def assumptions(run: Run) -> list[str]:
     return lines
 
 
-def next_commands(run: Run) -> list[tuple[str, str]]:
+def next_commands(run: "Run") -> list[tuple[str, str]]:
     """Return what is worth typing next, each with what it is good for."""
     seen, folder = view(run), run.path
     again = f"blowout run {folder / 'scenario.yaml'}"
@@ -202,7 +204,7 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     return commands
 
 
-def summary_json(run: Run) -> dict[str, Any]:
+def summary_json(run: "Run") -> dict[str, Any]:
     """Return everything `show` prints, for programs: JSON types only, what is not a number as None."""
     seen = view(run)
     verdicts = run.verdicts
@@ -218,7 +220,7 @@ def summary_json(run: Run) -> dict[str, Any]:
     }
 
 
-def show(run: Run, file: IO[str] | None = None) -> None:
+def show(run: "Run", file: IO[str] | None = None) -> None:
     """Print everything there is to say about *run* to *file* (stdout): table, why, verdicts, assumptions, next."""
     from rich.console import Console, Group
     from rich.padding import Padding

@@ -48,7 +48,7 @@ def plate(view: View) -> style.Plate | None:
         "Latency percentiles by the time at which the user asked, on a logarithmic scale, above the state of the "
         f"engines at that time. {lines}{shown}"
     )
-    return style.Plate("timeline", title, caption.strip(), partial(_draw, view, points, seen, seed, title))
+    return style.Plate("timeline", "Over time", title, caption.strip(), partial(_draw, view, points, seen, seed, title))
 
 
 def typical(point: Point) -> int:

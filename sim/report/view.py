@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.report import words
+
+if TYPE_CHECKING:
+    from sim.results import Member, Run
 
 FEWEST_IN_WINDOW = 200
 """Requests that a window should hold: its P99 then rests on two of them."""
@@ -18,52 +20,6 @@ ENOUGH_FOR_MEDIAN = 10
 """Seeds from which on `sim.summary.interval` estimates by their median; figures do as the table beside them."""
 MOST_WINDOWS = 180
 """More would not be seen on a figure a hand wide."""
-
-
-class Member(Protocol):
-    """One (point, seed) of a run, as `sim.results.Member` is."""
-
-    @property
-    def point(self) -> Mapping[str, Any]:
-        """The varied settings; empty without `vary`."""
-
-    @property
-    def seed(self) -> int:
-        """The seed that was played."""
-
-    def histograms(self) -> Mapping[str, np.ndarray]:
-        """Return what ``histograms.npz`` holds."""
-
-    def series(self) -> Any:
-        """Return the scraped series, a pyarrow table."""
-
-
-class Run(Protocol):
-    """A run folder, as `sim.results.Run` is."""
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-
-    @property
-    def info(self) -> Mapping[str, Any]:
-        """What ``run.json`` says."""
-
-    @property
-    def scenario(self) -> Any:
-        """The resolved scenario."""
-
-    @property
-    def summary(self) -> Mapping[str, Any]:
-        """What ``summary.json`` says."""
-
-    @property
-    def verdicts(self) -> Sequence[Mapping[str, Any]] | None:
-        """The claims, each with estimate, interval, bound and whether it holds."""
-
-    @property
-    def members(self) -> Sequence[Member]:
-        """Every (point, seed)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +42,7 @@ class Point:
     values: dict[str, Any]
     label: str  # "7.2 requests/s"; empty when nothing varies
     metrics: dict[str, Estimate]
-    members: tuple[Member, ...]
+    members: tuple["Member", ...]
 
     def metric(self, name: str) -> Estimate:
         """Return the estimate of a metric; nan when the run has none."""
@@ -188,7 +144,7 @@ def worst(points: Sequence[Point]) -> Point:
     return max(points, key=lambda p: _or(p.metric("ttft_p99").value, -math.inf))
 
 
-def view(run: Run) -> View:
+def view(run: "Run") -> View:
     """Return what a report sees of *run*; asked again about the same run, the same."""
     if id(run) not in _latest:
         _latest.clear()
@@ -196,10 +152,10 @@ def view(run: Run) -> View:
     return _latest[id(run)][1]
 
 
-_latest: dict[int, tuple[Run, View]] = {}  # table, figures and page look one after the other, and unpacking is slow
+_latest: dict[int, tuple["Run", View]] = {}  # table, figures and page look one after the other, and unpacking is slow
 
 
-def _view(run: Run) -> View:
+def _view(run: "Run") -> View:
     scenario, summary = run.scenario, run.summary
     points = []
     for entry in summary["points"]:
@@ -221,7 +177,7 @@ def _view(run: Run) -> View:
     )
 
 
-def _unpack(member: Member) -> dict[str, np.ndarray]:
+def _unpack(member: "Member") -> dict[str, np.ndarray]:
     """Return the histograms of one seed; of many hundred bins by window most are empty, and seventy seeds are a lot."""
     arrays = dict(member.histograms())
     for name in [name for name in arrays if name.endswith("_by_window")]:

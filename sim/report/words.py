@@ -14,8 +14,8 @@ PART_NAMES = {
     "kv_wait_s": "waiting for KV cache blocks",
     "step_wait_s": "waiting for a step or token budget",
     "prefill_s": "computing the prompt (prefill)",
-    "decode_alone_s": "decoding, as if alone",
-    "decode_slowed_s": "decoding, slowed by the batch",
+    "decode_alone_s": "decoding as if alone",
+    "decode_slowed_s": "decoding slowed by the batch",
     "preempted_s": "preempted and recomputed",
     "fault_stall_s": "stalled by a fault",
 }
@@ -33,6 +33,9 @@ SHORT_NAMES = {"ttft": "TTFT", "e2e": "e2e", "itl": "ITL", "tpot": "TPOT", "queu
 
 AXES = {"workload.rate_per_s": ("requests per second", "{} requests/s")}
 """Settings that have a better name than their own: what an axis says, and what a point is called."""
+
+NOTICED = 0.05
+"""Share of a request's time from which on a part that grew is worth a word."""
 
 FRACTIONS = {"kv_mean", "kv_max", "errors"}
 
@@ -221,7 +224,7 @@ def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> s
         f"the slowest 1% by time to first token took {seconds(tail)} from the moment the user asked to the last token; "
         f"requests around the median took {seconds(median)}.",
     )
-    longer = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > 0.01 * tail), reverse=True)[:3]
+    longer = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > NOTICED * tail), reverse=True)[:3]
     if not longer:
         return f"{text} No part of their life was noticeably longer than the median's."
     told = [f"{name} ({seconds(a)}, against {_beside(b, a)})" for _, name, a, b in longer]

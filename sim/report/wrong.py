@@ -30,7 +30,7 @@ def plate(view: View) -> style.Plate | None:
         "as one point, the dashed line is the mean. Right: all wrong answers so far, and when they passed a round "
         "number. No alert on latency or errors sees them: each was delivered as a success."
     )
-    return style.Plate("wrong-answers", title, caption, partial(_draw, view, points, title))
+    return style.Plate("wrong-answers", "Wrong answers", title, caption, partial(_draw, view, points, title))
 
 
 def crossings(wrong: np.ndarray) -> list[tuple[int, float]]:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from sim.scenario.kinds import (
     Count,
     Duration,
+    File,
     Fraction,
     LongerThanZero,
     Model,
@@ -35,11 +36,28 @@ class LinearSteps(Model):
     """Added for each token of context that decoding sequences read."""
 
 
+class BorrowedGrid(Model):
+    """Another tabulated combination whose step times to use; what is left out is the pool's own."""
+
+    model: str | None = None
+    """Name in the catalogue."""
+    hardware: str | None = None
+    """Name in the catalogue."""
+    tensor_parallel: SmallCount | None = None
+    """GPUs that one replica is spread over."""
+    backend: str | None = None
+    """Engine whose step times are looked up."""
+
+
 class StepTime(OneOf):
     """How long an engine step takes, where it is not looked up by model and hardware."""
 
     linear: LinearSteps | None = None
     """A linear fit."""
+    grid: BorrowedGrid | None = None
+    """Step times tabulated for another combination; use it with `calibration`."""
+    profile: File | None = None
+    """JSON file of measured step times."""
 
 
 class Noise(Model):

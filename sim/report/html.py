@@ -1,0 +1,197 @@
+"""One self-contained page about a run, to send to a colleague: it asks no other host for anything."""
+
+import base64
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.report import parts, tables, words
+from sim.report.figures import plates
+from sim.report.style import Plate
+from sim.report.view import Point, View, calmest, view, worst
+
+if TYPE_CHECKING:
+    from sim.results import Run
+
+TILES = ("ttft_p50", "ttft_p99", "e2e_p99", "kv_mean")
+KEY = ("ttft_p50", "ttft_p99")
+GLOSSARY = (
+    ("TTFT", "time to first token: from the moment the user acts to the first token of the answer"),
+    ("e2e", "end to end: to the last token"),
+    ("ITL, TPOT", "time between two tokens; the mean of it over an answer"),
+    ("P99", "one request in a hundred took longer"),
+    ("KV cache", "GPU memory that holds what was read and written so far, in blocks; a request without blocks waits"),
+    ("preemption", "a running request loses its blocks to others and is computed again later"),
+    ("seed", "one draw of users and luck; an interval says how much the estimate depends on it"),
+)
+
+
+def write_html(run: "Run") -> Path:
+    """Write ``report.html`` into the folder of *run*, with those of its figures that were drawn, and return it."""
+    seen = view(run)
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    body = "\n".join(
+        [
+            *_head(seen),
+            *_tiles(seen),
+            *_verdict(run),
+            *_figures(run, plates(seen)),
+            *_numbers(seen),
+            *_section(
+                "What these numbers rest on", [_list(tables.assumptions(run))] if tables.assumptions(run) else []
+            ),
+            *_again(run, seen),
+            *_section("Words", [_definitions(GLOSSARY)]),
+        ]
+    )
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(seen.heading)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n{body}\n"
+        '<footer class="small">Written by Blowout, from nothing but the run folder that this page lies in.</footer>\n'
+        "</main>\n</body>\n</html>\n"
+    )
+    path = Path(run.path) / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _head(seen: View) -> list[str]:
+    notes = [seen.kind, f"{seen.seeds} seed{'s' * (seen.seeds != 1)} of {words.tick(seen.duration_s)}"]
+    notes += ["uncalibrated"] * seen.uncalibrated + [seen.kv_note] * bool(seen.kv_note)
+    badges = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    story = [f"<p>{escape(seen.story)}</p>"] if seen.story else []
+    kicker = [] if seen.title == seen.name else [f'<p class="kicker">{escape(seen.name)}</p>']
+    return [*kicker, f"<h1>{escape(seen.title)}</h1>", *story, f'<ul class="badges">{badges}</ul>']
+
+
+def _verdict(run: "Run") -> list[str]:
+    if not run.verdicts:
+        return []
+    good = all(verdict["passed"] for verdict in run.verdicts)
+    mark, look = ("✓", "good") if good else ("✗", "bad")
+    return [f'<p class="verdict {look}">{mark} {escape(tables.tally(run.verdicts))}</p>', _claims(run.verdicts)]
+
+
+def _tiles(seen: View) -> list[str]:
+    """Return the four figures to know, at the worst point, each above what it is at the calmest."""
+    if not seen.points:
+        return ["<p>Nothing was finished.</p>"]
+    bad, good = worst(seen.points), calmest(seen.points)
+    tiles = []
+    for metric in TILES:
+        where = [f"at {bad.label}"] if bad.label else []
+        if bad is not good:
+            where.append(f"{words.quantity(metric, good.metric(metric).value)} at {good.label}")
+        value = words.quantity(metric, bad.metric(metric).value)
+        tiles.append(
+            f'<div class="tile"><span>{escape(tables.name(metric))}</span><b>{escape(value)}</b>'
+            f"<span>{escape('; '.join(where))}</span></div>"
+        )
+    return [f'<div class="tiles">{"".join(tiles)}</div>']
+
+
+def _figures(run: "Run", shown: Sequence[Plate]) -> list[str]:
+    """Return every figure that was drawn with its caption, and why the slowest 1% were slow where that is shown."""
+    told = [f"<p>{escape(text)}</p>" for text in tables.why(view(run))]
+    lines = []
+    for plate in shown:
+        path = Path(run.path) / "figures" / f"{plate.name}.png"
+        if not path.exists():
+            continue
+        lines.append(f"<h2>{escape(plate.topic)}</h2>")
+        if plate.name == "where-time-went":
+            lines, told = [*lines, *told], []
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        alt = f"Figure: {plate.title}. {plate.caption}"
+        lines.append(
+            f'<figure><div class="scroll" tabindex="0"><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+            f"</div><figcaption>{escape(plate.caption)}</figcaption></figure>"
+        )
+    if not lines:
+        lines.append(
+            f'<p class="small">No figures were drawn; <code>blowout report {escape(str(run.path))}</code> does.</p>'
+        )
+    return lines + _section(parts.TOPIC, told)
+
+
+def _numbers(seen: View) -> list[str]:
+    if not seen.points:
+        return []
+    if len(seen.points) <= tables.MOST_COLUMNS:
+        head = ["", *tables.columns(seen)]
+        rows = [
+            (metric in KEY, [tables.name(metric), *(_cell(point, metric) for point in seen.points)])
+            for metric in tables.headline_metrics(seen)
+        ]
+    else:
+        head = ["", *tables.SWEEP.values()]
+        rows = [(False, [point.label, *(_cell(point, metric) for metric in tables.SWEEP)]) for point in seen.points]
+    return _section(
+        "The numbers", [_table(head, rows), f'<p class="small">{escape(tables.about(seen).capitalize())}.</p>']
+    )
+
+
+def _cell(point: Point, metric: str) -> str:
+    """Return an estimate with its interval, the interval in a quieter colour."""
+    value, bracket, rest = escape(tables.cell(point, metric)).partition(" [")
+    return f"{value} <i>[{rest}</i>" if bracket else value
+
+
+def _table(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
+    """Return a table; *rows* say whether they are the ones to look at, and hold HTML."""
+    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    body = "".join(
+        f'<tr{" class=key" * key}><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
+        for key, (first, *cells) in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _claims(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for verdict in verdicts:
+        mark = '<b class="good">✓ holds</b>' if verdict["passed"] else '<b class="bad">✗ fails</b>'
+        cells = [escape(verdict["name"]), mark, escape(tables.found(verdict)), escape(tables.bound(verdict))]
+        rows.append((False, [*cells, f"<code>{escape(verdict['text'])}</code>"]))
+    return _table(["claim", "", "found", "bound", "as the scenario says it"], rows)
+
+
+def _again(run: "Run", seen: View) -> list[str]:
+    """Return how to get the same numbers: command, seeds, versions, and the whole scenario folded away."""
+    info = run.info
+    command = info.get("command") or ["blowout", "run", "scenario.yaml"]
+    versions = ", ".join(f"{name} {version}" for name, version in info.get("versions", {}).items())
+    seeds = ", ".join(str(seed) for seed in info.get("seeds", []))
+    scenario = (Path(run.path) / "scenario.yaml").read_text(encoding="utf-8")
+    facts = [
+        ("seeds", seeds),
+        ("versions", versions),
+        ("scenario, SHA-256", str(info.get("scenario_sha256", ""))),
+    ]
+    return _section(
+        "Once more",
+        [
+            f"<pre>{escape(command if isinstance(command, str) else shlex.join(command))}</pre>",
+            "<p>or, with every default as it was, save the scenario below as <code>scenario.yaml</code> and type</p>",
+            f"<pre>blowout run scenario.yaml --seeds {seen.seeds}</pre>",
+            _definitions((name, value) for name, value in facts if value),
+            f"<details><summary>The scenario, every default filled in</summary><pre>{escape(scenario)}</pre></details>",
+        ],
+    )
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"<section>\n<h2>{escape(title)}</h2>", *lines, "</section>"] if lines else []
+
+
+def _list(items: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    return '<p class="small">' + "<br>".join(f"<b>{escape(a)}</b>: {escape(b)}" for a, b in pairs) + "</p>"
