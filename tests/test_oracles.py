@@ -2,19 +2,20 @@
 
 Two kinds of judges. Paths: the same arrivals and lengths through Lindley's recursion, or through an engine written
 a second time in plain Python, must give the same times to the microsecond. Means: at least 20 independent seeds must
-bound the closed form within a tight interval (99.9%, so that the whole file is right by luck alone less than once in
-twenty), plus the small bias that whole steps really have, which the last tests measure.
+bound the closed form within a tight interval (99.9%: bad luck alone would fail a right engine for fewer than one in
+ten choices of seeds), plus the small bias that whole steps really have, which is measured too.
 """
 
 import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from sim import theory
+from sim import scenario, theory, world
 from sim.engine.fleet import Fleet
 from sim.records import PARTS, Outcome
 from tests.playing import Floats, Ints, mean_number, play, poisson, pool, requests, serve
@@ -33,7 +34,7 @@ LENGTHS: dict[str, Callable[[np.random.Generator, int, float], Ints]] = {
         1, np.rint(mean * rng.lognormal(-(SIGMA**2) / 2, SIGMA, n)).astype(np.int64)
     ),
 }
-SCV = {
+SCV: dict[str, Callable[[float], float]] = {
     "geometric": lambda mean: 1 - 1 / mean,
     "fixed": lambda mean: 0.0,
     "lognormal": lambda mean: math.expm1(SIGMA**2),
@@ -266,7 +267,8 @@ def test_priorities_wait_as_cobham_says() -> None:
 def test_routers_rank_as_theory_says() -> None:
     """Random splitting gives M/M/1 each; turns wait less, the shortest queue less still, one common queue least."""
     one = theory.Batch(base_s=0.001, per_sequence_s=0, mean_tokens=100, seats=1)
-    rate, waits, work = 32.0, {}, []
+    rate, work = 32.0, []
+    waits: dict[str, list[float]] = {}
     for router in ("random", "round_robin", "least_outstanding"):
         waits[router] = []
         for seed in SEEDS:
@@ -379,3 +381,16 @@ def test_conservation_and_causality(seed: int) -> None:
     assert not (np.diff(moments, axis=0) < 0).any()  # not-yet is nan, and nan is not below anything
     parts = sum(rows[part].astype(float) for part in PARTS)
     assert np.allclose(parts, rows["finished_s"] - rows["scheduled_s"], rtol=1e-4, atol=1e-5)
+
+
+def test_whole_path_from_scenario_to_metrics(root: Path) -> None:
+    """The shipped `textbook`, shortened: workload, world and summary must not bend what the engine gets right."""
+    _, (_, short) = scenario.points(scenario.load(root / "scenarios" / "textbook.yaml", ["duration=40m"]))
+    runs = [world.simulate(short, seed).metrics for seed in SEEDS]
+    expected = {f"batch_{lengths}.e2e_mean": BATCH.sojourn_s(18.75) for lengths in LENGTHS}
+    expected["batch_capped.e2e_mean"] = theory.Batch(0.010, 0.0002, 125, seats=64).sojourn_s(18.75)
+    for lengths, name in (("geometric", "exponential"), ("fixed", "fixed"), ("lognormal", "lognormal")):
+        expected[f"one_{name}.queue_mean"] = theory.mg1_wait_s(18.75, 0.04, SCV[lengths](160))
+    expected["ten_seats.queue_mean"] = theory.mmc_wait_s(18.75, 0.4, 10)
+    for metric, known in expected.items():
+        bounds([run[f"cohort.{metric}"] for run in runs], known, half_width=0.12, bias=0.01)

@@ -39,7 +39,7 @@ def both(seed: int, blocks: int, levels: int, **limits: int | bool) -> tuple[np.
         max_seqs=settings["max_num_seqs"],
         max_tokens=settings["max_num_batched_tokens"],
         watermark=settings["watermark"],
-        reserve_full=settings["reserve_full_isl"],
+        reserve_full=bool(settings["reserve_full_isl"]),
     )
     return serve(config, requests(arrivals, output, prompt, level), leap=seed % 2 == 0), reference, asks
 

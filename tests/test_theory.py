@@ -427,6 +427,20 @@ def test_student_interval_is_the_textbook_one() -> None:
     assert theory.student_interval(values, 0.99)[1:] == pytest.approx(known)
 
 
+def test_a_control_takes_luck_out_and_still_covers() -> None:
+    covered, narrower = 0, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        control = rng.normal(5, 1, 20)
+        values = 7 + 3 * (control - 5) + rng.normal(0, 0.5, 20)
+        _, low, high = theory.controlled_interval(values, control, 5.0)
+        _, plain_low, plain_high = theory.student_interval(values)
+        covered += low <= 7 <= high
+        narrower += high - low < 0.4 * (plain_high - plain_low)
+    assert 178 <= covered <= 199
+    assert narrower == 200
+
+
 def test_bootstrap_interval_covers_and_repeats() -> None:
     rng, covered = np.random.default_rng(2), 0
     for _ in range(200):
@@ -453,6 +467,7 @@ def test_nonsense_is_refused() -> None:
         lambda: theory.student_interval([1.0]),
         lambda: theory.bootstrap_interval([]),
         lambda: theory.student_interval([1, 2], 1.0),
+        lambda: theory.controlled_interval([1, 2, 3], [1, 2, 3], 2.0),
         lambda: CAPPED.token_s(1),
         lambda: CAPPED.number_probabilities(15),
         lambda: theory.stepped(CAPPED, 15),

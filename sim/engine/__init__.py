@@ -28,8 +28,8 @@ def cache_folder() -> Path:
 
 
 def is_compiled() -> bool:
-    """Tell whether the compiled engine is in the cache."""
-    return any(cache_folder().rglob("*.nbc"))
+    """Tell whether the whole compiled engine is in the cache."""
+    return (cache_folder() / "complete").exists()
 
 
 os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
@@ -43,3 +43,5 @@ def warm() -> None:
     from sim.engine.exercise import exercise
 
     exercise()
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    (cache_folder() / "complete").touch()

@@ -32,19 +32,26 @@ def bin_of(value_s):
 def count_steps(w, rep, latency, steps, now_s):
     """Add the *steps* step times up to *now_s* to the inter-token latencies of the decoding batch.
 
-    One entry a decoding sequence and step, in the row after the last cohort's; a stretch whose step times
-    share a bin is added at once.
+    One entry a decoding sequence and step, in the row after the last cohort's; steps of a stretch that share a
+    bin are added at once.
     """
     if now_s < w.warmup_s:
         return
     done = rep.step - rep.anchor_step - steps
     first = rep.first_s + done * rep.growth_s
-    low = bin_of(first)
-    if steps == 1 or low == bin_of(first + (steps - 1) * rep.growth_s):
-        latency[w.cohorts, ITL, low] += rep.decoding * steps
-        return
-    for k in range(steps):
-        latency[w.cohorts, ITL, bin_of(first + k * rep.growth_s)] += rep.decoding
+    k = 0
+    while k < steps:
+        b = bin_of(first + k * rep.growth_s)
+        after = steps
+        if b != bin_of(first + (steps - 1) * rep.growth_s):  # where the stretch leaves this bin
+            edge = BIN_LOW_S * math.exp((b + 1) / _PER_LOG)
+            after = min(steps, max(k + 1, int((edge - first) / rep.growth_s) + 1))
+            while after > k + 1 and bin_of(first + (after - 1) * rep.growth_s) != b:
+                after -= 1
+            while after < steps and bin_of(first + after * rep.growth_s) == b:
+                after += 1
+        latency[w.cohorts, ITL, b] += rep.decoding * (after - k)
+        k = after
 
 
 @kernel

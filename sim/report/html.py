@@ -82,9 +82,9 @@ def _tiles(seen: View) -> list[str]:
     bad, good = worst(seen.points), calmest(seen.points)
     tiles = []
     for metric in TILES:
-        where = [f"at {bad.label}"] if bad.label else []
+        where = [words.place(bad.label)] if bad.label else []
         if bad is not good:
-            where.append(f"{words.quantity(metric, good.metric(metric).value)} at {good.label}")
+            where.append(f"{words.quantity(metric, good.metric(metric).value)} {words.place(good.label)}")
         value = words.quantity(metric, bad.metric(metric).value)
         tiles.append(
             f'<div class="tile"><span>{escape(tables.name(metric))}</span><b>{escape(value)}</b>'

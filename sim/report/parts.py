@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 TOPIC = "What the slowest 1% waited for"
 MOST_POINTS = 4
 SIDE = 1.55  # inches on the left for the names of the bars
-BEFORE_FIRST_TOKEN = PARTS.index("prefill_s") + 1
-"""The parts up to prefill end with the first token; preemptions and stalls may fall on either side of it."""
 SEEN = 0.004
 """A part below this share of the longest bar cannot be seen, and is left out of the legend."""
 GROUPS = (("median", "around the median"), ("tail", "slowest 1%"))
@@ -41,7 +39,7 @@ def plate(view: View) -> style.Plate | None:
 
 def _title(point: Point) -> str:
     extra = point.parts("tail") - point.parts("median")
-    before = extra[:BEFORE_FIRST_TOKEN]
+    before = extra[: words.BEFORE_FIRST_TOKEN]
     most = int(np.argmax(before))
     if before[most] <= 0:
         took = words.seconds(float(point.parts("tail").sum()))
@@ -67,7 +65,7 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
     )  # fmt: skip
     position = [-(i + 0.55 * (i // 2)) for i in range(len(rows))]
     for ax, kept, name in (
-        (axes[0][0], slice(0, BEFORE_FIRST_TOKEN), "Before the first token"),
+        (axes[0][0], slice(0, words.BEFORE_FIRST_TOKEN), "Before the first token"),
         (axes[0][1], slice(0, len(PARTS)), "The whole request"),
     ):
         _stack(ax, position, bars[:, kept])
@@ -115,7 +113,7 @@ def _stack(ax: "Axes", position: list[float], bars: np.ndarray) -> None:
 def _handles(bars: np.ndarray) -> list["Patch"]:
     from matplotlib.patches import Patch
 
-    seen = bars.max(axis=0) > SEEN * bars[:, :BEFORE_FIRST_TOKEN].sum(axis=1).max()
+    seen = bars.max(axis=0) > SEEN * bars[:, : words.BEFORE_FIRST_TOKEN].sum(axis=1).max()
     return [Patch(color=style.PARTS[part], label=words.PART_NAMES[part]) for part, s in zip(PARTS, seen) if s]
 
 

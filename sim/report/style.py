@@ -165,6 +165,12 @@ def percent_axis(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
 
 
+def from_zero(axes: Sequence["Axes"]) -> None:
+    """Let the vertical axis that *axes* share begin at 0 and end above everything drawn on them."""
+    top = max((ax.dataLim.y1 for ax in axes if np.isfinite(ax.dataLim.y1)), default=1.0)
+    axes[0].set_ylim(0, 1.08 * top if top > 0 else 1.0)
+
+
 def count_axis(axis: Any) -> None:
     """Let an axis of counts say ``10,000``."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -200,7 +206,7 @@ def legend_columns(labels: Sequence[str]) -> int:
         rows, longer = divmod(len(labels), columns)  # matplotlib fills columns; the first ones get one more
         ends = np.cumsum([rows + (i < longer) for i in range(columns)])
         widest = [max(map(len, labels[a:b])) for a, b in zip([0, *ends], ends)]
-        if sum(0.068 * width + 0.5 for width in widest) <= WIDTH - 0.2:
+        if sum(0.063 * width + 0.47 for width in widest) <= WIDTH - 0.2:
             return columns
     return 1
 

@@ -18,11 +18,13 @@ EXPLODES, STAYS, CLOSE = 3.0, 1.25, 1.25
 
 
 def plate(view: View) -> style.Plate | None:
-    """Return the blow-out figure; None unless exactly one setting varies, and over numbers."""
+    """Return the blow-out figure; None unless one setting varies, and over numbers."""
     path = axis(view)
     if path is None:
         return None
-    points = sorted(view.points, key=lambda p: p.values[path])
+    points = sorted((p for p in view.points if p.metric("ttft_p99").value > 0), key=lambda p: p.values[path])
+    if len(points) < 2:
+        return None
     title = _title(points, path)
     caption = (
         f"Time to first token at its median and its 99th percentile against {words.axis_name(path)}, beside how full "
@@ -128,7 +130,7 @@ def _latency(ax: "Axes", x: np.ndarray, points: list[Point]) -> None:
     for name in ("P99", "P50"):
         colour = style.PERCENTILES[name]
         values = _line(ax, x, points, f"ttft_{name.lower()}", colour)
-        start = "above" if name == "P99" and values[1] < 1.3 * values[0] else "below"  # where the line does not go
+        start = "above" if name == "P99" and values[1] < 1.05 * values[0] else "below"  # where the line does not go
         style.mark(ax, x[0], values[0], f"{name} {words.seconds(values[0])}", colour, start)
         end = "right, up" if name == "P99" else "right, down"
         style.mark(ax, x[-1], values[-1], f"{name}\n{words.seconds(values[-1])}", colour, end)
@@ -183,6 +185,6 @@ def _strain(ax: "Axes", x: np.ndarray, points: list[Point]) -> None:
         ax.plot(x, values, "o-", ms=5, color=style.PARTS["preempted_s"], mec="white")
     else:
         _line(ax, x, points, metric, style.WAITING)
-    ax.set_ylim(0, None)
+    style.from_zero([ax])
     style.count_axis(ax.yaxis)
     ax.set_title(name.capitalize(), size=10, weight="bold", loc="left", pad=8)

@@ -30,8 +30,8 @@ class Scrapes:
 
 
 def plate(view: View) -> style.Plate | None:
-    """Return the timeline of a run; None when nothing was measured by window."""
-    points = [p for p in view.some_points(MOST_COLUMNS) if p.members and "ttft_by_window" in p.histograms[0]]
+    """Return the timeline of a run; None when nobody got a token."""
+    points = [p for p in view.some_points(MOST_COLUMNS) if p.members and p.histograms[0]["ttft_by_window"].any()]
     if not points:
         return None
     seed = typical(worst(points))
@@ -64,8 +64,8 @@ def _title(view: View, points: list[Point], seen: list[Scrapes], seed: int) -> s
         p99 = [words.seconds(p.metric("ttft_p99").value, 2) for p in two]
         kv = [words.percent(p.metric("kv_mean").value) for p in two]
         return (
-            f"TTFT P99 is {p99[0]} at {two[0].label}, where the KV cache is {kv[0]} full on average, "
-            f"and {p99[1]} at {two[1].label}, where it is {kv[1]} full"
+            f"TTFT P99 is {p99[0]} {words.place(two[0].label)}, where the KV cache is {kv[0]} full on average, "
+            f"and {p99[1]} {words.place(two[1].label)}, where it is {kv[1]} full"
         )
     t_s, rows = points[0].over_time("ttft", FRACTIONS, merged_windows(points))
     p99_s = np.where(t_s >= view.warmup_s, rows[seed, :, 2], np.nan)
@@ -116,7 +116,7 @@ def _name_rows(axes: np.ndarray) -> None:
     style.percent_axis(axes[2, 0].yaxis)
     axes[2, 0].set_ylim(0, 1.04)
     axes[2, 0].set_yticks([0, 0.5, 1])
-    axes[3, 0].set_ylim(0, None)
+    style.from_zero(axes[3])
     style.count_axis(axes[3, 0].yaxis)
 
 

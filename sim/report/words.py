@@ -21,6 +21,9 @@ PART_NAMES = {
 }
 """What a person calls each of the ten parts of `sim.records.PARTS`, in the order of an attempt's life."""
 
+BEFORE_FIRST_TOKEN = list(PART_NAMES).index("prefill_s") + 1
+"""The parts up to prefill end with the first token; preemptions and stalls may fall on either side of it."""
+
 TIMES = ("ttft", "e2e", "itl", "tpot", "queue")
 TIME_NAMES = {
     "ttft": "time to first token",
@@ -98,6 +101,8 @@ def percent(fraction: float) -> str:
     """Return a fraction as ``97%``, ``0.12%`` or ``99.9%``: never rounded up to all."""
     if not math.isfinite(fraction):
         return "–"
+    if fraction < 0:
+        return f"-{percent(-fraction)}"
     value = 100 * fraction
     if value in (0, 100):
         return f"{value:.0f}%"
@@ -168,7 +173,13 @@ def at(label: str, sentence: str) -> str:
     """Return *sentence* with its place before it: ``At 7.2 requests/s, half ...``, ``With router random, half ...``."""
     if not label:
         return sentence[0].upper() + sentence[1:]
-    return f"{'At' if label[0].isdigit() else 'With'} {label}, {sentence}"
+    found = place(label)
+    return f"{found[0].upper()}{found[1:]}, {sentence}"
+
+
+def place(label: str) -> str:
+    """Return where a point is: ``at 7.2 requests/s``, ``with router random``."""
+    return f"{'at' if label[0].isdigit() else 'with'} {label}"
 
 
 def _setting(path: str, value: Any) -> str:
@@ -210,27 +221,34 @@ def _beside(value: float, other: float) -> str:
 
 
 def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> str:
-    """Return the sentences that say what the slowest 1% waited for.
+    """Return the sentences that say what the slowest 1% waited for, before the first token and after it.
 
     *tail_s* and *median_s* are the ten parts, mean seconds: of the slowest 1% by time to first token, and of the
     requests around its median. *label* names the point, or is empty.
     """
-    parts = list(zip(PART_NAMES.values(), tail_s, median_s))
     tail, median = sum(tail_s), sum(median_s)
+    first, usual = sum(tail_s[:BEFORE_FIRST_TOKEN]), sum(median_s[:BEFORE_FIRST_TOKEN])
     if not (math.isfinite(tail) and math.isfinite(median) and tail > 0):
         return ""
+    parts = list(zip(PART_NAMES.values(), tail_s, median_s))
+    before = _longer(parts[:BEFORE_FIRST_TOKEN], NOTICED * first)
+    after = _longer(parts[BEFORE_FIRST_TOKEN:], NOTICED * tail)
     text = at(
         label,
-        f"the slowest 1% by time to first token took {seconds(tail)} from the moment the user asked to the last token; "
-        f"requests around the median took {seconds(median)}.",
+        f"the slowest 1% by time to first token spent {seconds(first)} before it, requests around the median "
+        f"{_beside(usual, first)}.",
     )
-    longer = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > NOTICED * tail), reverse=True)[:3]
-    if not longer:
-        return f"{text} No part of their life was noticeably longer than the median's."
-    told = [f"{name} ({seconds(a)}, against {_beside(b, a)})" for _, name, a, b in longer]
-    text += f" What was longer, most first: {listing(told)}."
-    shorter = [(b - a, name) for name, a, b in parts if b - a > 0.1 * tail]
-    if shorter:
-        most = max(shorter)
-        text += f" They had it easier in one thing: {seconds(most[0])} less of {most[1]}."
+    if before:
+        text += f" What took longer, most first: {listing(before)}."
+    text += f" To the last token they took {seconds(tail)}, against {seconds(median)}"
+    text += f"; what took longer after the first: {listing(after)}." if after else "."
+    shorter = max(((b - a, name) for name, a, b in parts), default=(0.0, ""))
+    if shorter[0] > 0.1 * tail:
+        text += f" They had it easier in one thing: {seconds(shorter[0])} less of {shorter[1]}."
     return text
+
+
+def _longer(parts: Sequence[tuple[str, float, float]], least_s: float) -> list[str]:
+    """Return the three *parts* (name, tail, median) that grew most, by more than *least_s*, with both times."""
+    grown = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > least_s), reverse=True)
+    return [f"{name} ({seconds(a)}, against {_beside(b, a)})" for _, name, a, b in grown[:3]]

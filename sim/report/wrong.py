@@ -74,7 +74,7 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
         _total(total, wrong, 60 / unit_s, colour, view.duration_s)
     for ax, name in ((rate, "Wrong answers per minute"), (total, "Wrong answers so far")):
         ax.set_title(name, size=10, weight="bold", loc="left", pad=8)
-        ax.set_ylim(0, None)
+        style.from_zero([ax])
         ax.set_xlim(0, view.duration_s / unit_s)
         ax.set_xticks(ticks)
         ax.set_xlabel(unit_name)
@@ -94,11 +94,13 @@ def _rate(ax: "Axes", wrong: np.ndarray, per_minute: float, colour: str, label: 
     )
     ax.plot(t, np.add.reduceat(wrong, starts) / sizes, color=colour, label=label, lw=1.3)
     ax.axhline(wrong.mean(), color=colour, lw=1, ls=(0, (4, 3)))
+    style.mark(ax, t[0], wrong.mean(), f"mean {words.number(round(wrong.mean(), 1))}", colour, "right", size=8)
+    if len(wrong) < 3 * HOUR:
+        return  # the busiest hour is most of the run
     busiest, start = peak_hour(wrong)
-    end = start + min(HOUR, len(wrong))
+    end = start + HOUR
     ax.plot([start * per_minute, end * per_minute], [busiest, busiest], color=style.INK, lw=2.5, zorder=5)
     style.mark(ax, end * per_minute, busiest, f"peak {words.number(round(busiest, 1))}", style.INK, "right", size=8)
-    style.mark(ax, t[0], wrong.mean(), f"mean {words.number(round(wrong.mean(), 1))}", colour, "right", size=8)
 
 
 def _total(ax: "Axes", wrong: np.ndarray, per_minute: float, colour: str, duration_s: float) -> None:

@@ -1,0 +1,180 @@
+"""How fast: the engine, the big day, compilation and the command line, against what was promised.
+
+    python benchmarks/speed.py [--quick] [--only engine,day,week,rows,compile,cli]
+
+Each figure is the median of several runs, but for the day, the week and all rows, which run once.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+AZURE = ["prompt_tokens={named: azure-conv-prompt}", "output_tokens={named: azure-conv-output}"]
+CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+from sim.engine import warm; warm()
+from sim import report, results, run, scenario
+loaded = scenario.load(sys.argv[1], sys.argv[3:])
+folder = results.new_folder(Path(sys.argv[2]), loaded.name)
+t = time.perf_counter()
+done = run.play(loaded, folder)
+played = time.perf_counter() - t
+report.write_figures(done); report.write_html(done)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+steps = done.summary["points"][0]["metrics"]["steps"]["values"][0]
+print(json.dumps({"played_s": played, "total_s": time.perf_counter() - t, "peak_gib": peak, "steps": steps}))
+"""
+Row = tuple[str, str, str]
+
+
+def engine(quick: bool) -> list[Row]:
+    """Nanoseconds an engine step and requests a second: 64 replicas, least outstanding, Azure-like lengths."""
+    from sim import scenario
+    from sim.world import World
+
+    rows: list[Row] = []
+    seconds = 600 if quick else 1800
+    for rate in (2, 10):
+        for leap in (True, False):
+            ns, per_s = [], []
+            for _ in range(1 if quick else 5):
+                loaded = scenario.load(
+                    "azure-chat",
+                    ["vary={}", "claims={}", f"duration={seconds}s", "rows=none", "scrape_interval=60s",
+                     "fleet.pools.chat.replicas=64", f"workload.rate_per_s={64 * rate}"],
+                )  # fmt: skip
+                world = World(loaded, 1, leap=leap)
+                started = time.perf_counter()
+                world.run_to_end()
+                wall = time.perf_counter() - started
+                ns.append(wall / int(world.fleet.w[0].steps) * 1e9)
+                per_s.append(int(world.fleet.w[0].started) / wall)
+            how = "leaping" if leap else "every step by itself"
+            rows.append(
+                (f"engine step, {rate} requests/s a replica, {how}", f"{statistics.median(ns):.0f} ns", "200 ns")
+            )
+            rows.append((f"requests on one core, {rate}/s a replica, {how}", f"{statistics.median(per_s):,.0f}/s", ""))
+    return rows
+
+
+def _child(name: str, *overrides: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", CHILD, name, str(Path(folder) / "run"), *overrides]
+        out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    found: dict[str, float] = json.loads(out)
+    return found
+
+
+def day(quick: bool) -> list[Row]:
+    """Ten million requests over a day, figures and report written, 1% of rows."""
+    found = _child("ten-million-users", *(["duration=4h", "claims={}"] if quick else []))
+    return [
+        ("ten-million-users, start to finish", f"{found['total_s']:.1f} s", "60 s"),
+        ("  of that, figures and report", f"{found['total_s'] - found['played_s']:.1f} s", ""),
+        ("  engine steps", f"{found['steps'] / 1e6:.0f} million", ""),
+        ("  peak memory", f"{found['peak_gib']:.2f} GiB", "1.5 GiB"),
+    ]
+
+
+def week(quick: bool) -> list[Row]:
+    """The same day seven times: memory must not grow."""
+    found = _child("ten-million-users", "claims={}", f"duration={'28h' if quick else '7d'}")
+    return [
+        ("ten-million-users for a week", f"{found['total_s']:.1f} s", ""),
+        ("  peak memory", f"{found['peak_gib']:.2f} GiB", "as the day"),
+    ]
+
+
+def rows(quick: bool) -> list[Row]:
+    """The day with every row written."""
+    found = _child("ten-million-users", "rows=all", *(["duration=4h", "claims={}"] if quick else []))
+    return [
+        ("ten-million-users, all rows written", f"{found['total_s']:.1f} s", "120 s"),
+        ("  peak memory", f"{found['peak_gib']:.2f} GiB", "1.5 GiB"),
+    ]
+
+
+def _median_s(command: list[str], runs: int, before: Callable[[], dict[str, str]] = dict) -> float:
+    walls = []
+    for _ in range(runs):
+        environment = os.environ | before()
+        started = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True, cwd=ROOT, env=environment)
+        walls.append(time.perf_counter() - started)
+    return statistics.median(walls)
+
+
+def compile_(quick: bool) -> list[Row]:
+    """Compiling the engine into an empty cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        count = iter(range(9))
+        wall = _median_s(
+            [sys.executable, "-m", "sim.engine"],
+            1 if quick else 3,
+            lambda: {"BLOWOUT_CACHE": f"{folder}/{next(count)}"},
+        )
+    return [("compiling the engine, once", f"{wall:.1f} s", "15 s")]
+
+
+def cli(quick: bool) -> list[Row]:
+    """The command line, as a user waits for it."""
+    blowout = [sys.executable, "-c", "from sim.cli import main; main()"]
+    small = [
+        "run",
+        "azure-chat",
+        "--set",
+        "vary={}",
+        "--set",
+        "claims={}",
+        "--set",
+        "duration=10m",
+        "--set",
+        "warmup=0",
+    ]
+    runs = 3 if quick else 7
+    with tempfile.TemporaryDirectory() as folder:
+        count = iter(range(99))
+
+        def out() -> list[str]:
+            return ["--out", f"{folder}/{next(count)}", "--seeds", "1"]
+
+        plain = [_median_s([*blowout, *small, "--no-figures", *out()], 1) for _ in range(runs)]
+        drawn = [_median_s([*blowout, *small, *out()], 1) for _ in range(runs)]
+    return [
+        ("blowout --help", f"{_median_s([*blowout, '--help'], runs):.2f} s", "0.3 s"),
+        ("blowout run --no-figures, small", f"{statistics.median(plain):.2f} s", "2 s"),
+        ("blowout run with figures, small", f"{statistics.median(drawn):.2f} s", "6 s"),
+    ]
+
+
+PARTS = {"engine": engine, "day": day, "week": week, "rows": rows, "compile": compile_, "cli": cli}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="shorter runs, fewer repeats")
+    parser.add_argument("--only", default=",".join(PARTS), help="which parts, separated by commas")
+    options = parser.parse_args()
+    from sim.engine import warm
+
+    warm()
+    print("| what | measured | promised |\n| --- | ---: | ---: |")
+    for name in options.only.split(","):
+        for what, measured, promised in PARTS[name](options.quick):
+            print(f"| {what} | {measured} | {promised} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

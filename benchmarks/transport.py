@@ -1,0 +1,114 @@
+"""How long a request takes from its client to the engine, and a token back: measured from a step log.
+
+The log shows in which step a prompt was first computed. So the request had arrived when that step began, and,
+if the step before had room for it, had not yet arrived when that one began: an interval that holds its travel
+time. The distribution that explains all intervals best is found by Turnbull's self-consistency (1976).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.steplog import Floats, Ints, StepLog
+
+GRID_S = np.concatenate([np.arange(0.0005, 0.03, 0.0005), np.arange(0.03, 0.2, 0.002)])
+FIRST = 50
+"""The way back is measured on this many requests only: it is the one thing taken from clients' latencies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Admissions:
+    """In which step of the log each request's prompt was first and last computed; -1: the log does not tell."""
+
+    first: Ints
+    last: Ints
+
+
+def admissions(log: StepLog, prompt_tokens: Ints) -> Admissions:
+    """Follow the prompts, in order of arrival, through the log (first come, first served; no prefix caching)."""
+    first = np.full(len(prompt_tokens), -1)
+    last = np.full(len(prompt_tokens), -1)
+    request = left = 0
+    for step in np.flatnonzero(log.admits):
+        tokens = int(log.fresh[step])
+        for _ in range(log.admits[step]):
+            if left == 0:
+                if request == len(prompt_tokens):
+                    return Admissions(first, last)
+                first[request], left = step, int(prompt_tokens[request])
+            taken = min(left, tokens)
+            left, tokens = left - taken, tokens - taken
+            if left == 0:
+                last[request] = step
+                request += 1
+        if tokens:  # a prompt lost its blocks half-way and was computed again: from here on we cannot tell whose it is
+            first[request:] = last[request:] = -1
+            break
+    return Admissions(first, last)
+
+
+def had_room(log: StepLog, found: Admissions, prompt_tokens: Ints, limits: "Limits") -> NDArray[np.bool_]:
+    """Tell for which requests the step before the first would have taken them, had they been there."""
+    before = np.maximum(found.first - 1, 0)
+    free = limits.blocks * (1.0 - log.used[np.maximum(found.first - 2, 0)])
+    need = -(-prompt_tokens // limits.block_size) + log.running[before] + 3  # a block for each of the others, and spare
+    room = (free >= need) & (log.tokens[before] < limits.max_tokens) & (log.tokens[found.first] < limits.max_tokens)
+    room &= (log.running[before] < limits.max_seqs) & (found.first > 0)
+    for k in range(1, len(room)):  # nobody overtakes one that had to wait
+        room[k] &= room[k - 1] or found.first[k - 1] < found.first[k] - 1
+    return room
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the engine's batch: seats, tokens a step, usable KV blocks and their size, longest sequence."""
+
+    max_seqs: int
+    max_tokens: int
+    blocks: int
+    block_size: int
+    max_len: int
+
+
+@dataclass(frozen=True, eq=False)
+class Transport:
+    """Travel times: to the engine ``GRID_S`` with *chance*, back to the client *egress_s*."""
+
+    chance: Floats
+    egress_s: float
+
+    @property
+    def ingress_s(self) -> float:
+        """The mean time to the engine."""
+        return float(self.chance @ GRID_S)
+
+    def draw(self, rng: np.random.Generator, n: int) -> Floats:
+        """Return the travel times of *n* requests."""
+        return rng.choice(GRID_S, size=n, p=self.chance)
+
+
+def measure(log: StepLog, limits: Limits, sent_s: Floats, prompt_tokens: Ints, first_token_s: Floats) -> Transport:
+    """Return the travel times that *log* and the clients' stamps show (requests in order of sending, seconds)."""
+    found = admissions(log, prompt_tokens)
+    known = found.last >= 0
+    room = had_room(log, found, prompt_tokens, limits) & known
+    high = log.start_s[found.first] - sent_s
+    low = log.start_s[np.maximum(found.first - 1, 0)] - sent_s
+    early = np.flatnonzero(known)[:FIRST]
+    back_s = first_token_s[early] - log.end_s[found.last[early]]
+    return Transport(turnbull(low[room], high[room]), max(0.0, float(np.median(back_s))))
+
+
+def turnbull(low: Floats, high: Floats) -> Floats:
+    """Return the probabilities on `GRID_S` of a value that is known to lie in (low, high] only."""
+    inside = ((low[:, None] < GRID_S) & (high[:, None] >= GRID_S)).astype(float)
+    inside = inside[inside.sum(axis=1) > 0]
+    chance = np.full(len(GRID_S), 1.0 / len(GRID_S))
+    for _ in range(2000):
+        share = inside * chance
+        better: Floats = (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(better - chance).max() < 1e-7:
+            break
+        chance = better
+    return chance / chance.sum()
