@@ -116,8 +116,8 @@ def predictions(all_levels: list[Level], seeds: int) -> tuple[Table, list[Check]
                     worst = float(np.abs(outcome.errors(target)).max())
                     checks.append(Check(f"{name}: worst percentile", worst, PREDICTED_BOUND))
     note = (
-        "Error of each percentile, with 5% to 95% over seeds. Steps, noise and travel times come from the first level's "
-        "log; of the second only arrivals and lengths, and where it says so its host at each step instead of noise. "
+        "Error of each percentile, with 5% to 95% over seeds. Steps, noise and travel times come from the first level's"
+        " log; of the second only arrivals and lengths, and where it says so its host at each step instead of noise. "
         "Last column: how much slower the host really was than on the first."
     )
     return Table("Fitted on one load, predicting another", note, ("levels", *METRICS, "host"), rows), checks

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.steplog import HOST_WINDOW_S, Floats, HostClock, Ints, StepLog, read_steps
-from benchmarks.transport import Limits, Transport, measure
+from benchmarks.transport import Limits, Transport, measure, taken_order
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import StepTimes
 from sim.records import REQUEST
@@ -23,7 +23,7 @@ FOREVER_S = 1e6
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One load level as it was measured: who asked what and when (in order of sending), and what they saw.
+    """One load level as it was measured: who asked what and when, and what they saw, in the order the engine took them.
 
     Requests that the server turned away never met the engine and are left out.
     """
@@ -74,6 +74,9 @@ def _level(folder: Path, name: str, kind: str, run: dict[str, Any], manifest: di
         rows = list(csv.DictReader(file))
     served = sorted((row for row in rows if row["ok"] == "1"), key=lambda row: float(row["send_s"]))
     config = manifest["configs"][kind]
+    log = read_steps(folder / f"{name}.iterations.csv")
+    lengths = np.array([int(row["prompt_tokens"]) for row in served])
+    served = [served[k] for k in taken_order(log, lengths, manifest["max_num_batched_tokens"])]
     return Level(
         name=name,
         config=kind,
@@ -92,7 +95,7 @@ def _level(folder: Path, name: str, kind: str, run: dict[str, Any], manifest: di
         e2e_s=np.array([float(row["e2e_s"]) for row in served]),
         refused=len(rows) - len(served),
         preemptions=int(run.get("preempt", -1)),
-        log=read_steps(folder / f"{name}.iterations.csv"),
+        log=log,
     )
 
 

@@ -88,6 +88,7 @@ def _share_axis(ax: "Axes") -> None:
     ax.set_yscale("log")
     ax.set_ylim(SLOWER[-1], 1.15)
     ax.set_yticks([1, 0.5, 0.1, 0.01, 0.001], ["all", "50%", "10%", "1%", "0.1%"])
+    ax.minorticks_off()
     ax.set_ylabel("share of requests that took longer")
 
 
