@@ -137,7 +137,7 @@ def check_metrics(claims: Mapping[str, str], known: Collection[str], where: str 
     for name, text in claims.items():
         for metric, _ in sorted(parse(text, f"{where}.{name}").metrics):
             if metric not in known:
-                raise ScenarioError(f"{where}.{name}: {_unknown(metric, known)}")
+                raise ScenarioError(f"{where}.{name}: {unknown(metric, known)}")
 
 
 def point_of(metric: str, index: Index, points: Sequence[Point]) -> int:
@@ -287,7 +287,7 @@ def _verdict(
             case Metric(metric, index):
                 rows = metrics[point_of(metric, index, points)][:seeds]
                 if missing := [row for row in rows if metric not in row]:
-                    raise ScenarioError(_unknown(metric, missing[0]))
+                    raise ScenarioError(unknown(metric, missing[0]))
                 return np.array([row[metric] for row in rows], dtype=float)
             case Arithmetic(sign, left, right):
                 return np.asarray(ARITHMETIC[sign](values(left), values(right)))
@@ -310,6 +310,7 @@ def _verdict(
     return Verdict(name, claim.text, estimate, float(low), float(high), bound, claim.op, bool(passed), seeds)
 
 
-def _unknown(metric: str, known: Collection[str]) -> str:
+def unknown(metric: str, known: Collection[str]) -> str:
+    """Return that there is no such *metric*, with those of the *known* ones that are close to it."""
     near = difflib.get_close_matches(metric, list(known), n=5, cutoff=0.5)
     return f"unknown metric {metric!r}, expected " + (f"one like {', '.join(near)}" if near else "one of the summary's")

@@ -1,13 +1,17 @@
 """The command line: each command loads, calls and writes. Commands are imported when they are used."""
 
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
 from sim import __version__
 from sim.errors import BlowoutError
+from sim.interrupts import to_a_reader
 
 COMMANDS = {
     "run": ("sim.commands.run", "Play a scenario in virtual time."),
@@ -49,6 +53,18 @@ class Lazy(click.Group):
             ctx.fail(f"no such command: {args[0]}{did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command; whoever reads its output may stop reading."""
+        with to_a_reader():
+            return super().invoke(ctx)
+        return 0
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the options; ``--help`` prints here."""
+        with to_a_reader():
+            return super().make_context(*args, **extra)
+        raise click.exceptions.Exit(0)
+
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="blowout")
@@ -61,20 +77,35 @@ def blowout() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; every failure that a user can mend is one sentence and an exit code."""
+    for name in ("stdout", "stderr"):  # None when the shell has closed it
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we live
     try:
-        code = blowout.main(args=list(args) if args is not None else None, standalone_mode=False)
+        code = blowout.main(None if args is None else list(args), prog_name="blowout", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        _end(_sentence(error), 2)
     except BlowoutError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except OSError as error:
+        _end(f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})", 2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+        _end("interrupted", 130)
+    except Exception:
+        traceback.print_exc()
+        _end("this is a fault of Blowout's own; please report it with the lines above", 3)
+
+
+def _end(said: str, code: int) -> NoReturn:
+    click.echo(said, err=True)
+    sys.exit(code)
+
+
+def _sentence(error: click.ClickException) -> str:
+    """Return what is wrong with how a command was typed, and where to read how it goes."""
+    said = error.format_message()
+    if said.startswith("Usage:") or not isinstance(error, click.UsageError) or error.ctx is None:  # it is the help
+        return said
+    return f"{error.ctx.command_path}: {said[0].lower()}{said[1:].rstrip('.')}; see {error.ctx.command_path} --help"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -36,11 +37,13 @@ def new_folder(out: Path | None, name: str) -> Path:
     Raises:
         InputError: *out* exists and holds files, or cannot be written.
     """
-    folder = out or _next_number(Path("results") / name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: expected a new or an empty folder for the results, but it exists and is not empty")
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: expected a new or an empty folder for the results, but it exists and is not empty")
+    folder = out or Path("results") / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if out is None:
+            folder = _next_number(folder)
         (folder / ".write").touch()
         (folder / ".write").unlink()
     except OSError as error:
@@ -49,8 +52,14 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 
 def _next_number(parent: Path) -> Path:
-    taken = [int(path.name) for path in parent.glob("[0-9]*") if path.name.isdigit()]
-    return parent / f"{max(taken, default=0) + 1:03d}"
+    """Make the folder with the next number, which may be one later when another run starts at the same time."""
+    number = max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=0) + 1
+    while True:
+        try:
+            (parent / f"{number:03d}").mkdir()
+            return parent / f"{number:03d}"
+        except FileExistsError:
+            number += 1
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -73,6 +82,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.integer):
         return int(value)
     return value
+
+
+def read_json(path: Path, *keys: str) -> Any:
+    """Return what the JSON file at *path* holds: a mapping with at least *keys*, if any are named.
+
+    Raises:
+        InputError: it is missing or broken.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if keys and not (isinstance(found, dict) and found.keys() >= set(keys)):
+            raise ValueError(f"no mapping with {', '.join(keys)}")
+        return found
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON as `blowout run` wrote it, but it is broken ({error})") from None
 
 
 class Recorder:
@@ -145,13 +171,17 @@ class Member:
 
     def histograms(self) -> dict[str, np.ndarray]:
         """Return its histograms, counters and latency parts by name."""
-        with np.load(self.path / "histograms.npz") as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        path = self.path / "histograms.npz"
+        try:
+            with np.load(path) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
 
     @property
     def info(self) -> dict[str, Any]:
         """Its metrics and notes."""
-        return json.loads((self.path / "member.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "member.json", "metrics", "notes", "uncalibrated", "kv_override")
 
 
 @dataclass(frozen=True)
@@ -169,32 +199,34 @@ class Run:
         """
         info = path / "run.json"
         if not info.is_file():
-            raise InputError(f"{path}: expected the folder of a run, but it holds no run.json")
-        found = json.loads(info.read_text(encoding="utf-8")).get("format")
-        if found != FORMAT:
-            raise InputError(f"{info}: expected format {FORMAT}, found {found}")
+            runs = sorted(path.glob("*/run.json"), key=lambda run: run.stat().st_mtime)
+            near = f"; the latest in it is {runs[-1].parent}" if runs else ""
+            raise InputError(f"{path}: expected the folder of a run, but it holds no run.json{near}")
+        found = read_json(info, "format", "state", "members")
+        if found["format"] != FORMAT:
+            raise InputError(f"{info}: expected a run in format {FORMAT}, got {found['format']}")
         return cls(path)
 
     @cached_property
     def info(self) -> dict[str, Any]:
         """What was run, how, and how far it came."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "run.json", "format", "state", "members")
 
     @cached_property
     def scenario(self) -> Any:
         """The scenario with every default filled in."""
-        return scenarios.load(self.path / "scenario.yaml")
+        return scenarios.reread(self.path / "scenario.yaml")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Headline metrics by point, with intervals over seeds."""
-        return json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "summary.json", "points", "assumptions")
 
     @cached_property
     def verdicts(self) -> list[dict[str, Any]] | None:
         """The claims as judged, or None when the scenario makes none."""
         path = self.path / "verdict.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     @cached_property
     def members(self) -> list[Member]:
@@ -203,9 +235,19 @@ class Run:
         return [member for member in found if (member.path / "member.json").exists()]
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether the Parquet file at *path* was closed: its last four bytes say so."""
+    with path.open("rb") as file:
+        return path.stat().st_size > 8 and file.seek(-4, os.SEEK_END) > 0 and file.read() == b"PAR1"
+
+
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> Any:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.exists():
         raise InputError(f"{path}: not written by this run (see `rows` in its scenario.yaml)")
-    return pq.read_table(path, columns=list(columns) if columns else None)
+    try:
+        return pq.read_table(path, columns=list(columns) if columns else None)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read, for its run was cut short ({str(error).splitlines()[0]})") from None

@@ -3,18 +3,25 @@
 import os
 import platform
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import Array, get_context
+from multiprocessing import Array, connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from sim import __version__, claims, results, summary
-from sim.errors import BlowoutError, RunError
+from sim.errors import InputError, RunError
+from sim.interrupts import PATIENCE_S, Interrupts
 from sim.results import Run
 from sim.scenario import Scenario, digest, dump, points
+from sim.scenario.messages import condition
+
+FEW_REQUESTS = 300
+"""Below so many requests a run, a P99 rests on the two or three slowest."""
 
 Progress = Callable[[float, float], None]
 """Called with the simulated seconds played so far, and those to play in all."""
@@ -29,25 +36,12 @@ class Task:
     scenario: Scenario
     seed: int
     folder: Path
+    alone: bool
 
-
-_clock: Any = None  # in each worker: simulated time by task, shared with the parent
-
-
-def _start_worker(clock: Any) -> None:
-    global _clock
-    _clock = clock
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-
-
-def _play(task: Task) -> None:
-    from sim.world import simulate
-
-    def tick(now_s: float) -> None:
-        if _clock is not None:
-            _clock[task.number] = now_s
-
-    simulate(task.scenario, task.seed, task.folder, progress=tick)
+    @property
+    def words(self) -> str:
+        """How a message begins that is about this task."""
+        return "" if self.alone else f"{condition({**self.point, 'seed': self.seed})}: "
 
 
 def tasks_of(scenario: Scenario, folder: Path, seeds: int | None = None) -> list[Task]:
@@ -59,7 +53,7 @@ def tasks_of(scenario: Scenario, folder: Path, seeds: int | None = None) -> list
     for k, (point, played) in enumerate(swept):
         for seed in numbers:
             place = folder if alone else folder / f"point-{k}" / f"seed-{seed}"
-            tasks.append(Task(len(tasks), point, played, seed, place))
+            tasks.append(Task(len(tasks), point, played, seed, place, alone))
     return tasks
 
 
@@ -74,16 +68,16 @@ def play(
 ) -> Run:
     """Play every (point, seed) of *scenario* into *folder* and judge its claims.
 
-    What was finished stays readable when a run is interrupted; its ``run.json`` then says so.
+    What was finished stays readable when a run is interrupted or fails; its ``run.json`` then says so.
 
     Raises:
-        BlowoutError: as `sim.world.simulate`.
+        InputError: the folder cannot be written any more.
+        RunError: some (point, seed) is not valid; the others were played.
         KeyboardInterrupt: after everything that was finished has been put in order.
     """
     started = time.time()
     tasks = tasks_of(scenario, folder, seeds)
     claims.check_metrics(scenario.claims, summary.metric_names(list(scenario.workload.cohorts)))
-    (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
     info = {
         "format": results.FORMAT,
         "kind": "simulated",
@@ -97,60 +91,157 @@ def play(
             {"point": task.point, "seed": task.seed, "path": os.path.relpath(task.folder, folder)} for task in tasks
         ],
     }
-    results.write_json(folder / "run.json", info)
-    state = "interrupted"
     try:
-        _play_all(tasks, workers or os.cpu_count() or 1, progress)
-        state = "complete"
-    except BlowoutError:
-        state = "failed"
-        raise
-    finally:
-        results.write_json(folder / "run.json", info | {"state": state, "wall_s": round(time.time() - started, 3)})
-        _conclude(Run.open(folder), scenario)
+        (folder / "scenario.yaml").write_text(dump(scenario, folder), encoding="utf-8")
+        results.write_json(folder / "run.json", info)
+        with Interrupts() as interrupts:
+            ended = {"state": "interrupted"}
+            try:
+                _play_all(tasks, workers or _cores(), progress, interrupts)
+                ended = {"state": "complete"}
+            except Exception as error:
+                ended = {"state": "failed", "error": str(error)}
+                raise
+            finally:
+                results.write_json(folder / "run.json", info | ended | {"wall_s": round(time.time() - started, 3)})
+                conclude(Run.open(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written any more ({error.strerror or error})") from None
     return Run.open(folder)
 
 
-def _play_all(tasks: list[Task], workers: int, progress: Progress) -> None:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- here, or in workers --------------------------------------------------------------------------------------------
+
+
+def _play_all(tasks: list[Task], workers: int, progress: Progress, interrupts: Interrupts) -> None:
+    """Play *tasks*; one that is not valid does not keep the others from being played."""
     ends = [task.scenario.duration for task in tasks]
-    clock = Array("d", len(tasks), lock=False)
+    clock = Array("d", len(tasks) + 1, lock=False)  # simulated time by task; and behind it 1 when all are to stop
 
     def report() -> None:
-        progress(sum(min(now, end) for now, end in zip(clock, ends, strict=True)), sum(ends))
+        progress(sum(min(now, end) for now, end in zip(clock[:-1], ends, strict=True)), sum(ends))
 
     if len(tasks) == 1 or workers == 1:
-        from sim.world import simulate
+        failed = _play_here(tasks, clock, report, interrupts)
+    else:
+        failed = _play_in_workers(tasks, workers, clock, report, interrupts)
+    if failed:
+        others = f" ({len(failed)} of {len(tasks)} runs ended like this)" if len(failed) > 1 else ""
+        raise RunError(f"{failed[min(failed)]}{others}")
 
-        for task in tasks:
 
-            def tick(now_s: float, number: int = task.number) -> None:
-                clock[number] = now_s
-                report()
+def _play_here(
+    tasks: list[Task], clock: Any, report: Callable[[], None], interrupts: Interrupts
+) -> dict[int, RunError]:
+    failed: dict[int, RunError] = {}
+    for task in tasks:
 
-            simulate(task.scenario, task.seed, task.folder, progress=tick)
-        return
+        def tick(now_s: float, number: int = task.number) -> None:
+            clock[number] = now_s
+            report()
+            interrupts.check()
+
+        try:
+            _play(task, tick)
+        except RunError as error:
+            failed[task.number] = error
+    return failed
+
+
+def _play_in_workers(
+    tasks: list[Task], workers: int, clock: Any, report: Callable[[], None], interrupts: Interrupts
+) -> dict[int, RunError]:
     context = get_context("fork" if platform.system() == "Linux" else None)
     pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (clock,))
+    failed: dict[int, RunError] = {}
+    # The long ones first, so that no core is left alone with one at the end.
+    order = sorted(tasks, key=lambda task: -task.scenario.duration)
+    number = {pool.submit(_play_in_worker, task): task.number for task in order}
+    pending: set[Future[None]] = set(number)
     try:
-        # The long ones first, so that no core is left alone with one at the end.
-        pending: set[Future[None]] = {
-            pool.submit(_play, task) for task in sorted(tasks, key=lambda task: -task.scenario.duration)
-        }
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
-                future.result()
+                try:
+                    future.result()
+                except RunError as error:
+                    failed[number[future]] = error
             report()
-    except BaseException:
+            interrupts.check()
+    except BrokenProcessPool:
+        interrupts.check()
+        raise RunError(
+            "a process that played it was killed, most likely because memory ran out; "
+            "expected to fit with --workers 1 or fewer rows (--set 'rows={sample: 1%}')"
+        ) from None
+    finally:
+        _dismiss(pool, pending, clock)
+    return failed
+
+
+def _dismiss(pool: ProcessPoolExecutor, pending: set[Future[None]], clock: Any) -> None:
+    """Let every worker stop at its next good place, and those that do not find one at once."""
+    clock[-1] = 1
+    for future in pending:
+        future.cancel()
+    if wait(pending, timeout=PATIENCE_S).not_done:
         for process in list((pool._processes or {}).values()):
             process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
     pool.shutdown()
 
 
-def _conclude(run: Run, scenario: Scenario) -> None:
+_clock: Any = None  # in each worker: shared with the parent, see _play_all
+
+
+def _start_worker(clock: Any) -> None:
+    global _clock
+    _clock = clock
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _play_in_worker(task: Task) -> None:
+    def tick(now_s: float) -> None:
+        _clock[task.number] = now_s
+        if _clock[-1]:
+            raise KeyboardInterrupt
+
+    tick(0.0)
+    _play(task, tick)
+
+
+def _play(task: Task, tick: Callable[[float], None]) -> None:
+    """Play one task, with errors that say which."""
+    from sim.world import simulate
+
+    try:
+        simulate(task.scenario, task.seed, task.folder, progress=tick)
+    except RunError as error:
+        raise RunError(f"{task.words}{error}") from None
+    except MemoryError:
+        raise RunError(f"{task.words}memory ran out; expected to fit with fewer rows or a shorter duration") from None
+    except AssertionError as error:
+        raise RunError(f"{task.words}a law of the engine was broken ({error}): a fault of Blowout's own") from error
+
+
+# --- what comes out -------------------------------------------------------------------------------------------------
+
+
+def conclude(run: Run) -> None:
     """Write the summary of what was finished, and the verdict when everything was."""
+    scenario = run.scenario
     found: dict[int, dict[str, Any]] = {}
     infos = []
     swept = [point for point, _ in points(scenario)]
@@ -166,7 +257,7 @@ def _conclude(run: Run, scenario: Scenario) -> None:
         {
             "scenario": scenario.name,
             "state": run.info["state"],
-            "assumptions": list(dict.fromkeys(note for info in infos for note in info["notes"])),
+            "assumptions": [*_warnings(run, infos), *dict.fromkeys(note for info in infos for note in info["notes"])],
             "uncalibrated": any(info["uncalibrated"] for info in infos),
             "kv_override": any(info["kv_override"] for info in infos),
             "points": [
@@ -179,6 +270,22 @@ def _conclude(run: Run, scenario: Scenario) -> None:
         values = [[_numbers(metrics) for metrics in entry["values"]] for entry in entries]
         verdicts = claims.evaluate(scenario.claims, [entry["point"] for entry in entries], values)
         results.write_json(run.path / "verdict.json", [asdict(verdict) for verdict in verdicts])
+
+
+def _warnings(run: Run, infos: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what a reader must know of the run as a whole before believing its numbers."""
+    found = []
+    state, planned = run.info["state"], len(run.info["members"])
+    if state != "complete":
+        why = f" ({run.info['error']})" if "error" in run.info else ""
+        what = "not finished" if state == "running" else state
+        found.append(f"{what}{why}: {len(infos)} of {planned} runs are counted")
+    fewest = min((info["metrics"]["requests"] for info in infos), default=FEW_REQUESTS)
+    if fewest < FEW_REQUESTS:
+        found.append(f"few samples: with {fewest:,.0f} requests a run, a P99 rests on the slowest two or three")
+    if run.scenario.workload.trace is not None and len(infos) > 1:
+        found.append("every seed replays the same trace: intervals over seeds show the service's luck, not other users")
+    return found
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
@@ -197,11 +304,20 @@ def _versions() -> dict[str, str]:
     return {"blowout": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def require_complete(run: Run) -> None:
+def require_finished(run: Run) -> None:
     """Refuse a run of which nothing was finished.
 
     Raises:
         RunError: no (point, seed) came to its end.
     """
-    if not run.members:
-        raise RunError(f"{run.path}: nothing was finished")
+    if run.members:
+        return
+    words = {"running": "still running, or killed", "complete": "its member.json is gone"}
+    why = run.info.get("error") or words.get(run.info["state"], run.info["state"])
+    raise RunError(f"{run.path}: nothing was finished ({why}){rows_so_far(run)}")
+
+
+def rows_so_far(run: Run) -> str:
+    """Return, as the end of a sentence, where rows are that were kept although nothing was finished."""
+    rows = [str(path) for path in sorted(run.path.rglob("attempts.parquet")) if results.is_whole(path)]
+    return f"; the rows so far are in {', '.join(rows[:3])}" if rows else ""

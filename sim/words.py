@@ -23,6 +23,11 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def count(number: int, what: str) -> str:
+    """Return ``1 seed`` or ``1,000 seeds``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'replicas'?`` for the nearest of *known*, or nothing where none is near.
 

@@ -16,6 +16,7 @@ from sim import summary, workload
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.hardware import PoolSpec, resolve
 from sim.engine.state import METRICS
+from sim.errors import RunError
 from sim.records import ATTEMPT, PARTS
 from sim.results import SERIES, Recorder
 from sim.scenario import Scenario
@@ -81,6 +82,8 @@ class World(simpy.Environment):
         """Play the fleet up to *until_s*, feeding it users and taking its rows as it asks."""
         while (why := self.fleet.advance(until_s)) != "done":
             if why == "inbox":
+                if self.progress:
+                    self.progress(self.fleet.now_s)
                 chunk = next(self.chunks, None)
                 self.fleet.submit(_no_requests() if chunk is None else chunk, more=chunk is not None)
             elif why == "script":
@@ -94,9 +97,13 @@ class World(simpy.Environment):
         self.run(until=self.ended)
         for _ in self.fleet.close():
             self._keep(self.fleet.take_rows())
+        self.write_out()
+        self.fleet.check_laws()
+
+    def write_out(self) -> None:
+        """Hand over the rows and scrapes that are still in memory."""
         self._keep(self.fleet.take_rows())
         self._flush()
-        self.fleet.check_laws()
 
     def _end(self) -> Generator[simpy.Event, None, None]:
         """End the run: arrivals stop at `duration`, and what is in flight gets `drain` to finish."""
@@ -258,13 +265,14 @@ def simulate(scenario: Scenario, seed: int, folder: Path | None = None, **settin
     """
     recorder = Recorder(folder) if folder else None
     world = World(scenario, seed, recorder, **settings)
-    finished = False
     try:
         world.run_to_end()
-        finished = True
-    finally:  # an interrupt leaves readable files behind
-        if recorder and not finished:
+    except BaseException as error:  # whatever happened, files stay readable; a good place to stop loses no row
+        if recorder:
+            if isinstance(error, RunError | KeyboardInterrupt):
+                world.write_out()
             recorder.close(world.histograms())
+        raise
     result = world.result()
     if recorder:
         recorder.close(result.histograms, member_info(result))

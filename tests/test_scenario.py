@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.errors import ScenarioError
-from sim.scenario import Scenario, digest, dump, json_schema, load, loads, points, shipped
+from sim.scenario import Problem, Scenario, digest, dump, json_schema, load, loads, points, reread, shipped
 from sim.scenario.document import write
 from sim.units import duration_s, fraction, quantity
 
@@ -495,10 +495,77 @@ def test_a_mistake_in_an_option_names_the_option(option: str, sentence: str) -> 
     assert mistake(SMALL, option) == f"--set {option}: {sentence}"
 
 
-def test_an_option_does_not_quietly_lose_to_the_sweep() -> None:
-    assert mistake(SMALL, "vary.fleet.replicas=[1, 2]", "fleet.replicas=3") == (
-        "--set fleet.replicas=3: the scenario varies it, expected --set vary.fleet.replicas=[3]"
+SWEEP = SMALL + (
+    "vary: {workload.rate_per_s: [1, 2], warmup: [0, 1m]}\n"
+    "claims: {points: 'ok[1, 0] > ok[2, 1m]', all: 'errors[1, 0] < 1'}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "vary", "claims", "note"),
+    [
+        (["warmup=0", "workload.rate_per_s=3"], [], [],
+         "left out: the sweep over warmup, workload.rate_per_s, and 2 claims about its points (points, all)"),
+        (["warmup=0", "claims.one=errors[2] < 1"], ["workload.rate_per_s"], ["one"],
+         "left out: the sweep over warmup, and 2 claims about its points (points, all)"),
+        (["workload={rate_per_s: 3, cohorts: {chat: {prompt_tokens: 1, output_tokens: 1}}}"], ["warmup"], [],
+         "left out: the sweep over workload.rate_per_s, and 2 claims about its points (points, all)"),
+        (["workload.trace=trace.csv"], ["warmup"], [],
+         "left out: the sweep over workload.rate_per_s, and 2 claims about its points (points, all)"),
+        (["vary.workload.rate_per_s=[1, 3]"], ["workload.rate_per_s", "warmup"], ["all"],
+         "left out: 1 claim about points that are not played (points)"),
+        (["workload.trace=none"], ["workload.rate_per_s", "warmup"], ["points", "all"], None),
+        (["seeds=3"], ["workload.rate_per_s", "warmup"], ["points", "all"], None),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_set_no_longer_varies(
+    overrides: list[str], vary: list[str], claims: list[str], note: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "trace.csv").write_text("timestamp,prompt_tokens,output_tokens\n0,1,1\n")
+    notes: list[str] = []
+    scenario = loads(SWEEP, overrides=overrides, folder=tmp_path, tell=notes.append)
+    assert (list(scenario.vary), list(scenario.claims), notes) == (vary, claims, [note] if note else [])
+
+
+def test_a_claim_that_an_option_makes_is_never_left_out() -> None:
+    assert mistake(SWEEP, "warmup=0", "claims.mine=errors[9] < 1") == (
+        "--set claims.mine=errors[9] < 1: vary has no point [9] for errors, expected one of [1], [2]"
     )
+
+
+def test_what_a_trace_replaces_does_not_vary(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("timestamp,prompt_tokens,output_tokens\n0,1,1\n")
+    text = swap("  rate_per_s: 2\n", f"  trace: {tmp_path / 'trace.csv'}\n") + "vary: {workload.rate_per_s: [1, 2]}\n"
+    assert mistake(text).endswith(
+        "vary.workload.rate_per_s: expected none with workload.trace, which says who comes, when and how long"
+    )
+
+
+def test_a_scenario_is_found_again_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here", "there", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("trace.csv").write_text("timestamp,prompt_tokens,output_tokens\n0,1,1\n")
+    scenario = loads(SMALL, overrides=["workload.trace=trace.csv"])
+    written = tmp_path / "there" / "scenario.yaml"
+    written.write_text(dump(scenario, written.parent))
+    assert load(written) == scenario
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load(written).workload.trace.file == "../here/trace.csv"
+    (tmp_path / "here" / "trace.csv").unlink()
+    with pytest.raises(ScenarioError, match="expected a file"):
+        load(written)
+    assert reread(written).workload.trace.file == "../here/trace.csv"
+
+
+def test_what_others_find_wrong_is_placed_in_the_file() -> None:
+    def also(scenario: Scenario) -> list[Problem]:
+        return [(("fleet", "pools", "main"), "too small"), (("seed",), "unlucky")] if scenario.seed == 13 else []
+
+    with pytest.raises(ScenarioError) as caught:
+        loads(SMALL, overrides=["seed=13"], also=also)
+    assert str(caught.value) == "--set seed=13: unlucky\nscenario.yaml:3: fleet: too small"
+    assert loads(SMALL, also=also).seed == 1
 
 
 def test_with_several_pools_an_option_says_which() -> None:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
     "sim": 0,
     "sim.errors": 0,
+    "sim.interrupts": 0,
     "sim.rng": 0,
     "sim.records": 0,
     "sim.units": 0,

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sim import claims, summary
 from sim import scenario as scenarios
-from sim.commands.run import check_fleet
+from sim.commands import ready
+from sim.words import count
 
 
 @click.command()
@@ -17,16 +18,16 @@ from sim.commands.run import check_fleet
 def command(scenario: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check SCENARIO (a file, or the name of a shipped one) without playing it: settings, memory, users, claims."""
     from sim import workload
+    from sim.engine.hardware import resolve
 
-    loaded = scenarios.load(scenario, overrides)
-    specs = check_fleet(loaded, scenario)
-    claims.check_metrics(loaded.claims, summary.metric_names(list(loaded.workload.cohorts)), f"{scenario}: claims")
+    loaded = ready.load(scenario, overrides)
     points = scenarios.points(loaded)
     users = [workload.compile(point, loaded.seed) for _, point in points]
-    pools = [
+    specs = {name: resolve(pool) for name, pool in points[0][1].fleet.pools.items()}
+    pools: list[dict[str, Any]] = [
         {
             "pool": name,
-            "replicas": loaded.fleet.pools[name].replicas,
+            "replicas": points[0][1].fleet.pools[name].replicas,
             "kv_tokens": spec.kv_blocks * spec.block_size,
             "max_model_len": spec.max_model_len,
             "step_times": spec.provenance,
@@ -47,11 +48,11 @@ def command(scenario: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
         return
     click.echo(f"{Path(scenario)}: sound")
-    click.echo(f"  {len(points)} points x {loaded.seeds} seeds, about {sum(requests) * loaded.seeds:,} requests")
+    runs = f"{count(len(points), 'point')} x {count(loaded.seeds, 'seed')}"
+    click.echo(f"  {runs}, about {sum(requests) * loaded.seeds:,} requests")
     for pool in pools:
-        click.echo(
-            f"  pool {pool['pool']}: {pool['replicas']} replicas, {pool['kv_tokens']:,} tokens of KV cache each, "
-            f"contexts up to {pool['max_model_len']:,}\n    step times: {pool['step_times']}"
-        )
-    click.echo(f"  {len(loaded.claims)} claims")
+        kv = f"{pool['kv_tokens']:,} tokens of KV cache each, contexts up to {pool['max_model_len']:,}"
+        click.echo(f"  pool {pool['pool']}: {count(pool['replicas'], 'replica')}, {kv}")
+        click.echo(f"    step times: {pool['step_times']}")
+    click.echo(f"  {count(len(loaded.claims), 'claim')}")
     click.echo(f"next: blowout run {scenario}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from sim import results
+from sim.run import conclude, require_finished
 
 
 @click.command()
@@ -17,6 +18,9 @@ def command(run: Path, as_json: bool, no_figures: bool) -> None:
     from sim import report
 
     opened = results.Run.open(run)
+    require_finished(opened)
+    if not (run / "summary.json").exists():  # its process was killed, or still plays
+        conclude(opened)
     if not no_figures:
         report.write_figures(opened)
         report.write_html(opened)

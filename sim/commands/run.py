@@ -2,20 +2,21 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from sim import results
-from sim import scenario as scenarios
-from sim.errors import BlowoutError
-from sim.run import Progress, play
+from sim.commands import ready
+from sim.errors import BlowoutError, RunError
+from sim.interrupts import Interrupts, to_a_reader
+from sim.run import Progress, play, rows_so_far
+from sim.words import count
 
-if TYPE_CHECKING:
-    from sim.engine.hardware import PoolSpec
+REDRAW_S = 0.1
 
 
 @click.command()
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the first run (the scenario's own if left out).")
 @click.option("--seeds", type=click.IntRange(min=1), help="How many seeds to play, counted up from the first.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, by its dotted path.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the results (new or empty).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the results, new or empty [results/NAME/001, 002, ...].",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes to use (all cores if left out).")
 @click.option("--no-figures", is_flag=True, help="Neither figures nor report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -40,58 +45,88 @@ def command(
     """Play SCENARIO (a file, or the name of a shipped one) in virtual time.
 
     Exit code 0: every claim of the scenario holds. 1: one does not. 2: bad input. 3: the run is not valid.
+    130: interrupted; whatever was finished is kept.
     """
-    from sim.engine import warm
-
-    changes = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
-    loaded = scenarios.load(scenario, changes)
-    check_fleet(loaded, scenario)
+    changes = [*overrides]
+    changes += [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
+    loaded = ready.load(scenario, changes)
     folder = results.new_folder(out, loaded.name)
-    warm()
-    with _progress(loaded.name) as progress:
-        try:
-            run = play(
-                loaded, folder, seeds=seeds, workers=workers, command=["blowout", *sys.argv[1:]], progress=progress
-            )
-        except KeyboardInterrupt:
-            done = len(results.Run.open(folder).members)
-            click.echo(f"interrupted; what was finished ({done} runs) is kept in {folder}", err=True)
-            return 130
-        except BlowoutError as error:
-            raise type(error)(f"{error}; what was finished is kept in {folder}") from None
-    if not no_figures:
-        from sim import report
+    try:
+        _warm()
+        with _progress(loaded.name) as progress:
+            run = play(loaded, folder, workers=workers, command=["blowout", *sys.argv[1:]], progress=progress)
+        if not no_figures:
+            from sim import report
 
-        report.write_figures(run)
-        report.write_html(run)
-    _print(run, as_json, no_figures)
+            with _said("drawing the figures ..."):
+                report.write_figures(run)
+                report.write_html(run)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; {_kept(folder)}", err=True)
+        return 130
+    except BlowoutError as error:
+        raise type(error)(f"{error}; {_kept(folder)}") from None
+    with to_a_reader():
+        _print(run, as_json)
+    _require_samples(run)
     return 1 if any(not verdict["passed"] for verdict in run.verdicts or []) else 0
 
 
-def check_fleet(loaded: scenarios.Scenario, source: str) -> "dict[str, PoolSpec]":
-    """Resolve every pool of every point, so that what cannot be served is refused before anything is played.
+def _warm() -> None:
+    from sim.engine import warm
 
-    Return the pools of the last point.
+    with Interrupts(at_once=True) as interrupts:
+        warm()
+        interrupts.check()  # the compiler may have swallowed it
+
+
+def _kept(folder: Path) -> str:
+    """Return what there is in *folder* of a run that did not come to its end; an empty one is taken away."""
+    with suppress(OSError):
+        folder.rmdir()
+    try:
+        run = results.Run.open(folder)
+        planned, done = len(run.info["members"]), len(run.members)
+    except BlowoutError:  # not even begun
+        return "nothing was played"
+    if not done:
+        return f"nothing was finished{rows_so_far(run)}" if rows_so_far(run) else f"see {folder}"
+    return f"{done} of {count(planned, 'run')} finished, kept in {folder}: blowout report {folder}"
+
+
+def _require_samples(run: results.Run) -> None:
+    """Refuse to conclude anything from a run in which nobody was served.
 
     Raises:
-        InputError: what does not fit or was never measured, with the pool's place in the file.
+        RunError: there is not one latency.
     """
-    from sim.engine.hardware import resolve
+    metrics = [member.info["metrics"] for member in run.members]
+    if any(one["e2e_mean"] is not None for one in metrics):
+        return
+    total = {name: sum(one[name] for one in metrics) for name in ("requests", "rejected", "failed", "cancelled")}
+    ends = ", ".join(f"{n:,.0f} {name}" for name, n in total.items() if n and name != "requests")
+    hint = "; longer than the context of its pool, see blowout check" if total["rejected"] else ""
+    raise RunError(
+        f"not valid: none of {total['requests']:,.0f} requests was served" + (f" ({ends}{hint})" * bool(ends))
+    )
 
-    specs = {}
-    for _, point in scenarios.points(loaded):
-        for name, pool in point.fleet.pools.items():
-            specs[name] = resolve(pool, where=f"{source}: fleet.pools.{name}")
-    return specs
 
-
-def _print(run: results.Run, as_json: bool, no_figures: bool) -> None:
+def _print(run: results.Run, as_json: bool) -> None:
     from sim import report
 
     if as_json:
         click.echo(json.dumps(report.summary_json(run), indent=1))
         return
     report.tables.show(run)
+
+
+def _said(what: str) -> AbstractContextManager[object]:
+    """Say on stderr *what* is going on, while a person is watching it."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 @contextmanager
@@ -116,7 +151,13 @@ def _progress(name: str) -> Iterator[Progress]:
     ) as bar:
         task = bar.add_task(name, total=1.0, clock="")
 
+        drawn_s = 0.0
+
         def progress(done_s: float, all_s: float) -> None:
+            nonlocal drawn_s
+            if time.monotonic() - drawn_s < REDRAW_S:
+                return
+            drawn_s = time.monotonic()
             elapsed = bar.tasks[0].elapsed or 1e-9
             clock = f"{done_s / 60:,.0f} of {all_s / 60:,.0f} min simulated, {done_s / elapsed:,.0f} times real time"
             bar.update(task, completed=done_s / all_s, clock=clock)

@@ -7,12 +7,12 @@ ordered by (time, kind, id), so that equal times have one order on every machine
 import math
 
 from sim.engine.account import close_state, complete_row, count_request, is_sampled, tokens_made, write_row
-from sim.engine.batch import cut_stretch, enter_queue, plan_step
+from sim.engine.batch import cut_stretch, enter_queue, plan_step, set_blocked
 from sim.engine.jit import inlined, kernel
 from sim.engine.kv_cache import blocks_for, stop_decoding, tokens_held
 from sim.engine.queues import append_waiting, remove_running, remove_waiting
 from sim.engine.routing import route
-from sim.engine.state import ARRIVE, DECODE, FOLLOW_UP, FREE, NONE, TIMEOUT, WAITING
+from sim.engine.state import ARRIVE, BLOCKED_NOT, BLOCKED_SEAT, DECODE, FOLLOW_UP, FREE, NONE, TIMEOUT, WAITING
 from sim.records import Outcome
 
 _OK = int(Outcome.OK)
@@ -166,6 +166,8 @@ def send(w, pools, reps, seqs, asked, board, tab, pace, tree, a, now_s):
     rep.outstanding += 1
     w.attempts_live += 1
     w.attempts_started += 1
+    if rep.blocked == BLOCKED_NOT and rep.running == pool.max_seqs:
+        set_blocked(rep, BLOCKED_SEAT, now_s)  # the first to wait: it waits for a seat, not for a step to end
     enter_queue(rep, seq, now_s)
     append_waiting(rep, seqs, s)
     if rep.steps_planned == 0:

@@ -187,13 +187,17 @@ def _kv_blocks(pool: "Pool", model: ModelSpec | None, hardware: Hardware | None,
     return pool.kv_blocks
 
 
+UNNAMED_LONGEST = 131_072
+"""Longest sequence of a pool that names no model: tables grow with it."""
+
+
 def _max_model_len(pool: "Pool", model: ModelSpec | None, kv_blocks: int) -> int:
     """Return the longest sequence: what was asked for, else the most that model, KV cache and budget allow."""
     fits = kv_blocks * pool.block_size
     asked = pool.max_model_len
     whole = math.inf if pool.chunked_prefill else pool.max_num_batched_tokens
     if asked is None:
-        return int(min(fits, whole, model.max_position if model else math.inf))
+        return int(min(fits, whole, model.max_position if model else UNNAMED_LONGEST))
     if model is not None and asked > model.max_position:
         raise HardwareError(f"max_model_len {asked} is more than the {model.max_position} positions of {model.name}")
     if asked > fits:

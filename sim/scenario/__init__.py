@@ -5,7 +5,8 @@ Light on purpose: nothing here imports numpy.
 
 from sim.scenario.files import shipped
 from sim.scenario.fleet import Fleet, LinearSteps, Noise, Pool, StepTime
-from sim.scenario.load import digest, dump, load, loads, points
+from sim.scenario.load import Check, at_points, digest, dump, load, loads, points, reread
+from sim.scenario.messages import Problem
 from sim.scenario.models import Clients, Sample, Scenario, Slo
 from sim.scenario.schema import json_schema
 from sim.scenario.workload import ArrivalProcess, Arrivals, Cohort, Dist, Distribution, Sessions, Trace, Workload
@@ -13,6 +14,7 @@ from sim.scenario.workload import ArrivalProcess, Arrivals, Cohort, Dist, Distri
 __all__ = [
     "ArrivalProcess",
     "Arrivals",
+    "Check",
     "Clients",
     "Cohort",
     "Dist",
@@ -21,6 +23,7 @@ __all__ = [
     "LinearSteps",
     "Noise",
     "Pool",
+    "Problem",
     "Sample",
     "Scenario",
     "Sessions",
@@ -28,11 +31,13 @@ __all__ = [
     "StepTime",
     "Trace",
     "Workload",
+    "at_points",
     "digest",
     "dump",
     "json_schema",
     "load",
     "loads",
     "points",
+    "reread",
     "shipped",
 ]

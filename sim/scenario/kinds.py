@@ -1,5 +1,6 @@
 """The kinds of value a scenario is made of: closed mappings, choices, seconds, fractions, counts, names, files."""
 
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
+    SerializationInfo,
     Tag,
     ValidationInfo,
     model_serializer,
@@ -84,7 +87,20 @@ def _above_zero(value: float) -> float:
 
 
 def _found(value: str, info: ValidationInfo) -> str:
-    return find_file(value, (info.context or {}).get("folder"))
+    """Return *value* as a path from where the command runs; it must be there, unless the context does without."""
+    context = info.context or {}
+    try:
+        return find_file(value, context.get("folder"))
+    except ValueError:
+        if context.get("need_files", True):
+            raise
+        return value
+
+
+def _seen_from(value: str, info: SerializationInfo) -> str:
+    """Return the path *value* as the context's folder sees it, where there is one."""
+    folder = (info.context or {}).get("folder")
+    return os.path.relpath(value, folder) if folder and os.path.isfile(value) and not os.path.isabs(value) else value
 
 
 def _found_if_json(value: str, info: ValidationInfo) -> str:
@@ -111,5 +127,5 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000), Whole]
 SmallCount = Annotated[int, Field(ge=1, le=1_048_576), Whole]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=64)]
-File = Annotated[str, AfterValidator(_found)]
-NameOrJson = Annotated[str, AfterValidator(_found_if_json)]
+File = Annotated[str, AfterValidator(_found), PlainSerializer(_seen_from)]
+NameOrJson = Annotated[str, AfterValidator(_found_if_json), PlainSerializer(_seen_from)]

@@ -4,8 +4,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,69 @@ from sim.scenario.files import shipped
 from sim.scenario.fleet import ONLY_POOL
 from sim.scenario.messages import Problem, condition, dotted, listed, problems
 from sim.scenario.models import Scenario
+from sim.scenario.options import Option, left_out, lost_claims, override, replaced_by_trace
 from sim.scenario.paths import Keys, get, long_form, put, resolve
 from sim.words import did_you_mean, show
 
 MOST_POINTS = 10_000
 _FIXED = ("vary", "claims", "name", "seed", "seeds")
 
+Check = Callable[[Scenario], Iterable[Problem]]
+"""Finds what is wrong with a scenario whose settings have their shape."""
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+
+def load(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    also: Check = lambda scenario: (),
+    tell: Callable[[str], None] = lambda note: None,
+) -> Scenario:
     """Return the scenario in the file at *path*, or the shipped one of that name.
 
-    *overrides* are texts ``a.b.c=value`` with a YAML value, put in place before anything is checked.
+    *overrides* are texts ``a.b.c=value`` with a YAML value, put in place before anything is checked. A setting that
+    is set so no longer varies, and claims about points that are not played fall away; *tell* is told. What *also*
+    finds wrong is placed in the file like everything else.
 
     Raises:
         ScenarioError: what is wrong, one sentence a line, each with the line or the option it stands in.
     """
-    path = shipped().get(str(path), Path(path)) if not os.path.exists(path) else Path(path)
+    path = shipped().get(str(path), Path(path)) if not os.path.isfile(path) else Path(path)
+    return loads(_read(path), str(path), overrides, path.parent, also=also, tell=tell)
+
+
+def reread(path: Path) -> Scenario:
+    """Return the scenario at *path* as it was played before; files that it names may be gone by now.
+
+    Raises:
+        ScenarioError: as `load`.
+    """
+    return loads(_read(path), str(path), (), path.parent, need_files=False)
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = did_you_mean(path.stem, [*shipped(), *(other.stem for other in path.parent.glob("*.yaml"))])
+        near = did_you_mean(path.name, [*shipped(), *(other.name for other in path.parent.glob("*.yaml"))])
+        if not near and not path.suffix:
+            near = f", expected a file or one of {', '.join(shipped())}"
         raise ScenarioError(f"{path}: no such scenario file{near}") from None
     except UnicodeDecodeError as error:
         raise ScenarioError(f"{path}: expected a text in UTF-8, got other bytes at {error.start}") from None
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
-    return loads(text, str(path), overrides, path.parent)
 
 
 def loads(
-    text: str, source: str = "scenario.yaml", overrides: Sequence[str] = (), folder: Path | None = None
+    text: str,
+    source: str = "scenario.yaml",
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+    *,
+    also: Check = lambda scenario: (),
+    tell: Callable[[str], None] = lambda note: None,
+    need_files: bool = True,
 ) -> Scenario:
     """Return the scenario that *text* says; *source* names it in messages, *folder* is where its files are.
 
@@ -59,16 +91,25 @@ def loads(
         raise ScenarioError(
             f"{source}:1: expected a mapping with name, duration, fleet and workload, got {show(document.value)}"
         )
-    tree, options = _override(long_form(document.value), overrides)
+    tree, options, still = override(long_form(document.value), overrides)
     places = _Places(document, options)
+    context = {"folder": folder, "need_files": need_files}
     try:
-        scenario = _validated(tree, folder)
+        scenario = _validated(tree, context)
     except ValidationError as error:
         raise places.error(problems(error)) from None
-    scenario, wrong = _with_sweep(scenario, folder)
-    wrong = wrong or list(_disagreements(scenario))
+    scenario, wrong = _with_sweep(scenario, context)
     if wrong:
         raise places.error(wrong)
+    swept = still or any(option.keys[0] == "vary" for option in options)
+    lost = lost_claims(scenario, _combinations(scenario), options) if swept else []
+    kept = {name: claim for name, claim in scenario.claims.items() if name not in lost}
+    scenario = scenario.model_copy(update={"claims": kept})
+    wrong = [*at_points(scenario, disagreements), *broken_claims(scenario, _combinations(scenario))]
+    if wrong := wrong or list(also(scenario)):
+        raise places.error(wrong)
+    if still or lost:
+        tell(left_out(still, lost))
     return scenario
 
 
@@ -82,17 +123,31 @@ def points(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
         return [({}, scenario)]
     tree = _without_sweep(scenario)
     combined = []
-    for values in itertools.product(*scenario.vary.values()):
-        point, one = dict(zip(scenario.vary, values)), tree
+    for point in _combinations(scenario):
+        one = tree
         for path, value in point.items():
             one = put(one, resolve(path, tree), value)
-        combined.append((point, _validated(one, None)))
+        combined.append((point, _validated(one, {"need_files": False})))
     return combined
 
 
-def dump(scenario: Scenario) -> str:
-    """Return *scenario* as YAML with every default filled in; reading it again gives an equal scenario."""
-    return write(scenario.model_dump())
+def at_points(scenario: Scenario, check: Check) -> Iterator[Problem]:
+    """Yield what *check* finds wrong at every point once, and what is wrong at some with the first of them."""
+    played = points(scenario)
+    found: dict[Problem, list[Mapping[str, Any]]] = {}
+    for point, one in played:
+        for problem in check(one):
+            found.setdefault(problem, []).append(point)
+    for (keys, said), where in found.items():
+        yield keys, said if len(where) == len(played) else f"{said} (at {condition(where[0])})"
+
+
+def dump(scenario: Scenario, folder: Path | None = None) -> str:
+    """Return *scenario* as YAML with every default filled in; reading it again gives an equal scenario.
+
+    With a *folder*, in which it will be written down, the files it names are found from there.
+    """
+    return write(scenario.model_dump(context={"folder": folder}))
 
 
 def digest(scenario: Scenario) -> str:
@@ -100,51 +155,25 @@ def digest(scenario: Scenario) -> str:
     return hashlib.sha256(dump(scenario).encode()).hexdigest()
 
 
-def _validated(tree: Any, folder: Path | None) -> Scenario:
-    return Scenario.model_validate(tree, context={"folder": folder})
+def _validated(tree: Any, context: Mapping[str, Any]) -> Scenario:
+    return Scenario.model_validate(tree, context=dict(context))
+
+
+def _combinations(scenario: Scenario) -> list[dict[str, Any]]:
+    return [dict(zip(scenario.vary, values)) for values in itertools.product(*scenario.vary.values())]
 
 
 def _without_sweep(scenario: Scenario) -> dict[str, Any]:
     return {**scenario.model_dump(), "vary": {}, "claims": {}}
 
 
-# --- options --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Option:
-    """One ``--set path=value``, which a message names in place of a line."""
-
-    text: str
-    keys: Keys
-
-
-def _override(tree: Any, overrides: Sequence[str]) -> tuple[Any, list[_Option]]:
-    options = []
-    for text in overrides:
-        name = f"--set {text}"
-        path, equals, written = text.partition("=")
-        if not equals or not path.strip():
-            raise ScenarioError(f"{name}: expected KEY=VALUE, such as workload.rate_per_s=7")
-        try:
-            keys = resolve(path.strip(), tree)
-        except ValueError as error:
-            raise ScenarioError(f"{name}: {error}") from None
-        if path.strip() in (get(tree, ("vary",)) or {}):
-            raise ScenarioError(f"{name}: the scenario varies it, expected --set vary.{path.strip()}=[{written}]")
-        try:
-            value = Document(written, name).value
-        except ScenarioError as error:
-            raise ScenarioError(str(error).replace(f"{name}:1:", f"{name}:", 1)) from None
-        tree = long_form(put(tree, keys, value))
-        options.append(_Option(name, keys))
-    return tree, options
+# --- where it was written -------------------------------------------------------------------------------------------
 
 
 class _Places:
     """Where each setting was written: on a line of the file, or in an option."""
 
-    def __init__(self, document: Document, options: list[_Option]) -> None:
+    def __init__(self, document: Document, options: list[Option]) -> None:
         self.document, self.options = document, options
         fleet = document.value.get("fleet")
         self._short_fleet = isinstance(fleet, dict) and "pools" not in fleet
@@ -159,9 +188,12 @@ class _Places:
             if keys[: len(option.keys)] == option.keys:
                 deeper = f"{dotted(self._as_written(keys))}: " if keys != option.keys else ""
                 return 0, f"{option.text}: {deeper}{said}"
+        inside = [option.text for option in self.options if option.keys[: len(keys)] == keys]
         keys = self._as_written(keys)
         line = self.document.line(keys)
-        return line, f"{self.document.source}:{line}: {dotted(keys)}: {said}"
+        where = f"{self.document.source}:{line}: {dotted(keys)}"
+        options = f" (with {', '.join(inside)})" if inside else ""
+        return line, f"{where}{options}: {said}"
 
     def _as_written(self, keys: Keys) -> Keys:
         if self._short_fleet and keys[:3] == ("fleet", "pools", ONLY_POOL):
@@ -172,7 +204,7 @@ class _Places:
 # --- the sweep ------------------------------------------------------------------------------------------------------
 
 
-def _with_sweep(scenario: Scenario, folder: Path | None) -> tuple[Scenario, list[Problem]]:
+def _with_sweep(scenario: Scenario, context: Mapping[str, Any]) -> tuple[Scenario, list[Problem]]:
     """Return *scenario* with the values of `vary` as its fields keep them (5m as 300.0), and what is wrong there."""
     tree = _without_sweep(scenario)
     wrong: list[Problem] = []
@@ -186,10 +218,13 @@ def _with_sweep(scenario: Scenario, folder: Path | None) -> tuple[Scenario, list
         if keys[0] in _FIXED:
             wrong.append((("vary", path), f"expected a setting that may change from point to point, got {keys[0]}"))
             continue
+        if scenario.workload.trace is not None and replaced_by_trace(keys):
+            wrong.append((("vary", path), "expected none with workload.trace, which says who comes, when and how long"))
+            continue
         kept = sweep.setdefault(path, [])
         for i, value in enumerate(values):
             try:
-                value = get(_validated(put(tree, keys, value), folder).model_dump(), keys)
+                value = get(_validated(put(tree, keys, value), context).model_dump(), keys)
             except ValidationError as error:
                 wrong += [(("vary", path, i), _below(keys, problem)) for problem in problems(error)]
             if value in kept:
@@ -204,15 +239,3 @@ def _below(keys: Keys, problem: Problem) -> str:
     at, said = problem
     deeper = at[len(keys) :] if at[: len(keys)] == keys else ()
     return f"{dotted(deeper)}: {said}" if deeper else said
-
-
-def _disagreements(scenario: Scenario) -> Iterable[Problem]:
-    """Yield what is wrong at every point once, and what is wrong at some with the first of them."""
-    played = points(scenario)
-    found: dict[Problem, list[Mapping[str, Any]]] = {}
-    for point, one in played:
-        for problem in disagreements(one):
-            found.setdefault(problem, []).append(point)
-    for (keys, said), where in found.items():
-        yield keys, said if len(where) == len(played) else f"{said} (at {condition(where[0])})"
-    yield from broken_claims(scenario, [point for point, _ in played])

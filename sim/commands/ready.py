@@ -1,0 +1,75 @@
+"""From what a user typed to a scenario that can be played: settings, metrics, memory and users are all checked.
+
+So whatever is wrong is said with its line before anything is played, and before there is a folder for results.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from sim import claims, summary
+from sim import scenario as scenarios
+from sim.errors import HardwareError, ScenarioError
+
+
+def load(source: str, overrides: Sequence[str]) -> scenarios.Scenario:
+    """Return the scenario in the file *source*, or the shipped one of that name, with *overrides* in place.
+
+    Raises:
+        InputError: what is wrong, with its place in the file.
+    """
+    return scenarios.load(source, overrides, also=problems, tell=lambda note: click.echo(note, err=True))
+
+
+def problems(scenario: scenarios.Scenario) -> Iterator[scenarios.Problem]:
+    """Yield what would keep *scenario* from being played or judged.
+
+    Raises:
+        TraceError: a trace that cannot be replayed; names file, row and column.
+    """
+    known = summary.metric_names(list(scenario.workload.cohorts))
+    for name in scenario.slo.targets:
+        if name not in known:
+            yield ("slo", name), claims.unknown(name, known)
+    for name, text in scenario.claims.items():
+        for metric, _ in sorted(claims.parse(text).metrics):
+            if metric not in known:
+                yield ("claims", name), claims.unknown(metric, known)
+    yield from scenarios.at_points(scenario, _Service())
+
+
+class _Service:
+    """Checks the pools and the users of one point after another, what they share only once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[object, list[scenarios.Problem]] = {}
+
+    def __call__(self, point: scenarios.Scenario) -> Iterator[scenarios.Problem]:
+        for name, pool in point.fleet.pools.items():
+            key = (name, pool.model_dump_json())
+            if key not in self._seen:
+                self._seen[key] = list(_pool(name, pool))
+            yield from self._seen[key]
+        key = (point.workload.model_dump_json(), str(point.duration))
+        if key not in self._seen:
+            self._seen[key] = list(_users(point))
+        yield from self._seen[key]
+
+
+def _pool(name: str, pool: scenarios.Pool) -> Iterator[scenarios.Problem]:
+    from sim.engine.hardware import resolve
+
+    try:
+        resolve(pool, where="pool")
+    except HardwareError as error:
+        yield ("fleet", "pools", name), str(error).removeprefix("pool: ")
+
+
+def _users(point: scenarios.Scenario) -> Iterator[scenarios.Problem]:
+    from sim import workload
+
+    try:
+        workload.compile(point, point.seed)
+    except ScenarioError as error:  # begins with the field
+        field, _, said = str(error).partition(": ")
+        yield tuple(field.split(".")), said
