@@ -1,4 +1,4 @@
-"""Every command that the README, the tutorial and the how-tos show is typed here, in order, in a copy of the repository.
+"""Every command that README, tutorial and how-tos show is typed here, in order, in a copy of the repository.
 
 Commands stand in fenced blocks marked ``console``, on lines that start with ``$ ``; a backslash at the end goes on.
 A block whose fence names a file (```` ```yaml chat.yaml ````) is that file, and is written before what comes after it.
@@ -111,7 +111,8 @@ def test_commands_are_read_from_console_blocks_only() -> None:
 
 
 def test_a_block_that_names_a_file_is_written_in_its_turn(tmp_path: Path) -> None:
-    page = "```yaml\nnot: this\n```\n```console\n$ true\n```\n```yaml a.yaml\nname: a\n```\n```console\n$ cat a.yaml\n```\n"
+    page = "```yaml\nnot: this\n```\n```console\n$ true\n```\n```yaml a.yaml\nname: a\n```\n"
+    page += "```console\n$ cat a.yaml\n```\n"
     assert [step.file for step in steps(page)] == ["", "a.yaml", ""]
     done = [do(step, tmp_path) for step in steps(page)]
     assert done[-1] is not None

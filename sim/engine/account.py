@@ -130,11 +130,11 @@ def complete_row(pool, row, rep, r, seq, tokens, egress_s):
     row.attempt = seq.attempt
     row.preemptions = seq.preemptions
     row.cached_tokens = seq.cached
-    row.output_tokens = tokens
     if seq.admitted_s >= 0.0:
         row.admitted_s = seq.admitted_s
-    if seq.token_s >= 0.0:
+    if seq.token_s >= 0.0 and seq.token_s + pool.egress_s <= row.finished_s:  # else none arrived in time
         row.first_token_s = seq.token_s + pool.egress_s
+        row.output_tokens = tokens
     alone = min(seq.alone_s, seq.decode_s)
     row.client_wait_s = seq.sent_s - row.scheduled_s + egress_s
     row.seat_wait_s = seq.seat_s

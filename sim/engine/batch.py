@@ -269,16 +269,22 @@ def begin_decode(w, pool, rep, r, seqs, s, board, now_s):
 
 
 @inlined
-def end_steps(w, pool, rep, r, board):
-    """Count the planned steps as played: tokens, context and blocks of the decoding batch. Return how many."""
-    steps = rep.steps_planned
-    if steps > 1:
-        rep.free_blocks -= growth(board, r, pool.block_size, rep.decoding, rep.step + 1, steps - 1)
+def pass_steps(w, rep, steps):
+    """Count *steps* of the planned steps as played: tokens and context of the decoding batch."""
     rep.step += steps
     rep.context += steps * rep.decoding
     rep.output_tokens += steps * rep.decoding
-    rep.steps_planned = 0
+    rep.steps_planned -= steps
     w.steps += steps
+
+
+@inlined
+def end_steps(w, pool, rep, r, board):
+    """Count all planned steps as played, and the blocks that they took. Return how many."""
+    steps = rep.steps_planned
+    if steps > 1:
+        rep.free_blocks -= growth(board, r, pool.block_size, rep.decoding, rep.step + 1, steps - 1)
+    pass_steps(w, rep, steps)
     w.stretches += 1
     return steps
 

@@ -150,7 +150,7 @@ def send(w, pools, reps, seqs, asked, board, tab, pace, tree, a, now_s):
     """Let a replica have the request; return the HTTP status that stands in its way, or 0."""
     one = asked[a]
     pool = pools[one.pool]
-    longest = min(pool.max_len, pool.blocks * pool.block_size) - one.prompt
+    longest = pool.max_len - one.prompt
     if longest < 1:
         return 400
     one.output = min(one.output, longest)
@@ -213,13 +213,21 @@ def begin_attempt(seq, one, a, r, now_s):
 def end_attempt(
     w, pools, reps, seqs, asked, events, asks, tab, rows, latency, windows, minutes, parts, s, outcome, status, now_s
 ):
-    """The client's story of this attempt is over: write its row, count it, end its request."""
+    """The client's story of this attempt is over: write its row, count it, end its request.
+
+    An answer that is still on its way when its client loses patience is not one.
+    """
     seq = seqs[s]
     one = asked[seq.request]
     rep = reps[seq.replica]
     pool = pools[rep.pool]
     close_state(pool, rep, seq, tab, now_s)
     egress_s = pool.egress_s if outcome == _OK else 0.0
+    patience_s = one.scheduled_s + w.timeout_s - now_s
+    if egress_s > patience_s:
+        egress_s = max(0.0, patience_s)
+        outcome = _TIMED_OUT
+        status = 499
     row = write_row(w, rows, one, outcome, status, now_s + egress_s)
     complete_row(pool, row, rep, seq.replica, seq, tokens_made(rep, seq, now_s), egress_s)
     count_request(w, one, row, latency, windows, minutes, parts)

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 
-from sim.engine.batch import blocks_in_use, cut_stretch, settle
+from sim.engine.account import count_steps
+from sim.engine.batch import blocks_in_use, cut_stretch, pass_steps, settle
 from sim.engine.clients import end_attempt, give_up, leave_replica, push_event, refuse, wake
 from sim.engine.jit import kernel
-from sim.engine.kv_cache import blocks_for, tokens_held
+from sim.engine.kv_cache import blocks_for, growth, tokens_held
 from sim.engine.queues import first_waiting, last_running
 from sim.engine.state import BLOCKED_NOT, FOLLOW_UP, LEVELS, NONE, RING
 from sim.engine.steptime import steps_ended
@@ -63,13 +64,25 @@ def set_slow(reps, tree, r, factor, now_s):
 
 
 @kernel
+def catch_up(w, pools, reps, board, latency, r, now_s):
+    """Count the steps of a stretch that have ended by *now_s* as played; the one in flight stays."""
+    rep = reps[r]
+    steps = steps_ended(rep, now_s) - rep.step
+    if steps:
+        rep.free_blocks -= growth(board, r, pools[rep.pool].block_size, rep.decoding, rep.step + 1, steps)
+        pass_steps(w, rep, steps)
+        count_steps(w, rep, latency, steps, now_s)
+
+
+@kernel
 def lose_all(
     w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, r, now_s
 ):
     """Fail every attempt on replica *r*, as far as rows have room; True when none is left."""
     rep = reps[r]
     pool = pools[rep.pool]
-    while w.rows_n + w.margin <= len(rows) and w.asks_n + w.margin <= len(asks):
+    catch_up(w, pools, reps, board, latency, r, now_s)
+    while w.rows_n + w.margin <= len(rows):
         s = last_running(rep)
         if s == NONE:
             s = first_waiting(rep)
@@ -108,10 +121,12 @@ def close_all(
     w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, now_s
 ):
     """End every request still in flight as unfinished, as far as rows have room; True when none is left."""
+    for r in range(len(reps)):
+        catch_up(w, pools, reps, board, latency, r, now_s)
     for a in range(len(asked)):
         if not asked[a].live:
             continue
-        if w.rows_n + w.margin > len(rows) or w.asks_n + w.margin > len(asks):
+        if w.rows_n + w.margin > len(rows):
             return False
         s = asked[a].seq
         asked[a].follow_up = NONE

@@ -10,7 +10,8 @@ from sim.records import REQUEST
 def exercise() -> None:
     """Play a tiny fleet through every verb it has."""
     steps = linear(8, 256, 0.01, 1e-4, 1e-4)
-    fleet = Fleet([PoolConfig(steps=steps, replicas=2, blocks=64)], duration_s=100.0, timeout_s=50.0)
+    pool = PoolConfig(steps=steps, replicas=2, blocks=64, max_seqs=8, max_tokens=256)
+    fleet = Fleet([pool], duration_s=100.0, timeout_s=50.0)
     requests = np.zeros(8, REQUEST)
     requests["request"] = np.arange(8)
     requests["session"] = requests["follow_up"] = requests["prefix"] = -1

@@ -21,7 +21,7 @@ from sim.errors import RunError
 from sim.records import ATTEMPT, REQUEST, Outcome
 
 ROWS_CHUNK = 1 << 16
-LIVE_MAX = 2_000_000  # requests in flight at which a run is called OVERLOADED
+LIVE_MAX = 1 << 21  # requests in flight at which a run is called OVERLOADED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ class PoolConfig:
     slow_period_s: float = 10.0
     ingress_s: float = 0.0
     egress_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what kernels rely on: they index the tables of step times without looking."""
+        if len(self.steps.decode_s) <= self.max_seqs or len(self.steps.tokens_s) <= self.max_tokens:
+            raise ValueError("expected step times for max_seqs sequences and max_tokens prompt tokens")
+        if min(self.blocks, self.block_size, self.max_seqs, self.max_tokens, self.replicas + self.spares) < 1:
+            raise ValueError("expected at least one replica, one seat, one token a step, one block and one token in it")
 
 
 def _alone(steps: StepTimes, longest: int) -> np.ndarray:
@@ -98,7 +105,7 @@ class Fleet:
         for k in range(leaves - 1, 0, -1):  # everyone is idle: the first of each subtree leads it
             self.tree[k] = self.tree[2 * k]
         self.pace = np.zeros((1, 3)) if pace is None else np.ascontiguousarray(pace, float)
-        self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.uint32)
+        self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.int64)
         self.windows = np.zeros((2, 240, state.BINS), np.uint32)
         self.minutes = np.zeros((max(1, math.ceil(duration_s / 60.0)), 4), np.int64)
         self.parts = np.zeros((state.BINS, 10))
@@ -121,6 +128,8 @@ class Fleet:
         at = first = 0
         for pool, config in zip(self.pools, self.configs, strict=True):
             longest = min(config.max_len, config.blocks * config.block_size)
+            if not config.chunked:  # a longer prompt, or its recomputation, would never find room in a step
+                longest = min(longest, config.max_tokens)
             steps = config.steps
             tables = [steps.ctx_edges, steps.decode_s.ravel(), steps.tokens_s, _alone(steps, longest + 1)]
             ends = at + np.cumsum([len(table) for table in tables])
@@ -132,8 +141,10 @@ class Fleet:
             pool.router = ROUTERS.index(config.router)
             pool.contexts = len(steps.ctx_edges)
             pool.base_s, pool.prefill_ctx_s = steps.base_s, steps.prefill_ctx_s
-            for name in ("block_size", "blocks", "watermark", "max_seqs", "max_tokens", "max_len", "reserve_full",
-                         "chunked", "noise", "slow_noise", "slow_period_s", "ingress_s", "egress_s"):  # fmt: skip
+            pool.max_len = longest
+            pool.max_seqs = min(config.max_seqs, config.max_tokens)  # a full batch must be able to decode in one step
+            for name in ("block_size", "blocks", "watermark", "max_tokens", "reserve_full", "chunked",
+                         "noise", "slow_noise", "slow_period_s", "ingress_s", "egress_s"):  # fmt: skip
                 setattr(pool, name, getattr(config, name))
         self.tab = np.concatenate(parts).astype(float)
 
@@ -188,7 +199,7 @@ class Fleet:
         w, old = self.w[0], len(self.seqs)
         self.seqs = state.grown(self.seqs, n)
         self.asked = state.grown(self.asked, n)
-        self.events = state.grown(self.events, 2 * n + 2 * int(w.margin))
+        self.events = state.grown(self.events, max(len(self.events), 2 * n + 2 * int(w.margin)))
         self.seqs["next"][old:] = np.arange(old + 1, n + 1)
         self.seqs["next"][-1] = w.free_seq
         self.asked["next_free"][old:] = np.arange(old + 1, n + 1)
@@ -210,6 +221,13 @@ class Fleet:
         else:
             self.events = state.grown(self.events, 2 * len(self.events))
 
+    def _reserve(self, requests: int, *names: str) -> None:
+        """Make room in the arrays *names* for what the end of so many *requests* at once leaves behind."""
+        for name in names:
+            array, need = getattr(self, name), int(self.w[0][f"{name}_n"]) + requests + int(self.w[0].margin)
+            if need > len(array):
+                setattr(self, name, state.grown(array, max(need, 2 * len(array))))
+
     @property
     def now_s(self) -> float:
         """The time up to which the fleet has been played."""
@@ -227,7 +245,7 @@ class Fleet:
         be drawn. A ``follow_up`` must point further down the same array.
         """
         w = self.w[0]
-        requests = requests.view(np.recarray)
+        requests = requests.copy().view(np.recarray)  # `load_script` puts slots into its follow-ups
         first = np.ones(len(requests), np.uint8)
         if len(requests) and requests["follow_up"].max() >= 0:
             while commands.load_script(self.w[0], self.script, requests, first) < 0:
@@ -238,7 +256,8 @@ class Fleet:
 
     def continue_sessions(self, asks: np.ndarray, requests: np.ndarray) -> None:
         """Give sessions that used up their script (*asks*) the next of their *requests*."""
-        requests = requests.view(np.recarray)
+        self._reserve(len(asks), "events")
+        requests = requests.copy().view(np.recarray)
         first = np.ones(len(requests), np.uint8)
         while commands.load_script(self.w[0], self.script, requests, first) < 0:
             self._grow_script(max(2 * len(self.script), len(requests)))
@@ -255,6 +274,7 @@ class Fleet:
         "rows": `take_rows` must make room. "inbox": `submit` more. "script": `take_asks`, then
         `continue_sessions`. Then call again. Raises `RunError` when more than `LIVE_MAX` requests are in flight.
         """
+        until_s = float(until_s)  # Numba compiles a kernel again for every other type, 3 s for this one
         while True:
             why = play(
                 self.w[0], self.pools, self.reps, self.seqs, self.asked, self.script, self.inbox, self.events,
@@ -286,15 +306,16 @@ class Fleet:
 
     def cancel(self, request: int, outcome: Outcome = Outcome.CANCELLED) -> bool:
         """Let the client of *request* go away now; False when it is not in flight."""
-        slot = commands.slot_of(self.asked, request)
+        slot = commands.slot_of(self.asked, int(request))
         if slot == state.NONE:
             return False
+        self._reserve(1, "rows", "asks", "events")
         commands.give_up_slot(*self._all(), slot, int(outcome), self.now_s)
         return True
 
     def slow(self, replica: int, factor: float) -> None:
         """Make the steps of *replica* take *factor* times as long (at least 1), from its next step on."""
-        commands.set_slow(self.reps, self.tree, replica, max(1.0, factor), self.now_s)
+        commands.set_slow(self.reps, self.tree, int(replica), max(1.0, float(factor)), self.now_s)
 
     def drain(self, replica: int, draining: bool = True) -> None:
         """Let *replica* take no new requests, or take them again."""
@@ -302,7 +323,9 @@ class Fleet:
 
     def crash(self, replica: int) -> Iterator[None]:
         """Fail all attempts on *replica* and turn it off; yields when `take_rows` must make room."""
+        replica = int(replica)
         self.reps[replica].up = 0
+        self._reserve(int(self.reps[replica].outstanding), "asks", "events")
         while not commands.lose_all(*self._all(), replica, self.now_s):
             yield
         commands.stop(self.w[0], self.pools, self.reps, self.board, self.tree, replica, self.now_s)

@@ -91,7 +91,7 @@ def _resolve(pool: "Pool", base: Path) -> PoolSpec:
     kv_blocks = _kv_blocks(pool, model, hardware, memory)
     max_model_len = _max_model_len(pool, model, kv_blocks)
     steps, provenance = _steps(pool, base, model, hardware)
-    if pool.max_num_batched_tokens < pool.max_num_seqs and _form(pool)[0] != "linear":
+    if pool.max_num_batched_tokens < pool.max_num_seqs:
         raise HardwareError(
             f"max_num_batched_tokens {pool.max_num_batched_tokens} is below max_num_seqs {pool.max_num_seqs}, so a "
             "full batch could not decode in one step; vLLM refuses this too"

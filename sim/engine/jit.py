@@ -5,7 +5,11 @@ every call this is pure cost (measured: 4 of 5 nanoseconds). Kernels allocate no
 `inlined` parts become part of their caller, which spares passing a dozen arrays for a few lines of work.
 """
 
-from numba import njit
+from numba import config, njit
+
+from sim.engine import cache_folder
+
+config.CACHE_DIR = str(cache_folder())  # where Numba was imported first, it did not see what `sim.engine` told it
 
 kernel = njit(cache=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
 inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")  # type: ignore[call-overload]

@@ -58,7 +58,8 @@ def stop_decoding(w, pool, rep, r, seqs, s, board):
 @kernel
 def stalled(rep, now_s):
     """Return the replica's integral of time lost to faults, up to *now_s*."""
-    return rep.stall_s + (now_s - rep.since_s) * (1.0 - 1.0 / rep.slow)
+    dt = now_s - rep.since_s
+    return rep.stall_s + (dt - dt / rep.slow)  # rounded as `batch.settle` does, so that no difference is below 0
 
 
 @kernel

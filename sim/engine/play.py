@@ -111,5 +111,5 @@ def play(
                 w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree,
                 rows, latency, windows, minutes, parts, a, arrival_s,
             )  # fmt: skip
-    w.now_s = until_s
+    w.now_s = max(w.now_s, until_s)
     return DONE

@@ -74,7 +74,7 @@ POOL = np.dtype(
         ("watermark", "i4"),
         ("max_seqs", "i4"),
         ("max_tokens", "i4"),  # max_num_batched_tokens
-        ("max_len", "i4"),
+        ("max_len", "i4"),  # longest prompt and answer together that the pool can hold
         ("contexts", "i4"),  # columns of the decode table
         ("edges_at", "i8"),  # where this pool's tables begin in the shared table
         ("decode_at", "i8"),

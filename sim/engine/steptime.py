@@ -71,13 +71,18 @@ def decode_line(pool, tab, n, context):
 
 @kernel
 def step_factor(w, pool, rep, r, pace, now_s):
-    """Return the factor on the next step's time: step noise, a slow term, and a replayed host."""
+    """Return the factor on the next step's time: step noise, a slow term, and a replayed host.
+
+    Both noises leave the mean length of a step as it is. A slow stretch of time holds fewer steps than a fast one, so
+    the slow term has a mean above 1 over time in order to have a mean of 1 over steps.
+    """
     factor = 1.0
     if pool.noise > 0.0:
         factor *= lognormal_factor(hash3(w.seed, r, rep.step), pool.noise)
     if pool.slow_noise > 0.0:
         slice_ = int(now_s / pool.slow_period_s)
         factor *= lognormal_factor(hash3(w.seed ^ np.uint64(0x51), r, slice_), pool.slow_noise)
+        factor *= math.exp(pool.slow_noise * pool.slow_noise)
     if w.pace_n:
         while w.pace_next + 1 < w.pace_n and pace[w.pace_next, 0] <= now_s:
             w.pace_next += 1
