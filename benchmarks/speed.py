@@ -23,7 +23,7 @@ AZURE = ["prompt_tokens={named: azure-conv-prompt}", "output_tokens={named: azur
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from sim.engine import warm; warm()
+from sim.engine.exercise import warm; warm()
 from sim import report, results, run, scenario
 loaded = scenario.load(sys.argv[1], sys.argv[3:])
 folder = results.new_folder(Path(sys.argv[2]), loaded.name)
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="shorter runs, fewer repeats")
     parser.add_argument("--only", default=",".join(PARTS), help="which parts, separated by commas")
     options = parser.parse_args()
-    from sim.engine import warm
+    from sim.engine.exercise import warm
 
     warm()
     print("| what | measured | promised |\n| --- | ---: | ---: |")

@@ -232,7 +232,7 @@ def test_an_interrupt_before_anything_was_played_leaves_nothing(
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("sim.engine.warm", swallowed)
+    monkeypatch.setattr("sim.engine.exercise.warm", swallowed)
     code, out, err = typed(capsys, "run", "small.yaml", "--no-figures")
     assert (code, out, err) == (130, "", "interrupted; nothing was played\n")
     assert list(Path("results/small").iterdir()) == []

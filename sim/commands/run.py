@@ -73,7 +73,7 @@ def command(
 
 
 def _warm() -> None:
-    from sim.engine import warm
+    from sim.engine.exercise import warm
 
     with Interrupts(at_once=True) as interrupts:
         warm()

@@ -10,8 +10,6 @@ import platform
 import sys
 from pathlib import Path
 
-COMPILE_S = 15  # roughly, on a small machine; said to the user before the first compilation
-
 
 def cache_folder() -> Path:
     """Return where the compiled engine is kept: under $BLOWOUT_CACHE, or the user's cache folder."""
@@ -33,15 +31,3 @@ def is_compiled() -> bool:
 
 
 os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
-
-
-def warm() -> None:
-    """Compile the engine once, and say so, unless the cache already holds it."""
-    if is_compiled() or os.environ.get("NUMBA_DISABLE_JIT") == "1":
-        return
-    print(f"compiling the engine, once, about {COMPILE_S} s ...", file=sys.stderr, flush=True)
-    from sim.engine.exercise import exercise
-
-    exercise()
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    (cache_folder() / "complete").touch()

@@ -1,5 +1,5 @@
 """Compile the engine if this machine has not yet: ``python -m sim.engine``."""
 
-from sim.engine import warm
+from sim.engine.exercise import warm
 
 warm()

@@ -1,10 +1,31 @@
 """A run of a few requests that touches every kernel, so that each is compiled and cached."""
 
+import gc
+import os
+import sys
+
 import numpy as np
 
+from sim.engine import cache_folder, is_compiled
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import linear
 from sim.records import REQUEST
+
+COMPILE_S = 20  # roughly, on a small machine; said to the user before the first compilation
+
+
+def warm() -> None:
+    """Compile the engine once, and say so, unless the cache already holds it."""
+    if is_compiled() or os.environ.get("NUMBA_DISABLE_JIT") == "1":
+        return
+    print(f"compiling the engine, once, about {COMPILE_S} s ...", file=sys.stderr, flush=True)
+    gc.disable()  # a compiler makes many objects that live on: collecting them is an eighth of its time
+    try:
+        exercise()
+    finally:
+        gc.enable()
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    (cache_folder() / "complete").touch()
 
 
 def exercise() -> None:

@@ -9,7 +9,8 @@ from numba import config, njit
 
 from sim.engine import cache_folder
 
-config.CACHE_DIR = str(cache_folder())  # where Numba was imported first, it did not see what `sim.engine` told it
+# Where Numba was imported first, it did not see what `sim.engine` told it.
+config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
 
 kernel = njit(cache=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
 inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")  # type: ignore[call-overload]

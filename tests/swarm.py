@@ -1,0 +1,480 @@
+"""Fleets, users and troubles drawn at random, and what must be true of every one of them.
+
+Drawn as a swarm: each case switches whole features off or on, and weighs the rest wildly, because an engine in which
+everything is a little on is the one that its author had in mind. Half of the cases keep all times in 64ths of a
+second, so that steps, arrivals, timeouts and commands meet at the same instant all the time.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from sim.engine import state
+from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.latency import StepTimes, linear
+from sim.records import PARTS, REQUEST, Outcome
+from tests.playing import Floats, Ints, requests
+
+TICK_S = 1 / 64
+FEATURES = (
+    "pools", "replicas", "blocks", "seats", "budget", "whole_prompts", "first_chunk_only", "watermark", "priorities",
+    "noise", "slow_noise", "pace", "timeout", "travel", "sessions", "circle", "commands", "long_answers", "table",
+)  # fmt: skip
+FATES = {Outcome.OK: 200, Outcome.REJECTED: 400, Outcome.TIMED_OUT: 499, Outcome.CANCELLED: 499, Outcome.UNFINISHED: 0}
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something done to the fleet at a time: *what* is a method's name, *whom* a replica or a request."""
+
+    at_s: float
+    what: str
+    whom: int
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fleet, its users, and what is done to it."""
+
+    pools: tuple[PoolConfig, ...]
+    asks: np.ndarray
+    duration_s: float
+    end_s: float
+    seed: int = 1
+    timeout_s: float = math.inf
+    commands: tuple[Command, ...] = ()
+    circle: int = 0  # users who ask again and again; *asks* has the first request of each
+    pace: np.ndarray | None = None
+
+    def _repr_pretty_(self, p: Any, cycle: bool) -> None:
+        """Say what matters when Hypothesis shows a case: no tables of step times."""
+        columns = ["request", "scheduled_s", "prompt_tokens", "output_tokens", "level", "pool", "follow_up"]
+        pools = [re.sub(r"steps=StepTimes\(.*?notes=\(.*?\)\), ", "", repr(pool), flags=re.S) for pool in self.pools]
+        rest = {name: value for name, value in vars(self).items() if name not in ("pools", "asks")}
+        p.text(f"{pools}\n{columns} {self.asks[columns].tolist()}\n{rest}")
+
+    def fleet(self, **settings: object) -> Fleet:
+        """Set the fleet up."""
+        return Fleet(
+            self.pools,
+            seed=self.seed,
+            cohorts=2,
+            duration_s=self.duration_s,
+            timeout_s=self.timeout_s,
+            pace=self.pace,
+            **settings,  # type: ignore[arg-type]
+        )
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def cases(draw: Callable[..., Any], without: Sequence[str] = (), always: Sequence[str] = ()) -> Case:
+    """Draw a case with none of the features in *without* and all of those in *always*."""
+    on = draw(st.sets(st.sampled_from([name for name in FEATURES if name not in without]))) | set(always)
+    return build(draw(st.integers(0, 2**20)), on, draw(st.sampled_from([2, 8, 30, 80])), draw(st.booleans()))
+
+
+def build(seed: int, on: Set[str], size: int, ticking: bool = False) -> Case:
+    """Return the case of one *seed* with the features *on*, and about *size* requests."""
+    rng = np.random.default_rng(seed)
+    pools = tuple(_pool(rng, on, ticking) for _ in range(1 + 2 * ("pools" in on)))
+    duration_s = float(rng.choice([1, 4, 16]))
+    if ticking:
+        duration_s += TICK_S
+    asks = _asks(rng, on, size, duration_s, len(pools), ticking)
+    end_s = duration_s * float(rng.choice([1, 2, 40]))
+    return Case(
+        pools,
+        asks,
+        duration_s,
+        end_s,
+        seed,
+        _on_tick(float(rng.choice([0.05, 0.3, 2.0])), ticking) if "timeout" in on else math.inf,
+        tuple(_commands(rng, pools, asks, end_s, ticking)) if "commands" in on else (),
+        size if "circle" in on else 0,
+        np.array([[0.5, 1.0, 0.0], [1.5, 2.0, 0.01], [9e9, 0.8, 0.0]]) if "pace" in on else None,
+    )
+
+
+def _on_tick(value_s: float, ticking: bool) -> float:
+    return max(1.0, round(value_s / TICK_S)) * TICK_S if ticking else value_s
+
+
+def _pool(rng: np.random.Generator, on: Set[str], ticking: bool) -> PoolConfig:
+    def some(feature: str, few: Sequence[float], usual: float) -> int:
+        return int(rng.choice(few)) if feature in on else int(usual)
+
+    seats = some("seats", [1, 2, 5, 12], 256)
+    budget = max(seats, some("budget", [4, 12, 40, 200], 2048))
+    block_size = some("blocks", [1, 3, 16], 16)
+    blocks = some("blocks", [8, 24, 60], 4000)
+    travel = [_on_tick(float(t), ticking) for t in rng.choice([0.001, 0.1, 0.4], 2)] if "travel" in on else [0.0, 0.0]
+    return PoolConfig(
+        steps=_steps(rng, "table" in on, ticking, seats, budget),
+        replicas=some("replicas", [2, 3, 7], 1),
+        spares=some("replicas", [0, 1], 0),
+        router=str(rng.choice(["round_robin", "random", "least_outstanding"])),
+        blocks=blocks,
+        block_size=block_size,
+        max_seqs=seats,
+        max_tokens=budget,
+        max_len=int(rng.choice([100, 100_000])),
+        watermark=some("watermark", [1, 3, blocks // 4], 0),
+        reserve_full="first_chunk_only" not in on,
+        chunked="whole_prompts" not in on,
+        noise=0.3 if "noise" in on else 0.0,
+        slow_noise=0.5 if "slow_noise" in on else 0.0,
+        slow_period_s=0.7,
+        ingress_s=travel[0],
+        egress_s=travel[1],
+    )
+
+
+def _steps(rng: np.random.Generator, table: bool, ticking: bool, seats: int, budget: int) -> StepTimes:
+    if ticking:
+        return linear(seats, budget, TICK_S, TICK_S / 512, TICK_S / 64, float(rng.choice([0, TICK_S / 4096])))
+    if not table:
+        return linear(seats, budget, 0.01, 1e-5, 1e-4, float(rng.choice([0, 1e-6])))
+    return random_steps(rng, seats, budget)
+
+
+def random_steps(rng: np.random.Generator, seats: int, budget: int) -> StepTimes:
+    """Return a table of step times as bent as one can be: non-decreasing, with many narrow cells."""
+    edges = np.concatenate([[0.0], np.cumsum(rng.integers(1, 40, 12)), [4000.0]])
+    cells = rng.exponential(1e-4, (seats, len(edges))) * rng.integers(0, 2, (seats, len(edges)))
+    decode = np.concatenate([np.zeros((1, len(edges))), np.cumsum(np.cumsum(cells, axis=0), axis=1)])
+    tokens = np.concatenate([[0.0], np.cumsum(rng.exponential(2e-5, budget) * rng.integers(0, 2, budget))])
+    return StepTimes(0.005, decode, edges, tokens, float(rng.choice([0, 1e-7])))
+
+
+def _asks(
+    rng: np.random.Generator, on: Set[str], size: int, duration_s: float, pools: int, ticking: bool
+) -> np.ndarray:
+    spread = duration_s if rng.random() < 0.5 else duration_s / 20  # all day, or all at once
+    at = np.sort(rng.uniform(0, spread, size))
+    if ticking:
+        at = np.round(at / TICK_S) * TICK_S
+    prompt = 1 + rng.geometric(1 / float(rng.choice([2, 20, 150])), size)
+    output = rng.geometric(1 / float(rng.choice([1, 10, 60])), size)
+    if "long_answers" in on:
+        output = np.where(rng.random(size) < 0.1, 5000, output)  # more than a lap of the finish buckets
+    level = rng.integers(0, state.LEVELS, size) if "priorities" in on else 0
+    asks = requests(at, output, prompt, level)
+    asks["pool"] = rng.integers(0, pools, size)
+    asks["cohort"] = rng.integers(0, 2, size)
+    asks["wrong"] = rng.random(size) < 0.3
+    if "circle" in on:
+        asks["session"], asks["follow_up"] = np.arange(size), -2
+    elif "sessions" in on:
+        _chain(rng, asks, ticking)
+    return asks
+
+
+def _chain(rng: np.random.Generator, asks: np.ndarray, ticking: bool) -> None:
+    """Make conversations of up to three turns out of neighbours."""
+    k = 0
+    while k < len(asks):
+        turns = min(int(rng.integers(1, 4)), len(asks) - k)
+        for turn in range(turns):
+            asks["session"][k + turn], asks["turn"][k + turn] = asks["request"][k], turn
+            if turn:
+                asks["follow_up"][k + turn - 1] = k + turn
+                asks["scheduled_s"][k + turn] = rng.choice([0.0, _on_tick(0.2, ticking)])
+        k += turns
+
+
+def _commands(
+    rng: np.random.Generator, pools: Sequence[PoolConfig], asks: np.ndarray, end_s: float, ticking: bool
+) -> Iterator[Command]:
+    replicas = sum(pool.replicas + pool.spares for pool in pools)
+    busy_s = min(end_s, 2 * float(asks["scheduled_s"].max()) + 1)
+    verbs = rng.choice(["slow", "drain", "crash", "restore", "cancel"], int(rng.integers(1, 4)))
+    for at_s in np.sort(rng.uniform(0, busy_s, int(rng.choice([2, 10, 40])))):
+        if ticking:
+            at_s = round(at_s / TICK_S) * TICK_S
+        verb = str(rng.choice(verbs))
+        whom = int(rng.integers(0, len(asks) if verb == "cancel" else replicas))
+        yield Command(float(at_s), verb, whom, float(rng.choice([1, 1.5, 2, 16])))
+
+
+# --- playing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Played:
+    """What came of a case."""
+
+    case: Case
+    fleet: Fleet
+    taken: list[np.ndarray] = field(default_factory=list)
+    turns: dict[int, int] = field(default_factory=dict)
+    looks: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The attempts in the order in which they ended."""
+        return np.concatenate(self.taken)
+
+    def bytes(self) -> bytes:
+        """The attempts and the counts that do not come from the rows, for comparing two plays to the last bit."""
+        fleet, itl = self.fleet, state.ITL
+        counts = [fleet.latency[:, :itl], fleet.windows, fleet.minutes, fleet.parts, fleet.w[0].outcomes]
+        return self.rows.tobytes() + b"".join(count.tobytes() for count in counts)
+
+
+def play(
+    case: Case,
+    *,
+    cuts: Sequence[float] = (),
+    chunk: int | None = None,
+    watch: Callable[[Fleet], None] | None = None,
+    close: bool = True,
+    **settings: object,
+) -> Played:
+    """Play *case*: `advance` stops at every command and at *cuts*, users come in chunks, *watch* sees every stop."""
+    played = Played(case, case.fleet(**settings))
+    fleet = played.fleet
+    chunks = _chunks(case.asks.copy(), chunk or len(case.asks))
+    fleet.submit(next(chunks), more=True)
+    stops: list[tuple[float, int, Command | None]] = [(c.at_s, k, c) for k, c in enumerate(case.commands)]
+    stops += [(float(at_s), -1, None) for at_s in cuts if at_s <= case.end_s]
+    for at_s, _, command in [*sorted(stops, key=lambda stop: stop[:2]), (case.end_s, 0, None)]:
+        pump(played, at_s, chunks)
+        if command:
+            apply(played, command)
+        if watch:
+            watch(fleet)
+    if close:
+        for _ in fleet.close():
+            played.taken.append(fleet.take_rows())
+        played.taken.append(fleet.take_rows())
+        fleet.check_laws()
+    return played
+
+
+def pump(played: Played, until_s: float, chunks: Iterator[np.ndarray]) -> None:
+    """Advance to *until_s*, giving the fleet whatever it asks for."""
+    fleet = played.fleet
+    while (why := fleet.advance(until_s)) != "done":
+        if why == "inbox":
+            chunk = next(chunks, None)
+            fleet.submit(played.case.asks[:0] if chunk is None else chunk, more=chunk is not None)
+        elif why == "script":
+            asks = fleet.take_asks()
+            fleet.continue_sessions(asks, next_turns(played, asks["session"]))
+        else:
+            played.taken.append(fleet.take_rows())
+    played.looks.append(fleet.look())
+
+
+def _chunks(asks: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut *asks* into arrays of about *size* rows with whole conversations."""
+    start = 0
+    while start < len(asks):
+        end = min(start + size, len(asks))
+        while end < len(asks) and asks["follow_up"][end - 1] >= 0:
+            end += 1
+        some = asks[start:end].copy()
+        some["follow_up"] -= np.where(some["follow_up"] >= 0, start, 0)
+        yield some
+        start = end
+
+
+def next_turns(played: Played, sessions: Ints) -> np.ndarray:
+    """What the users of a circle ask next: two turns each, a function of who asks and how often they have."""
+    users = played.case.circle
+    rows = np.zeros(2 * len(sessions), REQUEST)
+    for k, session in enumerate(sessions.tolist()):
+        turn = played.turns.get(session, 1)
+        played.turns[session] = turn + 2
+        rng = np.random.default_rng([played.case.seed, session, turn])
+        for i in (2 * k, 2 * k + 1):
+            rows[i] = played.case.asks[session]
+            rows["turn"][i] = turn + i - 2 * k
+            rows["request"][i] = session + users * rows["turn"][i]
+            rows["scheduled_s"][i] = rng.integers(0, 20) * TICK_S
+            rows["output_tokens"][i] = rng.geometric(0.1)
+        rows["follow_up"][2 * k] = 2 * k + 1
+        rows["follow_up"][2 * k + 1] = -2
+    return rows
+
+
+def apply(played: Played, command: Command) -> None:
+    """Do what *command* says."""
+    fleet = played.fleet
+    if command.what == "slow":
+        fleet.slow(command.whom, command.factor)
+    elif command.what == "drain":
+        fleet.drain(command.whom, command.factor > 1)
+    elif command.what == "restore":
+        fleet.restore(command.whom)
+    elif command.what == "cancel":
+        fleet.cancel(command.whom)
+    else:
+        for _ in fleet.crash(command.whom):
+            played.taken.append(fleet.take_rows())
+
+
+# --- what must be true at any time ------------------------------------------------------------------------------------
+
+
+def members(fleet: Fleet, heads: Sequence[int]) -> list[int]:
+    """The sequences in the lists that begin at *heads*, one list a level, checking their links."""
+    found = []
+    for level, head in enumerate(heads):
+        before, s = state.NONE, int(head)
+        while s != state.NONE:
+            seq = fleet.seqs[s]
+            assert seq.prev == before
+            assert seq.level == level
+            found.append(s)
+            before, s = s, int(seq.next)
+    return found
+
+
+def tokens_of(fleet: Fleet, s: int) -> int:
+    """Tokens of a sequence in the KV cache once the step in flight has ended (of a stretch: before it)."""
+    seq = fleet.seqs[s]
+    if seq.state == state.DECODE:
+        return int(seq.target + fleet.reps[seq.replica].step - seq.begin_step)
+    return int(seq.computed)
+
+
+def audit(fleet: Fleet) -> None:
+    """Check every book that the fleet keeps against its sequences, counted one by one."""
+    w = fleet.w[0]
+    assert w.started == w.outcomes.sum() + w.live
+    assert w.live == fleet.asked["live"].sum()
+    for r, gauge in enumerate(fleet.look()):
+        rep = fleet.reps[r]
+        pool = fleet.pools[rep.pool]
+        running, waiting = members(fleet, rep.run_head), members(fleet, rep.wait_head)
+        assert (rep.running, rep.waiting, rep.outstanding) == (len(running), len(waiting), len(running + waiting))
+        _audit_order(fleet, running, waiting)
+        decoding = [s for s in running if fleet.seqs[s].state == state.DECODE]
+        tokens = {s: tokens_of(fleet, s) for s in running}
+        held = sum(-(-tokens[s] // pool.block_size) for s in running)
+        grown = sum(tokens[s] % pool.block_size == 0 for s in decoding) if rep.steps_planned else 0
+        assert rep.free_blocks >= 0
+        assert rep.free_blocks + held + grown == pool.blocks, "KV blocks are neither free nor held"
+        assert held + grown <= gauge.kv_blocks <= pool.blocks
+        assert (rep.decoding, rep.context) == (len(decoding), sum(tokens[s] for s in decoding))
+        assert rep.running <= pool.max_seqs
+        assert rep.decoding + rep.prefill_now <= pool.max_tokens or rep.steps_planned == 0
+        _audit_board(fleet, r, decoding)
+        if rep.steps_planned == 0:
+            assert not running, "a batch without a step"
+            assert not waiting, "idle while requests wait"
+            assert rep.wake_s == math.inf
+        else:
+            assert rep.wake_s > w.now_s or not rep.up
+    assert fleet.tree[1] == int(np.argmin(fleet.reps.wake_s))
+
+
+def _audit_order(fleet: Fleet, running: list[int], waiting: list[int]) -> None:
+    """Within a level those who came first run, and the first of those who wait is next: the preempted return first."""
+    came = [[(fleet.seqs[s].level, fleet.seqs[s].sent_s) for s in some] for some in (running, waiting)]
+    for level in range(state.LEVELS):
+        times = [sent_s for some in came for at, sent_s in some if at == level]
+        assert times == sorted(times), "out of order"
+
+
+def _audit_board(fleet: Fleet, r: int, decoding: list[int]) -> None:
+    """The counters by residue and the finish buckets hold the decoding sequences, and nothing else."""
+    w, rep, board = fleet.w[0], fleet.reps[r], fleet.board[r]
+    size = int(fleet.pools[rep.pool].block_size)
+    due = np.zeros(size, int)
+    for s in decoding:
+        seq = fleet.seqs[s]
+        due[(seq.begin_step + 1 - seq.target) % size] += 1
+        assert seq.finish_step - rep.step == seq.output - seq.done - 1 - (rep.step - seq.begin_step) > 0
+    assert (board[:size] == due).all()
+    heads = board[w.ring_at : w.ring_at + state.RING]
+    bits = board[w.bits_at : w.bits_at + state.RING // 32, None] >> np.arange(32) & 1
+    assert (bits.ravel() == (heads != state.NONE)).all()
+    found = []
+    for bucket in np.flatnonzero(heads != state.NONE):
+        s = int(heads[bucket])
+        while s != state.NONE:
+            found.append(s)
+            assert int(fleet.seqs[s].finish_step) % state.RING == bucket
+            s = int(fleet.seqs[s].link)
+    assert sorted(found) == sorted(decoding)
+
+
+# --- what must be true of every row -----------------------------------------------------------------------------------
+
+
+def longest_answer(case: Case, ask: np.void) -> int:
+    """The most tokens that the pool of a request can answer with; below 1 it refuses."""
+    pool = case.pools[int(ask["pool"])]
+    whole = math.inf if pool.chunked else pool.max_tokens
+    return int(min(pool.max_len, pool.blocks * pool.block_size, whole) - ask["prompt_tokens"])
+
+
+def check_attempts(played: Played) -> None:
+    """Check each row of a case by itself, and that every request has exactly one."""
+    rows, case, fleet = played.rows, played.case, played.fleet
+    assert len(np.unique(rows["request"])) == len(rows) == fleet.w[0].started
+    assert np.bincount(rows["outcome"], minlength=6).tolist() == fleet.w[0].outcomes.tolist()
+    if not case.circle:
+        came = _must_come(case)
+        assert came <= set(rows["request"].tolist()) <= set(case.asks["request"].tolist())
+    moments = np.stack([rows[name] for name in ("scheduled_s", "sent_s", "admitted_s", "first_token_s", "finished_s")])
+    for k in range(4):
+        for later in moments[k + 1 :]:
+            assert not (later < moments[k]).any(), "causality"
+    parts = np.stack([rows[part].astype(float) for part in PARTS])
+    assert (parts >= 0).all(), "a negative part"
+    whole = rows["finished_s"] - rows["scheduled_s"]
+    assert np.allclose(parts.sum(axis=0), whole, rtol=1e-5, atol=1e-6), "the parts do not sum to the whole"
+    assert (whole <= case.timeout_s + 1e-9).all(), "a client waited longer than its timeout"
+    assert (parts[PARTS.index("preempted_s")] > 0).sum() <= (rows["preemptions"] > 0).sum()
+    if not any(command.what == "slow" for command in case.commands):
+        assert not parts[PARTS.index("fault_stall_s")].any()
+    for row in rows:
+        _check_fate(case, row)
+
+
+def _must_come(case: Case) -> set[int]:
+    """Requests that nothing can keep away: those that do not follow up, in time."""
+    later = set(case.asks["follow_up"].tolist())
+    asks = case.asks
+    return {
+        int(ask["request"]) for k, ask in enumerate(asks) if k not in later and ask["scheduled_s"] < case.duration_s
+    }
+
+
+def _check_fate(case: Case, row: np.void) -> None:
+    """Check what a row says against its outcome."""
+    outcome = Outcome(row["outcome"])
+    answered = outcome == Outcome.OK
+    if outcome == Outcome.FAILED:
+        assert row["status"] == (503 if row["replica"] < 0 else 502)
+    else:
+        assert row["status"] == FATES[outcome]
+    assert math.isnan(row["first_token_s"]) == (row["output_tokens"] == 0)
+    assert row["answerer"] == (0 if answered else 3)
+    if case.circle:
+        return
+    ask = case.asks[row["request"]]
+    most = min(longest_answer(case, ask), int(ask["output_tokens"]))
+    assert (outcome == Outcome.REJECTED) <= (most < 1)
+    assert row["output_tokens"] == most if answered else row["output_tokens"] <= max(most, 0)
+    assert row["wrong"] == (ask["wrong"] if answered else 0)
+    for name in ("session", "turn", "cohort", "pool", "level", "prompt_tokens"):
+        assert row[name] == ask[name]
+
+
+def arrivals_at_engine(case: Case, rows: np.ndarray) -> Floats:
+    """When each row's request reached its replica."""
+    ingress_s = np.array([pool.ingress_s for pool in case.pools])
+    return rows["sent_s"] + ingress_s[rows["pool"]]
