@@ -50,7 +50,7 @@ def test_leaping_or_step_by_step(case: Case) -> None:
 # Small cases that between them use every feature.
 SMALL = [
     (1, ("commands", "replicas", "table", "timeout")),
-    (34, ("commands", "replicas", "table")),
+    (3, ("commands", "replicas", "table", "timeout")),
     (2, ("priorities", "blocks", "sessions", "travel", "slow_noise")),
     (3, ("circle", "budget", "noise", "watermark", "pools")),
     (4, ("seats", "whole_prompts", "pace", "long_answers", "commands")),

@@ -105,7 +105,8 @@ def make_run(folder: Path, tails=(0.05,), seeds=1, *, vary=None, override=False,
         over_seeds = {name: summary.interval([m[name] for m in found]) for name in found[0]}
         entries.append({"point": point, "seeds": list(range(1, seeds + 1)), "metrics": over_seeds})
     info = {"format": FORMAT, "kind": "simulated", "members": members, "seeds": [1], "versions": {"blowout": "0.1.0"}}
-    write_json(folder / "run.json", info | {"state": "complete", "command": ["blowout", "run", "x"], "wall_s": 987.654})
+    command = ["blowout", "run", "my scenario.yaml"]
+    write_json(folder / "run.json", info | {"state": "complete", "command": command, "wall_s": 987.654})
     flags = {"uncalibrated": True, "kv_override": override, "assumptions": list(notes)}
     write_json(folder / "summary.json", {"scenario": "small", **flags, "points": entries})
     if verdicts:

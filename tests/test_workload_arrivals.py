@@ -163,7 +163,6 @@ def test_expected_requests_is_the_area_under_the_rate() -> None:
 @pytest.mark.parametrize(
     ("process", "said"),
     [
-        ({"diurnal": {"peak_to_mean": 2.5}}, "arrivals.diurnal.peak_to_mean: expected a number of at most 2, got 2.5"),
         ({"bursts": {"rate_per_s": 50, "mean_on": 10, "mean_off": 10}}, "expected at most 20"),
         ({"bursts": {"rate_per_s": 5, "mean_on": 10, "mean_off": 10}}, "expected a higher burst rate"),
         ({"bursts": {"rate_per_s": 11, "mean_on": "1us", "mean_off": "1us"}}, "ten million times"),
