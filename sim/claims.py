@@ -36,9 +36,10 @@ Point = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Number:
-    """A constant: seconds, a fraction or a plain number."""
+    """A constant: seconds, a fraction or a plain number; *bare* when it was written without a unit."""
 
     value: float
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,11 @@ _TOKEN = re.compile(
 )
 
 
+def is_time(metric: str) -> bool:
+    """Return whether *metric* is a latency, which is said in seconds or milliseconds."""
+    return metric.rpartition(".")[2].partition("_")[0] in ("ttft", "e2e", "itl", "tpot", "queue")
+
+
 class _Parser:
     """Recursive descent over the tokens of one claim; each method reads what it is called."""
 
@@ -214,6 +220,11 @@ class _Parser:
         right = self.sum()
         if self.text[self.at :].strip():
             self.expected("the end of the claim")
+        if isinstance(left, Metric) and isinstance(right, Number) and right.bare and right.value and is_time(left.name):
+            raise ScenarioError(
+                f"{left.name} is a time: expected a bound such as {right.value:g}ms or {right.value:g}s, "
+                f"got {right.value:g} in {show(self.text)}"
+            )
         return Claim(self.text, left, op, right, tolerance)
 
     def sum(self) -> Node:
@@ -242,7 +253,7 @@ class _Parser:
         self.at = match.end()
         if match["quantity"]:
             try:
-                return Number(quantity(match["quantity"]))
+                return Number(quantity(match["quantity"]), match["quantity"].strip()[-1].isdigit())
             except ValueError as error:
                 raise ScenarioError(str(error)) from None
         index = match["index"]

@@ -130,6 +130,8 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, obj
         estimate = float(known.mean())
         half = float(stats.t.ppf(0.5 + confidence / 2.0, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
         low, high = estimate - half, estimate + half
+        if known.min() >= 0.0:
+            low = max(0.0, low)  # nothing that is counted or timed is below 0
     return {"estimate": estimate, "low": low, "high": high, "values": [float(value) for value in values]}
 
 

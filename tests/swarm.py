@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from sim.engine import state
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import StepTimes, linear
-from sim.records import PARTS, REQUEST, Outcome
+from sim.records import PARTS, Outcome
 from tests.playing import Floats, Ints, requests
 
 TICK_S = 1 / 64
+SCRIPT = 8  # turns that a user of a circle is given at once
+PACE = np.array([[0.5, 1.0, 0.0], [1.5, 2.0, 0.01], [9e9, 0.8, 0.0]])  # a host that was slow for a second
 FEATURES = (
     "pools", "replicas", "blocks", "seats", "budget", "whole_prompts", "first_chunk_only", "watermark", "priorities",
-    "noise", "slow_noise", "pace", "timeout", "travel", "sessions", "circle", "commands", "long_answers", "table",
+    "noise", "timeout", "travel", "sessions", "circle", "commands", "long_answers", "table",
 )  # fmt: skip
 FATES = {Outcome.OK: 200, Outcome.REJECTED: 400, Outcome.TIMED_OUT: 499, Outcome.CANCELLED: 499, Outcome.UNFINISHED: 0}
 
@@ -100,7 +102,7 @@ def build(seed: int, on: Set[str], size: int, ticking: bool = False) -> Case:
         _on_tick(float(rng.choice([0.05, 0.3, 2.0])), ticking) if "timeout" in on else math.inf,
         tuple(_commands(rng, pools, asks, end_s, ticking)) if "commands" in on else (),
         size if "circle" in on else 0,
-        np.array([[0.5, 1.0, 0.0], [1.5, 2.0, 0.01], [9e9, 0.8, 0.0]]) if "pace" in on else None,
+        PACE if "noise" in on and rng.random() < 0.3 else None,
     )
 
 
@@ -115,7 +117,8 @@ def _pool(rng: np.random.Generator, on: Set[str], ticking: bool) -> PoolConfig:
     seats = some("seats", [1, 2, 5, 12], 256)
     budget = max(seats, some("budget", [4, 12, 40, 200], 2048))
     block_size = some("blocks", [1, 3, 16], 16)
-    blocks = some("blocks", [8, 24, 60], 4000)
+    blocks = max(2, some("blocks", [40, 150, 300], rng.choice([500, 64_000])) // block_size)
+    noises = rng.integers(0, 2, 2) if "noise" in on else (0, 0)
     travel = [_on_tick(float(t), ticking) for t in rng.choice([0.001, 0.1, 0.4], 2)] if "travel" in on else [0.0, 0.0]
     return PoolConfig(
         steps=_steps(rng, "table" in on, ticking, seats, budget),
@@ -130,8 +133,8 @@ def _pool(rng: np.random.Generator, on: Set[str], ticking: bool) -> PoolConfig:
         watermark=some("watermark", [1, 3, blocks // 4], 0),
         reserve_full="first_chunk_only" not in on,
         chunked="whole_prompts" not in on,
-        noise=0.3 if "noise" in on else 0.0,
-        slow_noise=0.5 if "slow_noise" in on else 0.0,
+        noise=0.3 * noises[0],
+        slow_noise=0.5 * noises[1],
         slow_period_s=0.7,
         ingress_s=travel[0],
         egress_s=travel[1],
@@ -158,12 +161,12 @@ def random_steps(rng: np.random.Generator, seats: int, budget: int) -> StepTimes
 def _asks(
     rng: np.random.Generator, on: Set[str], size: int, duration_s: float, pools: int, ticking: bool
 ) -> np.ndarray:
-    spread = duration_s if rng.random() < 0.5 else duration_s / 20  # all day, or all at once
+    spread = float(rng.choice([duration_s, min(duration_s, 0.03 * size), 0.1]))  # all day, in a hurry, or all at once
     at = np.sort(rng.uniform(0, spread, size))
     if ticking:
         at = np.round(at / TICK_S) * TICK_S
-    prompt = 1 + rng.geometric(1 / float(rng.choice([2, 20, 150])), size)
-    output = rng.geometric(1 / float(rng.choice([1, 10, 60])), size)
+    prompt = rng.geometric(1 / float(rng.choice([2, 15, 15, 150])), size)
+    output = rng.geometric(1 / float(rng.choice([1, 10, 60, 60])), size)
     if "long_answers" in on:
         output = np.where(rng.random(size) < 0.1, 5000, output)  # more than a lap of the finish buckets
     level = rng.integers(0, state.LEVELS, size) if "priorities" in on else 0
@@ -198,10 +201,11 @@ def _commands(
     busy_s = min(end_s, 2 * float(asks["scheduled_s"].max()) + 1)
     verbs = rng.choice(["slow", "drain", "crash", "restore", "cancel"], int(rng.integers(1, 4)))
     for at_s in np.sort(rng.uniform(0, busy_s, int(rng.choice([2, 10, 40])))):
-        if ticking:
-            at_s = round(at_s / TICK_S) * TICK_S
+        at_s = _on_tick(at_s, ticking)
         verb = str(rng.choice(verbs))
         whom = int(rng.integers(0, len(asks) if verb == "cancel" else replicas))
+        if verb == "cancel" and not asks["turn"][whom]:  # soon after it was asked
+            at_s = float(asks["scheduled_s"][whom]) + _on_tick(rng.exponential(0.1), ticking)
         yield Command(float(at_s), verb, whom, float(rng.choice([1, 1.5, 2, 16])))
 
 
@@ -227,7 +231,8 @@ class Played:
         """The attempts and the counts that do not come from the rows, for comparing two plays to the last bit."""
         fleet, itl = self.fleet, state.ITL
         counts = [fleet.latency[:, :itl], fleet.windows, fleet.minutes, fleet.parts, fleet.w[0].outcomes]
-        return self.rows.tobytes() + b"".join(count.tobytes() for count in counts)
+        known = [(np.flatnonzero(count), count[count != 0]) for count in counts]
+        return self.rows.tobytes() + b"".join(where.tobytes() + count.tobytes() for where, count in known)
 
 
 def play(
@@ -248,6 +253,7 @@ def play(
     stops += [(float(at_s), -1, None) for at_s in cuts if at_s <= case.end_s]
     for at_s, _, command in [*sorted(stops, key=lambda stop: stop[:2]), (case.end_s, 0, None)]:
         pump(played, at_s, chunks)
+        played.looks.append(fleet.look())
         if command:
             apply(played, command)
         if watch:
@@ -272,7 +278,6 @@ def pump(played: Played, until_s: float, chunks: Iterator[np.ndarray]) -> None:
             fleet.continue_sessions(asks, next_turns(played, asks["session"]))
         else:
             played.taken.append(fleet.take_rows())
-    played.looks.append(fleet.look())
 
 
 def _chunks(asks: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -289,21 +294,19 @@ def _chunks(asks: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def next_turns(played: Played, sessions: Ints) -> np.ndarray:
-    """What the users of a circle ask next: two turns each, a function of who asks and how often they have."""
-    users = played.case.circle
-    rows = np.zeros(2 * len(sessions), REQUEST)
+    """What the users of a circle ask next: a script each, a function of who asks and how often they have."""
+    rows = np.repeat(played.case.asks[sessions], SCRIPT)
     for k, session in enumerate(sessions.tolist()):
         turn = played.turns.get(session, 1)
-        played.turns[session] = turn + 2
+        played.turns[session] = turn + SCRIPT
         rng = np.random.default_rng([played.case.seed, session, turn])
-        for i in (2 * k, 2 * k + 1):
-            rows[i] = played.case.asks[session]
-            rows["turn"][i] = turn + i - 2 * k
-            rows["request"][i] = session + users * rows["turn"][i]
-            rows["scheduled_s"][i] = rng.integers(0, 20) * TICK_S
-            rows["output_tokens"][i] = rng.geometric(0.1)
-        rows["follow_up"][2 * k] = 2 * k + 1
-        rows["follow_up"][2 * k + 1] = -2
+        script = rows[k * SCRIPT : (k + 1) * SCRIPT]
+        script["turn"] = turn + np.arange(SCRIPT)
+        script["scheduled_s"] = rng.integers(0, 20, SCRIPT) * TICK_S
+        script["output_tokens"] = rng.geometric(0.1, SCRIPT)
+        script["follow_up"] = k * SCRIPT + 1 + np.arange(SCRIPT)
+        script["follow_up"][-1] = -2
+    rows["request"] = rows["session"] + played.case.circle * rows["turn"]
     return rows
 
 
@@ -329,14 +332,14 @@ def apply(played: Played, command: Command) -> None:
 def members(fleet: Fleet, heads: Sequence[int]) -> list[int]:
     """The sequences in the lists that begin at *heads*, one list a level, checking their links."""
     found = []
+    after, back, levels = (np.asarray(fleet.seqs[name]) for name in ("next", "prev", "level"))
     for level, head in enumerate(heads):
         before, s = state.NONE, int(head)
         while s != state.NONE:
-            seq = fleet.seqs[s]
-            assert seq.prev == before
-            assert seq.level == level
+            assert back[s] == before
+            assert levels[s] == level
             found.append(s)
-            before, s = s, int(seq.next)
+            before, s = s, int(after[s])
     return found
 
 

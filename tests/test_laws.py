@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.engine import state
@@ -15,6 +15,7 @@ from tests import swarm
 from tests.swarm import Case, audit, cases, check_attempts, play
 
 CUTS = st.lists(st.floats(0, 40), max_size=12)
+A_FEW = settings(max_examples=settings().max_examples // 4)
 ALONE = ("pools", "replicas", "commands", "timeout", "travel")
 
 
@@ -26,9 +27,14 @@ def test_nothing_is_lost_at_any_time(case: Case, cuts: list[float]) -> None:
     check_rows(played.rows)
 
 
+@A_FEW
 @given(case=cases())
 def test_same_seed_same_bytes(case: Case) -> None:
-    assert play(case).bytes() == play(case).bytes()
+    """And not the same with another seed, if anything is left to luck."""
+    played = play(case)
+    assert play(case).bytes() == played.bytes()
+    noisy = any(pool.noise for pool in case.pools) and played.fleet.w[0].steps
+    assert not noisy or play(replace(case, seed=case.seed + 1)).bytes() != played.bytes()
 
 
 @given(case=cases(without=["commands"], always=["priorities", "seats"]))
@@ -60,6 +66,7 @@ def test_nobody_knows_how_long_an_answer_will_be(case: Case, luck: int) -> None:
     assert play(replace(case, asks=others)).bytes() == played.bytes()
 
 
+@A_FEW
 @given(case=cases(without=["sessions", "circle"], always=["replicas"]))
 def test_two_routers_meet_the_same_users(case: Case) -> None:
     seen = []
@@ -71,6 +78,7 @@ def test_two_routers_meet_the_same_users(case: Case) -> None:
         assert (seen[0][name] == seen[2][name]).all()
 
 
+@A_FEW
 @given(case=cases(), share=st.floats(0.0, 1.0))
 def test_keeping_fewer_rows_changes_only_how_many_are_kept(case: Case, share: float) -> None:
     whole, part = play(case), play(case, rows=share)
@@ -81,8 +89,9 @@ def test_keeping_fewer_rows_changes_only_how_many_are_kept(case: Case, share: fl
     assert len(part.rows) <= len(whole.rows) * (share > 0)
 
 
-@given(case=cases(), cuts=CUTS)
-def test_a_dead_replica_holds_nothing_and_gets_nothing(case: Case, cuts: list[float]) -> None:
+@A_FEW
+@given(case=cases())
+def test_a_dead_replica_holds_nothing_and_gets_nothing(case: Case) -> None:
     """After a crash of everything, the fleet is empty, and all that comes is turned away."""
     played = play(case, close=False)
     fleet = played.fleet
@@ -135,10 +144,10 @@ class Steps:
 
     def _batch(self) -> dict[int, tuple[int, int]]:
         """Request -> (state, computed tokens) of all that run."""
-        seqs = self.fleet.seqs
         running = swarm.members(self.fleet, self.fleet.reps[0].run_head)
-        ids = {s: int(self.fleet.asked[seqs[s].request].request) for s in running}
-        return {ids[s]: (int(seqs[s].state), int(seqs[s].computed)) for s in running}
+        seqs = np.asarray(self.fleet.seqs)[running]
+        ids = np.asarray(self.fleet.asked["request"])[seqs["request"]]
+        return dict(zip(ids.tolist(), zip(seqs["state"].tolist(), seqs["computed"].tolist()), strict=False))
 
     def _chunks(self) -> list[tuple[int, int]]:
         """Prompt tokens that the step computes, each chunk with the context before it."""
@@ -168,9 +177,8 @@ class Steps:
             return
         if not waiting:
             return
-        levels = {int(ask["request"]): int(ask["level"]) for ask in self.case.asks}
         head = seqs[waiting[0]]
-        assert all(levels[request] <= head.level for request in joined)
+        assert (self.case.asks["level"][list(joined)] <= head.level).all()
         left = config.max_tokens - rep.decoding - rep.prefill_now
         tokens = min(int(head.target), left)
         fits = head.target if config.reserve_full else tokens
@@ -182,6 +190,6 @@ class Steps:
         ), "there was room for one more"
 
 
-@given(case=cases(without=[*ALONE, "noise", "slow_noise", "pace", "sessions", "circle"]))
+@given(case=cases(without=[*ALONE, "noise", "sessions", "circle"]))
 def test_each_step_takes_its_time_and_whom_it_can(case: Case) -> None:
-    Steps(case).play(most=300)
+    Steps(case).play(most=150)

@@ -49,19 +49,21 @@ def test_leaping_or_step_by_step(case: Case) -> None:
 
 # Small cases that between them use every feature.
 SMALL = [
-    (1, ("commands", "replicas", "table", "timeout")),
     (3, ("commands", "replicas", "table", "timeout")),
-    (2, ("priorities", "blocks", "sessions", "travel", "slow_noise")),
-    (3, ("circle", "budget", "noise", "watermark", "pools")),
-    (4, ("seats", "whole_prompts", "pace", "long_answers", "commands")),
-    (7, ("blocks", "first_chunk_only", "budget", "priorities", "timeout")),
+    (23, ("blocks", "priorities", "sessions", "travel", "noise")),
+    (9, ("blocks", "priorities", "sessions", "travel", "noise")),
+    (25, ("blocks", "first_chunk_only", "budget", "priorities", "commands")),
+    (32, ("blocks", "first_chunk_only", "budget", "priorities", "commands")),
+    (3, ("circle", "noise", "watermark", "pools")),
+    (4, ("seats", "whole_prompts", "long_answers", "commands")),
+    (24, ("blocks", "priorities", "sessions", "travel", "noise")),
 ]
 PRINT = "from tests.test_parity import print_digests; print_digests()"
 
 
 def small_cases() -> list[Case]:
-    cases = [build(seed, set(on), 12) for seed, on in SMALL]
-    return [replace(case, end_s=min(case.end_s, 8.0)) for case in cases]
+    cases = [build(seed, set(on), 20) for seed, on in SMALL]
+    return [replace(case, end_s=min(case.end_s, 5.0)) for case in cases]
 
 
 def digest(case: Case) -> str:

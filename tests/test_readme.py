@@ -59,7 +59,7 @@ def commands(block: str) -> list[str]:
 
 def copy_of_the_repository(into: Path) -> Path:
     """Copy what would be committed, with the environment that runs this test as its ``.venv``."""
-    listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached"]  # not what a user has left lying about
     for name in subprocess.run(listing, capture_output=True, check=True, text=True).stdout.split("\0"):
         if name and (ROOT / name).is_file():
             (into / name).parent.mkdir(parents=True, exist_ok=True)

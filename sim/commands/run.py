@@ -105,6 +105,11 @@ def _require_samples(run: results.Run) -> None:
         return
     total = {name: sum(one[name] for one in metrics) for name in ("requests", "rejected", "failed", "cancelled")}
     ends = ", ".join(f"{n:,.0f} {name}" for name, n in total.items() if n and name != "requests")
+    if sum(one["ok"] for one in metrics):
+        raise RunError(
+            f"not valid: none of {total['requests']:,.0f} requests came after the warm-up of "
+            f"{run.scenario.warmup:g} s, so nothing is counted; try --set warmup=0s"
+        )
     hint = "; longer than the context of its pool, see blowout check" if total["rejected"] else ""
     raise RunError(
         f"not valid: none of {total['requests']:,.0f} requests was served" + (f" ({ends}{hint})" * bool(ends))

@@ -90,6 +90,8 @@ def _has_points(text: str, points: Sequence[Mapping[str, Any]]) -> bool:
         metrics = claims.parse(text).metrics
     except ScenarioError:
         return True  # the checks will say what is wrong with it
+    if any(not index for _, index in metrics):
+        return True  # it names no point: it was not lost, and the checks will ask for one where there are several
     try:
         for metric, index in metrics:
             claims.point_of(metric, index, points)
