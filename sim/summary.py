@@ -104,11 +104,13 @@ def parts_table(parts: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
     *parts* are sums by TTFT bin, shape (bins, 10); *ttft* the counts of the same bins.
     """
     below = np.cumsum(ttft)
-    total = max(1, int(below[-1]))
-    tail = below > 0.99 * total
-    middle = (below > 0.45 * total) & (below - ttft < 0.55 * total)
-    groups = {"parts_all": np.ones(len(ttft), bool), "parts_tail": tail, "parts_median": middle}
-    return {name: parts[chosen].sum(axis=0) / max(1, int(ttft[chosen].sum())) for name, chosen in groups.items()}
+    total = int(below[-1])
+    table = {}
+    for name, low, high in (("parts_all", 0.0, 1.0), ("parts_tail", 0.99, 1.0), ("parts_median", 0.45, 0.55)):
+        chosen = np.clip(np.minimum(below, high * total) - np.maximum(below - ttft, low * total), 0.0, None)
+        share = chosen / np.maximum(1, ttft)  # of each bin; those at the edges count in part
+        table[name] = (parts * share[:, None]).sum(axis=0) / (chosen.sum() or 1.0)
+    return table
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, object]:

@@ -81,9 +81,9 @@ class World(simpy.Environment):
     def play(self, until_s: float) -> None:
         """Play the fleet up to *until_s*, feeding it users and taking its rows as it asks."""
         while (why := self.fleet.advance(until_s)) != "done":
+            if self.progress:  # may raise: with a circle of users one call can take many passes
+                self.progress(self.fleet.now_s)
             if why == "inbox":
-                if self.progress:
-                    self.progress(self.fleet.now_s)
                 chunk = next(self.chunks, None)
                 self.fleet.submit(_no_requests() if chunk is None else chunk, more=chunk is not None)
             elif why == "script":
@@ -162,7 +162,13 @@ class World(simpy.Environment):
         metrics["throughput_tokens_per_s"] = float(fleet.reps.output_tokens.sum()) / max(self.now, counted_s)
         metrics["preemptions"] = float(fleet.reps.preemptions.sum())
         metrics["steps"] = float(fleet.w[0].steps)
-        notes = [note for spec in self.specs.values() for note in spec.notes] + list(self.users.notes)
+        notes = []
+        for name, spec in self.specs.items():
+            factor = ", as the scenario says" if scenario.fleet.pools[name].calibration != 1.0 else ""
+            notes += [f"pool {name}: step times: {spec.provenance}{factor}", *spec.notes]
+        notes += self.users.notes
+        if scenario.alerts is not None:
+            notes.append("alerts are not judged yet")
         if isinstance(scenario.rows, str) and scenario.rows == "none":
             notes.append("no rows are kept: percentiles come from histograms with bins of 1%")
         return Result(

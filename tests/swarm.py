@@ -8,7 +8,7 @@ second, so that steps, arrivals, timeouts and commands meet at the same instant 
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class Case:
     circle: int = 0  # users who ask again and again; *asks* has the first request of each
     pace: np.ndarray | None = None
 
+    @property
+    def busy_s(self) -> float:
+        """When most has happened."""
+        return min(self.end_s, 2 * float(self.asks["scheduled_s"].max()) + 1)
+
     def _repr_pretty_(self, p: Any, cycle: bool) -> None:
         """Say what matters when Hypothesis shows a case: no tables of step times."""
         columns = ["request", "scheduled_s", "prompt_tokens", "output_tokens", "level", "pool", "follow_up"]
@@ -92,18 +97,17 @@ def build(seed: int, on: Set[str], size: int, ticking: bool = False) -> Case:
     if ticking:
         duration_s += TICK_S
     asks = _asks(rng, on, size, duration_s, len(pools), ticking)
-    end_s = duration_s * float(rng.choice([1, 2, 40]))
-    return Case(
+    case = Case(
         pools,
         asks,
         duration_s,
-        end_s,
-        seed,
-        _on_tick(float(rng.choice([0.05, 0.3, 2.0])), ticking) if "timeout" in on else math.inf,
-        tuple(_commands(rng, pools, asks, end_s, ticking)) if "commands" in on else (),
-        size if "circle" in on else 0,
-        PACE if "noise" in on and rng.random() < 0.3 else None,
+        end_s=duration_s * float(rng.choice([1, 2, 40])),
+        seed=seed,
+        timeout_s=_on_tick(float(rng.choice([0.05, 0.3, 2.0])), ticking) if "timeout" in on else math.inf,
+        circle=size if "circle" in on else 0,
+        pace=PACE if "noise" in on and rng.random() < 0.3 else None,
     )
+    return replace(case, commands=tuple(_commands(rng, case, ticking))) if "commands" in on else case
 
 
 def _on_tick(value_s: float, ticking: bool) -> float:
@@ -194,13 +198,10 @@ def _chain(rng: np.random.Generator, asks: np.ndarray, ticking: bool) -> None:
         k += turns
 
 
-def _commands(
-    rng: np.random.Generator, pools: Sequence[PoolConfig], asks: np.ndarray, end_s: float, ticking: bool
-) -> Iterator[Command]:
-    replicas = sum(pool.replicas + pool.spares for pool in pools)
-    busy_s = min(end_s, 2 * float(asks["scheduled_s"].max()) + 1)
+def _commands(rng: np.random.Generator, case: Case, ticking: bool) -> Iterator[Command]:
+    asks, replicas = case.asks, sum(pool.replicas + pool.spares for pool in case.pools)
     verbs = rng.choice(["slow", "drain", "crash", "restore", "cancel"], int(rng.integers(1, 4)))
-    for at_s in np.sort(rng.uniform(0, busy_s, int(rng.choice([2, 10, 40])))):
+    for at_s in np.sort(rng.uniform(0, case.busy_s, int(rng.choice([2, 10, 40])))):
         at_s = _on_tick(at_s, ticking)
         verb = str(rng.choice(verbs))
         whom = int(rng.integers(0, len(asks) if verb == "cancel" else replicas))
@@ -244,13 +245,18 @@ def play(
     close: bool = True,
     **settings: object,
 ) -> Played:
-    """Play *case*: `advance` stops at every command and at *cuts*, users come in chunks, *watch* sees every stop."""
+    """Play *case*: `advance` stops at every command and at *cuts*, users come in chunks, *watch* sees every stop.
+
+    *cuts* are shares of the busy time.
+    """
     played = Played(case, case.fleet(**settings))
     fleet = played.fleet
     chunks = _chunks(case.asks.copy(), chunk or len(case.asks))
     fleet.submit(next(chunks), more=True)
     stops: list[tuple[float, int, Command | None]] = [(c.at_s, k, c) for k, c in enumerate(case.commands)]
-    stops += [(float(at_s), -1, None) for at_s in cuts if at_s <= case.end_s]
+    moments = np.sort(cuts) * case.busy_s
+    moments[::2] = np.round(moments[::2] / TICK_S) * TICK_S  # half of them as steps end, where times are ticks
+    stops += [(at_s, -1, None) for at_s in moments.tolist()]
     for at_s, _, command in [*sorted(stops, key=lambda stop: stop[:2]), (case.end_s, 0, None)]:
         pump(played, at_s, chunks)
         played.looks.append(fleet.look())

@@ -11,6 +11,7 @@ from sim.engine import fleet as fleets
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import StepTimes, linear
 from sim.engine.play import play
+from sim.engine.routing import ROUTERS
 from sim.engine.state import RING
 from sim.errors import RunError
 from sim.records import Outcome
@@ -171,13 +172,13 @@ def test_the_newest_is_preempted_keeps_its_tokens_and_computes_them_again(leap: 
 
 
 def test_the_preempted_come_back_before_those_who_wait() -> None:
-    """The third waits for a seat; when the first is done, the preempted second goes before it."""
-    rows = finish(fleet_of(FIRST, (0.5, 4, 6), (0.5, 4, 6), (1.5, 4, 1), blocks=4, max_seqs=2))[1:]
+    """The third waits for a seat; when the first is done, the preempted second goes before it, and fills the memory."""
+    rows = finish(fleet_of(FIRST, (0.5, 4, 6), (0.5, 4, 8), (1.5, 8, 1), blocks=4, max_seqs=2))[1:]
     assert rows["preemptions"].tolist() == [0, 1, 0]
-    assert times(rows, "finished_s") == [7.0, 8.0, 8.0]
-    assert times(rows, "admitted_s") == [1.0, 1.0, 7.0]
+    assert times(rows, "finished_s") == [7.0, 10.0, 11.0]
+    assert times(rows, "admitted_s") == [1.0, 1.0, 10.0]
     assert times(rows, "seat_wait_s") == [0.0, 0.0, 4.5]  # until t = 6; then for blocks, in a step that preempted
-    assert times(rows, "kv_wait_s") == [0.0, 0.0, 1.0]
+    assert times(rows, "kv_wait_s") == [0.0, 0.0, 4.0]
 
 
 def test_nobody_joins_in_a_step_that_preempted() -> None:
@@ -287,7 +288,7 @@ def test_clients_give_up() -> None:
 
 def test_time_between_client_and_engine_counts_against_the_client() -> None:
     """The engine is done at t = 2.5, the client has the answer at 3: too late for its patience of 2.9."""
-    travel = {"ingress_s": 0.5, "egress_s": 0.5}
+    travel: dict[str, Any] = {"ingress_s": 0.5, "egress_s": 0.5}
     rows = finish(fleet_of((0.0, 4, 2), timeout_s=3.0, **travel))
     assert rows["outcome"].tolist() == [Outcome.OK]
     assert [times(rows, name)[0] for name in ("admitted_s", "first_token_s", "finished_s")] == [0.5, 2.0, 3.0]
@@ -322,6 +323,18 @@ def test_nobody_asks_after_the_end() -> None:
     fleet = Fleet([pool()], duration_s=10.0)
     fleet.submit(asks)
     assert finish(fleet)["request"].tolist() == [0, 2]
+
+
+def test_requests_that_come_too_late_or_unsorted_are_refused() -> None:
+    fleet = fleet_of((0.0, 4, 2))
+    fleet.advance(5.0)
+    for asks in (asking((4.0, 4, 1)), asking((7.0, 4, 1), (6.0, 4, 1)), asking((math.nan, 4, 1))):
+        with pytest.raises(ValueError, match=r"expected requests sorted by scheduled_s, none before t = 5 s"):
+            fleet.submit(asks)
+    asks = asking((6.0, 4, 1), (1.0, 4, 1), (7.0, 4, 1))
+    asks["follow_up"] = [1, -1, -1]  # the second is a think time
+    fleet.submit(asks)
+    assert len(finish(fleet)) == 4
 
 
 # --- what is done to replicas -----------------------------------------------------------------------------------------
@@ -420,12 +433,12 @@ def test_random_belongs_to_the_request_and_is_fair() -> None:
     chosen = routed("random", *asks)
     assert chosen[:100] == routed("random", *asks[:100])
     assert chosen != routed("random", *asks, seed=2)
-    counts = sum(np.bincount(routed("random", *asks, seed=seed)) for seed in range(10))
+    counts = np.sum([np.bincount(routed("random", *asks, seed=seed)) for seed in range(10)], axis=0)
     assert abs(counts - 10_000).max() < 4 * (30_000 * 2 / 9) ** 0.5
 
 
 def test_the_drained_get_nothing_whatever_the_router() -> None:
-    for router in fleets.ROUTERS:
+    for router in ROUTERS:
         fleet = fleet_of(*[(0.1 * k, 4, 1) for k in range(20)], router=router, replicas=3)
         fleet.drain(1)
         assert set(finish(fleet)["replica"].tolist()) == {0, 2}
@@ -512,7 +525,7 @@ def test_commands_make_their_own_room(monkeypatch: pytest.MonkeyPatch) -> None:
             fleet = Fleet([pool()], duration_s=1000.0, timeout_s=900.0)
             fleet.submit(asks)
             fleet.advance(0.5)
-            rows = []
+            rows: list[np.ndarray] = []
             if crash:
                 rows.extend(fleet.take_rows() for _ in fleet.crash(0))
             else:
@@ -569,10 +582,11 @@ def test_compiling_once_is_enough() -> None:
     fleet = Fleet([pool()], duration_s=1000.0, timeout_s=20.0)
     fleet.submit(asks)
     fleet.advance(1)
-    fleet.slow(np.int32(0), 2)
-    fleet.cancel(np.int32(3))
+    replica: Any = np.int32(0)
+    fleet.slow(replica, 2)
+    fleet.cancel(replica + np.int32(3))
     fleet.look()
-    list(fleet.crash(np.int64(0)))
+    list(fleet.crash(replica))
     fleet.restore(0)
     finish(fleet)
     c = commands

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.engine import state
+from sim.engine.fleet import PoolConfig
+from sim.engine.latency import linear
 from sim.engine.play import play as play_kernel
 from sim.records import PARTS
+from tests.playing import requests
 from tests.swarm import Case, Played, build, cases, play
 
-CUTS = st.lists(st.floats(0, 40), max_size=40)
+CUTS = st.lists(st.floats(0, 1), max_size=40)
 
 
 def differences(a: Played, b: Played) -> list[str]:
@@ -33,16 +36,25 @@ def test_in_one_call_or_in_pieces(case: Case, cuts: list[float], chunk: int) -> 
     assert whole.bytes() == pieces.bytes(), differences(whole, pieces)
 
 
-@given(case=cases())
-def test_leaping_or_step_by_step(case: Case) -> None:
+@given(case=cases(), warmup=st.sampled_from([0.0, 0.1, 0.5]))
+def test_leaping_or_step_by_step(case: Case, warmup: float) -> None:
     """A stretch of alike steps played at once is what its steps are one by one, whatever cuts it short."""
-    leaping, walking = play(case, leap=True), play(case, leap=False)
+    leaping, walking = (play(case, leap=leap, warmup_s=warmup * case.busy_s) for leap in (True, False))
     assert leaping.bytes() == walking.bytes(), differences(leaping, walking)
     assert leaping.fleet.w[0].steps == walking.fleet.w[0].steps
     for a, b in zip(leaping.looks, walking.looks, strict=True):
         assert a.tobytes() == b.tobytes()
     itl = leaping.fleet.latency[:, state.ITL], walking.fleet.latency[:, state.ITL]
     assert (itl[0] == itl[1]).all(), np.argwhere(itl[0] != itl[1])
+
+
+def test_a_warm_up_that_ends_within_a_stretch() -> None:
+    """Of the steps of one answer those count that end after the warm-up, at whatever length of stretches."""
+    one = PoolConfig(linear(8, 64, 0.01), replicas=1, blocks=1000, max_seqs=8, max_tokens=64)
+    case = Case((one,), requests(np.zeros(1), np.array([1000])), 60.0, 60.0)
+    leaping, walking = (play(case, leap=on, warmup_s=5.005).fleet.latency[:, state.ITL] for on in (True, False))
+    assert (leaping == walking).all()
+    assert leaping.sum() == 500
 
 
 # --- with and without the compiler ------------------------------------------------------------------------------------
@@ -67,7 +79,7 @@ def small_cases() -> list[Case]:
 
 
 def digest(case: Case) -> str:
-    played = play(case, cuts=[0.5, 1.0])
+    played = play(case, cuts=[0.2, 0.5, 0.9])
     return hashlib.sha256(played.bytes() + b"".join(look.tobytes() for look in played.looks)).hexdigest()
 
 

@@ -321,6 +321,16 @@ MISTAKES = [
     ),
     (
         "  rate_per_s: 2",
+        "  arrivals: {closed: {users: 3, think: 0}}",
+        "5: workload.arrivals.closed.think: expected a duration such as 250ms, 5m or 1h30m, greater than 0, got 0",
+    ),
+    (
+        "  rate_per_s: 2",
+        "  rate_per_s: 2\n  sessions: {turns: 3, think: 0}",
+        "6: workload.sessions.think: expected a duration such as 250ms, 5m or 1h30m, greater than 0, got 0",
+    ),
+    (
+        "  rate_per_s: 2",
         "  arrivals:\n    piecewise:\n      - {at: 0, rate_per_s: 1}\n      - {at: 5m, rate_per_s: 2}\n"
         "      - {at: 5m, rate_per_s: 2}",
         "9: workload.arrivals.piecewise[2].at: expected more than the stage before (300 s), got 300 s",

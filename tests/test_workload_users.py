@@ -274,9 +274,9 @@ def test_closed_users_who_never_begin_are_left_out() -> None:
     assert len(workload.compile(scenario(rate_per_s=1.0), 1).more(np.array([3]))) == 0
 
 
-def test_users_who_do_not_think_ask_at_once() -> None:
-    found = rows(10, arrivals={"closed": {"users": 8, "think": 0}})
-    assert (found["scheduled_s"] == 0).all()
+def test_who_draws_prefixes_is_told_that_nothing_caches_them() -> None:
+    for cohorts, notes in (({"chat": CHAT}, 0), ({"chat": {**CHAT, "prefix": {"groups": 2, "tokens": 5}}}, 1)):
+        assert len(workload.compile(scenario(rate_per_s=1.0, cohorts=cohorts), 1).notes) == notes
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from sim.engine.batch import leave_queue
 from sim.engine.jit import inlined, kernel
 from sim.engine.kv_cache import close_decode, close_prefill
 from sim.engine.state import BIN_LOW_S, BIN_RATIO, BINS, DECODE, E2E, ITL, QUEUE, TPOT, TTFT, WAITING
-from sim.engine.steptime import hash3, steps_ended
+from sim.engine.steptime import hash3, steps_ended, stretch_end
 from sim.records import Answerer, Outcome
 
 _OK = int(Outcome.OK)
@@ -33,13 +33,15 @@ def count_steps(w, rep, latency, steps, now_s):
     """Add the *steps* step times up to *now_s* to the inter-token latencies of the decoding batch.
 
     One entry a decoding sequence and step, in the row after the last cohort's; steps of a stretch that share a
-    bin are added at once.
+    bin are added at once. Steps that ended before the warm-up did are left out.
     """
     if now_s < w.warmup_s:
         return
     done = rep.step - rep.anchor_step - steps
     first = rep.first_s + done * rep.growth_s
     k = 0
+    while k < steps and stretch_end(rep, done + k + 1) < w.warmup_s:  # only in the stretch that spans its end
+        k += 1
     while k < steps:
         b = bin_of(first + k * rep.growth_s)
         after = steps

@@ -243,8 +243,15 @@ class Fleet:
 
         With *more*, `advance` returns "inbox" when it has sent the last of them, so that the next chunk can
         be drawn. A ``follow_up`` must point further down the same array.
+
+        Raises:
+            ValueError: rows that nobody follows up to begin before `now_s`, or are not sorted.
         """
         w = self.w[0]
+        follow_up = requests["follow_up"]
+        starts = np.delete(requests["scheduled_s"], follow_up[follow_up >= 0])
+        if len(starts) and not (starts[0] >= self.now_s and (np.diff(starts) >= 0.0).all()):
+            raise ValueError(f"expected requests sorted by scheduled_s, none before t = {self.now_s:g} s")
         requests = requests.copy().view(np.recarray)  # `load_script` puts slots into its follow-ups
         first = np.ones(len(requests), np.uint8)
         if len(requests) and requests["follow_up"].max() >= 0:

@@ -142,7 +142,7 @@ class Closed(Model):
 
     users: Count
     """How many users there are."""
-    think: Duration
+    think: LongerThanZero
     """Mean time from an answer to the next question, exponential."""
 
 
@@ -205,7 +205,7 @@ class Sessions(Model):
 
     turns: Dist
     """Turns of a conversation."""
-    think: Duration
+    think: LongerThanZero
     """Mean time from an answer to the next turn, exponential."""
     carry: bool = True
     """Each prompt holds the turns before it."""

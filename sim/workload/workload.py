@@ -74,12 +74,17 @@ def compile(scenario: Scenario, seed: int, context_tokens: Mapping[str, int] | N
     workload = scenario.workload
     luck = Luck(seed)
     cohorts = CohortTable(scenario, luck)
-    if workload.trace is not None:
-        return Replay(scenario, cohorts, load(workload.trace, scenario.duration))
     process = _process(workload)
-    if isinstance(process, spec.Closed):
-        return Closed(cohorts, Circle(cohorts, luck, process.users, process.think, scenario.duration))
-    return Open(scenario, seed, cohorts, _conversations(scenario, cohorts, luck, context_tokens))
+    users: Open | Closed | Replay
+    if workload.trace is not None:
+        users = Replay(scenario, cohorts, load(workload.trace, scenario.duration))
+    elif isinstance(process, spec.Closed):
+        users = Closed(cohorts, Circle(cohorts, luck, process.users, process.think, scenario.duration))
+    else:
+        users = Open(scenario, seed, cohorts, _conversations(scenario, cohorts, luck, context_tokens))
+    if cohorts.groups.any():
+        users.notes += ("shared prefixes are drawn but not cached: the prefix cache is not modelled yet",)
+    return users
 
 
 class Open:
