@@ -118,8 +118,8 @@ def _pool(rng: np.random.Generator, on: Set[str], ticking: bool) -> PoolConfig:
     def some(feature: str, few: Sequence[float], usual: float) -> int:
         return int(rng.choice(few)) if feature in on else int(usual)
 
-    seats = some("seats", [1, 2, 5, 12], 256)
-    budget = max(seats, some("budget", [4, 12, 40, 200], 2048))
+    seats = some("seats", [1, 2, 5, 12], rng.choice([20, 256]))
+    budget = max(seats, some("budget", [4, 12, 40], rng.choice([60, 2048])))
     block_size = some("blocks", [1, 3, 16], 16)
     blocks = max(2, some("blocks", [40, 150, 300], rng.choice([500, 64_000])) // block_size)
     noises = rng.integers(0, 2, 2) if "noise" in on else (0, 0)

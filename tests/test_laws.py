@@ -16,7 +16,6 @@ from tests.swarm import Case, audit, cases, check_attempts, play
 
 CUTS = st.lists(st.floats(0, 1), min_size=4, max_size=24)
 A_FEW = settings(max_examples=settings().max_examples // 4)
-ALONE = ("pools", "replicas", "commands", "timeout", "travel")
 
 
 @given(case=cases(), cuts=CUTS)
@@ -109,6 +108,13 @@ def test_a_dead_replica_holds_nothing_and_gets_nothing(case: Case) -> None:
 # --- each step by itself, one replica ---------------------------------------------------------------------------------
 
 
+def one_replica(*always: str) -> st.SearchStrategy[Case]:
+    """Cases whose steps can be told from outside, with the features *always*."""
+    return cases(
+        without=["pools", "replicas", "commands", "timeout", "travel", "noise", "sessions", "circle"], always=always
+    )
+
+
 class Steps:
     """One replica, watched at the beginning of every step."""
 
@@ -172,21 +178,25 @@ class Steps:
         if preemptions:
             assert not len(joined), "admitted in a step that preempted"
             return
+        own = -(-joined["computed"] // config.block_size)
+        fits = -(-joined["target" if config.reserve_full else "computed"] // config.block_size)
+        if len(joined) < rep.running:
+            assert (fits + config.watermark <= rep.free_blocks + own.sum()).all(), "there was no room"
         if not waiting:
             return
         head = seqs[waiting[0]]
         assert (joined["level"] <= head.level).all(), "the less urgent overtook"
         left = config.max_tokens - rep.decoding - rep.prefill_now
         tokens = min(int(head.target), left)
-        fits = head.target if config.reserve_full else tokens
+        need = head.target if config.reserve_full else tokens
         assert (
             rep.running == config.max_seqs
             or left == 0
             or (not config.chunked and head.target > left)
-            or -(-fits // config.block_size) + config.watermark > rep.free_blocks
+            or -(-need // config.block_size) + config.watermark > rep.free_blocks
         ), "there was room for one more"
 
 
-@given(case=cases(without=[*ALONE, "noise", "sessions", "circle"]))
+@given(case=one_replica() | one_replica("blocks", "budget", "first_chunk_only"))
 def test_each_step_takes_its_time_and_whom_it_can(case: Case) -> None:
     Steps(case).play(most=150)

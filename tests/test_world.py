@@ -257,7 +257,7 @@ def test_an_interrupt_is_obeyed_between_scrapes() -> None:
 
 
 def test_a_circle_that_is_always_refused_ends() -> None:
-    metrics = simulate(small(*CIRCLE, "fleet.max_model_len=10"), 1).metrics
+    metrics = simulate(small(*CIRCLE, "fleet.max_model_len=1"), 1).metrics
     assert metrics["rejected"] == metrics["requests"] > 500
 
 
