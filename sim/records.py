@@ -7,7 +7,7 @@ import enum
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Outcome(enum.IntEnum):
@@ -64,11 +64,15 @@ REQUEST = np.dtype(
         ("prompt_tokens", "i4"),
         ("output_tokens", "i4"),
         ("follow_up", "i8"),  # row (in the same array) of the session's next turn; -1: none
-        ("prefix", "i8"),  # id of the shared prefix; -1: none
-        ("prefix_tokens", "i4"),  # leading tokens shared with others of the same prefix id
+        ("prefix", "i8"),  # node of the tree of shared prefixes (`PREFIX`) that the prompt begins with; -1: none
+        ("prefix_tokens", "i4"),  # tokens from the root of the tree to the end of that node
+        ("content", "i8"),  # what follows the shared prefix: equal ids continue the same text
     ]
 )
 """What a user will ask, drawn ahead. Rows that other rows name as ``follow_up`` start after those finish."""
+
+PREFIX = np.dtype([("parent", "i4"), ("tokens", "i4")])
+"""A node of the tree of shared prefixes: the node before it (-1: none), and tokens from the root to its end."""
 
 ATTEMPT = np.dtype(
     [
@@ -86,6 +90,7 @@ ATTEMPT = np.dtype(
         ("status", "i2"),  # HTTP status code the client saw
         ("preemptions", "i2"),
         ("last", "u1"),  # 1: this attempt decided the request's outcome
+        ("hedge", "u1"),  # 1: a second copy, sent because the first was slow
         ("prompt_tokens", "i4"),
         ("cached_tokens", "i4"),  # prompt tokens found in the prefix cache
         ("output_tokens", "i4"),  # tokens delivered to the client

@@ -104,6 +104,7 @@ def write_row(w, rows, ask, outcome, status, now_s):
     row.status = status
     row.preemptions = 0
     row.last = 1
+    row.hedge = 0
     row.prompt_tokens = ask.prompt
     row.cached_tokens = 0
     row.output_tokens = 0
