@@ -13,9 +13,9 @@ import numpy as np
 import simpy
 
 from sim import summary, workload
-from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.hardware import PoolSpec, resolve
-from sim.engine.state import METRICS
+from sim.engine.state import METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
 from sim.records import ATTEMPT, PARTS
 from sim.results import SERIES, Recorder
@@ -62,7 +62,9 @@ class World(simpy.Environment):
             duration_s=scenario.duration,
             warmup_s=scenario.warmup,
             rows={"all": 1.0, "none": 0.0}[rows] if isinstance(rows, str) else rows.sample,
-            timeout_s=float("inf") if scenario.clients.timeout is None else scenario.clients.timeout,
+            clients=ClientPolicy(
+                timeout_s=float("inf") if scenario.clients.timeout is None else scenario.clients.timeout
+            ),
             leap=leap,
         )
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
@@ -189,7 +191,7 @@ class World(simpy.Environment):
             arrays[name] = fleet.latency[:cohorts, k] if name != "itl" else fleet.latency[cohorts:, k]
         arrays["window_s"] = np.array(float(fleet.w[0].window_s))
         arrays["ttft_by_window"], arrays["e2e_by_window"] = fleet.windows
-        for k, name in enumerate(("requests", "ok", "wrong", "errors")):
+        for k, name in enumerate(MINUTE_COLUMNS):
             arrays[f"minute_{name}"] = fleet.minutes[:, k]
         return arrays | summary.parts_table(fleet.parts, arrays["ttft"].sum(axis=0))
 

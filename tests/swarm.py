@@ -15,19 +15,31 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sim.engine import state
-from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.latency import StepTimes, linear
-from sim.records import PARTS, Outcome
+from sim.engine.routing import ROUTERS
+from sim.records import PARTS, PREFIX, Outcome
 from tests.playing import Floats, Ints, requests
 
 TICK_S = 1 / 64
 SCRIPT = 8  # turns that a user of a circle is given at once
 PACE = np.array([[0.5, 1.0, 0.0], [1.5, 2.0, 0.01], [9e9, 0.8, 0.0]])  # a host that was slow for a second
+VERBS = ["slow", "drain", "crash", "restore", "cancel"]
+FAULTS = ["hang", "resume", "shrink", "refuse", "lose", "cut", "delay", "limit", "shed", "shift"]
 FEATURES = (
     "pools", "replicas", "blocks", "seats", "budget", "whole_prompts", "first_chunk_only", "watermark", "priorities",
-    "noise", "timeout", "travel", "sessions", "circle", "commands", "long_answers", "table",
+    "noise", "timeout", "travel", "sessions", "circle", "commands", "long_answers", "table", "retries", "hedging",
+    "patience", "zombies", "admission", "routers", "caching", "faults",
 )  # fmt: skip
-FATES = {Outcome.OK: 200, Outcome.REJECTED: 400, Outcome.TIMED_OUT: 499, Outcome.CANCELLED: 499, Outcome.UNFINISHED: 0}
+PREFIXES = np.array([(-1, 40), (0, 70), (0, 90), (1, 200), (-1, 7)], PREFIX)  # a small tree of shared texts
+FATES = {
+    Outcome.OK: {200},
+    Outcome.REJECTED: {400, 429, 0},  # 0: its client refused it itself
+    Outcome.TIMED_OUT: {499, 0},  # 0: between two attempts
+    Outcome.FAILED: {502, 503, 200},  # 200: the stream broke off
+    Outcome.CANCELLED: {499, 0},
+    Outcome.UNFINISHED: {0},
+}
 
 
 @dataclass(frozen=True)
@@ -49,10 +61,11 @@ class Case:
     duration_s: float
     end_s: float
     seed: int = 1
-    timeout_s: float = math.inf
+    clients: ClientPolicy = ClientPolicy()
     commands: tuple[Command, ...] = ()
     circle: int = 0  # users who ask again and again; *asks* has the first request of each
     pace: np.ndarray | None = None
+    prefixes: np.ndarray | None = None
 
     @property
     def busy_s(self) -> float:
@@ -73,7 +86,8 @@ class Case:
             seed=self.seed,
             cohorts=2,
             duration_s=self.duration_s,
-            timeout_s=self.timeout_s,
+            clients=self.clients,
+            prefixes=self.prefixes,
             pace=self.pace,
             **settings,  # type: ignore[arg-type]
         )
@@ -103,11 +117,40 @@ def build(seed: int, on: Set[str], size: int, ticking: bool = False) -> Case:
         duration_s,
         end_s=duration_s * float(rng.choice([1, 2, 40])),
         seed=seed,
-        timeout_s=_on_tick(float(rng.choice([0.05, 0.3, 2.0])), ticking) if "timeout" in on else math.inf,
+        clients=_clients(rng, on, ticking),
+        prefixes=PREFIXES if "caching" in on else None,
         circle=size if "circle" in on else 0,
         pace=PACE if "noise" in on and rng.random() < 0.3 else None,
     )
-    return replace(case, commands=tuple(_commands(rng, case, ticking))) if "commands" in on else case
+    return replace(case, commands=tuple(_commands(rng, case, on, ticking))) if {"commands", "faults"} & on else case
+
+
+def _clients(rng: np.random.Generator, on: Set[str], ticking: bool) -> ClientPolicy:
+    """Clients who give up, try again, send second copies and run out of patience, as the features say."""
+
+    def time_s(feature: str, *some: float) -> float:
+        value_s = float(rng.choice(some))
+        return _on_tick(value_s, ticking) if feature in on and value_s < math.inf else math.inf
+
+    retries = "retries" in on
+    return ClientPolicy(
+        timeout_s=time_s("timeout", 0.05, 0.3, 2.0),
+        first_token_s=time_s("timeout", 0.1, 1.0, math.inf),
+        deadline_s=time_s("timeout", 0.5, 3.0, math.inf),
+        patience_s=time_s("patience", 0.05, 0.5, 2.0),
+        patience_exponential=bool(rng.random() < 0.5) and not ticking,
+        retries=int(rng.choice([1, 3])) if retries else 0,
+        backoff_s=_on_tick(float(rng.choice([0.02, 0.3])), ticking) if retries else 0.0,
+        jitter="none" if ticking else str(rng.choice(["none", "full", "equal"])),
+        budget=float(rng.choice([0.1, 0.5, math.inf])) if retries else math.inf,
+        budget_burst=float(rng.choice([1.0, 10.0])),
+        throttle=float(rng.choice([0.0, 1.1, 2.0])) if retries else 0.0,
+        hedge_s=time_s("hedging", 0.03, 0.2),
+        hedge_share=float(rng.choice([0.1, 1.0])),
+        hedge_cancel=bool(rng.random() < 0.5),
+        zombie="zombies" in on,
+        limit_per_s=float(rng.choice([math.inf, 20.0])) if "admission" in on else math.inf,
+    )
 
 
 def _on_tick(value_s: float, ticking: bool) -> float:
@@ -128,7 +171,16 @@ def _pool(rng: np.random.Generator, on: Set[str], ticking: bool) -> PoolConfig:
         steps=_steps(rng, "table" in on, ticking, seats, budget),
         replicas=some("replicas", [2, 3, 7], 1),
         spares=some("replicas", [0, 1], 0),
-        router=str(rng.choice(["round_robin", "random", "least_outstanding"])),
+        router=str(rng.choice(ROUTERS if "routers" in on else ROUTERS[:3])),
+        refresh_s=float(rng.choice([0.0, 0.1, 1.0])) if "routers" in on else 0.0,
+        count_own=bool(rng.random() < 0.5),
+        choices=int(rng.choice([1, 2, 3])),
+        prefix_caching="caching" in on,
+        max_queue=tuple(rng.integers(0, 6, 4).tolist()) if "admission" in on else (0, 0, 0, 0),
+        max_outstanding=int(rng.choice([0, 20])) if "admission" in on else 0,
+        max_wait_s=float(rng.choice([0.1, math.inf])) if "admission" in on else math.inf,
+        deadline_aware=bool(rng.random() < 0.5) and "admission" in on,
+        limit_per_s=float(rng.choice([5.0, math.inf])) if "admission" in on else math.inf,
         blocks=blocks,
         block_size=block_size,
         max_seqs=seats,
@@ -178,11 +230,22 @@ def _asks(
     asks["pool"] = rng.integers(0, pools, size)
     asks["cohort"] = rng.integers(0, 2, size)
     asks["wrong"] = rng.random(size) < 0.3
+    if "caching" in on:
+        _share_texts(rng, asks)
     if "circle" in on:
         asks["session"], asks["follow_up"] = np.arange(size), -2
     elif "sessions" in on:
         _chain(rng, asks, ticking)
     return asks
+
+
+def _share_texts(rng: np.random.Generator, asks: np.ndarray) -> None:
+    """Let prompts begin with texts of the tree, and some go on with what another has said."""
+    asks["prefix"] = rng.integers(-1, len(PREFIXES), len(asks))
+    asks["prefix_tokens"] = np.where(asks["prefix"] >= 0, PREFIXES["tokens"][asks["prefix"]], 0)
+    fits = asks["prefix_tokens"] < asks["prompt_tokens"]
+    asks["prefix"][~fits], asks["prefix_tokens"][~fits] = -1, 0
+    asks["content"] = np.where(rng.random(len(asks)) < 0.3, rng.integers(0, 5, len(asks)), asks["request"])
 
 
 def _chain(rng: np.random.Generator, asks: np.ndarray, ticking: bool) -> None:
@@ -198,9 +261,10 @@ def _chain(rng: np.random.Generator, asks: np.ndarray, ticking: bool) -> None:
         k += turns
 
 
-def _commands(rng: np.random.Generator, case: Case, ticking: bool) -> Iterator[Command]:
+def _commands(rng: np.random.Generator, case: Case, on: Set[str], ticking: bool) -> Iterator[Command]:
     asks, replicas = case.asks, sum(pool.replicas + pool.spares for pool in case.pools)
-    verbs = rng.choice(["slow", "drain", "crash", "restore", "cancel"], int(rng.integers(1, 4)))
+    known = [*VERBS, *FAULTS] if "faults" in on else VERBS
+    verbs = rng.choice(known, int(rng.integers(1, 4)))
     for at_s in np.sort(rng.uniform(0, case.busy_s, int(rng.choice([2, 10, 40])))):
         at_s = _on_tick(at_s, ticking)
         verb = str(rng.choice(verbs))
@@ -327,9 +391,31 @@ def apply(played: Played, command: Command) -> None:
         fleet.restore(command.whom)
     elif command.what == "cancel":
         fleet.cancel(command.whom)
+    elif command.what in FAULTS:
+        _break(fleet, command)
     else:
         for _ in fleet.crash(command.whom):
             played.taken.append(fleet.take_rows())
+
+
+def _break(fleet: Fleet, command: Command) -> None:
+    """Do to the fleet what *command* says, as hard as its factor is big (1: undo it)."""
+    r, hard = command.whom, 1.0 - 1.0 / command.factor
+    pool = int(fleet.reps[r].pool)
+    if command.what in ("hang", "resume"):
+        getattr(fleet, command.what)(r)
+    elif command.what == "shrink":
+        fleet.shrink(r, int(hard * fleet.pools[pool].blocks))
+    elif command.what in ("refuse", "lose", "cut"):
+        getattr(fleet, command.what)(r, hard)
+    elif command.what == "delay":
+        fleet.delay(pool, hard)
+    elif command.what == "limit":
+        fleet.limit(pool, math.inf if hard == 0.0 else 10.0 / command.factor)
+    elif command.what == "shed":
+        fleet.shed(pool, int(4 * (1.0 - hard)))
+    else:
+        fleet.shift(r % 2, command.factor, command.factor)
 
 
 # --- what must be true at any time ------------------------------------------------------------------------------------
@@ -370,10 +456,11 @@ def audit(fleet: Fleet) -> None:
         _audit_order(fleet, running, waiting)
         decoding = [s for s in running if fleet.seqs[s].state == state.DECODE]
         tokens = {s: tokens_of(fleet, s) for s in running}
-        held = sum(-(-tokens[s] // pool.block_size) for s in running)
+        shared = {s: int(fleet.seqs[s].shared) for s in running}
+        held = sum(-(-tokens[s] // pool.block_size) - shared[s] for s in running) + _audit_cache(fleet, r, running)
         grown = sum(tokens[s] % pool.block_size == 0 for s in decoding) if rep.steps_planned else 0
-        assert rep.free_blocks >= 0
-        assert rep.free_blocks + held + grown == pool.blocks, "KV blocks are neither free nor held"
+        assert rep.free_blocks >= 0 or rep.taken_blocks
+        assert rep.free_blocks + rep.taken_blocks + held + grown == pool.blocks, "KV blocks are neither free nor held"
         assert held + grown <= gauge.kv_blocks <= pool.blocks
         assert (rep.decoding, rep.context) == (len(decoding), sum(tokens[s] for s in decoding))
         assert rep.running <= pool.max_seqs
@@ -381,7 +468,7 @@ def audit(fleet: Fleet) -> None:
         _audit_board(fleet, r, decoding)
         if rep.steps_planned == 0:
             assert not running, "a batch without a step"
-            assert not waiting, "idle while requests wait"
+            assert not waiting or rep.hung or rep.taken_blocks, "idle while requests wait"
             assert rep.wake_s == math.inf
         else:
             assert rep.wake_s > w.now_s or not rep.up
@@ -396,6 +483,30 @@ def _audit_order(fleet: Fleet, running: list[int], waiting: list[int]) -> None:
         assert times == sorted(times), "out of order"
 
 
+def _audit_cache(fleet: Fleet, r: int, running: list[int]) -> int:
+    """Check the prefix cache of a replica and return the blocks of shared texts that its sequences use."""
+    if not fleet.pools[fleet.reps[r].pool].caching:
+        return 0
+    rep, cache, nodes = fleet.reps[r], fleet.cache, int(fleet.w[0].nodes)
+    uses = np.zeros(nodes, int)
+    for s in running:
+        node = int(fleet.seqs[s].prefix)
+        while node >= 0:
+            uses[node] += 1
+            node = int(PREFIXES["parent"][node])
+    own = cache[r * nodes : (r + 1) * nodes]
+    assert (own.refs == uses).all(), "a shared text is held by somebody else"
+    assert (own.blocks <= own.size).all()
+    free, before, e = 0, state.NONE, int(rep.lru_head)
+    while e != state.NONE:
+        assert cache[e].prev == before
+        assert cache[e].refs == 0 < cache[e].blocks
+        free += int(cache[e].blocks)
+        before, e = e, int(cache[e].next)
+    assert free == rep.cached_free
+    return int(own.blocks[own.refs > 0].sum())
+
+
 def _audit_board(fleet: Fleet, r: int, decoding: list[int]) -> None:
     """The counters by residue and the finish buckets hold the decoding sequences, and nothing else."""
     w, rep, board = fleet.w[0], fleet.reps[r], fleet.board[r]
@@ -404,7 +515,7 @@ def _audit_board(fleet: Fleet, r: int, decoding: list[int]) -> None:
     for s in decoding:
         seq = fleet.seqs[s]
         due[(seq.begin_step + 1 - seq.target) % size] += 1
-        assert seq.finish_step - rep.step == seq.output - seq.done - 1 - (rep.step - seq.begin_step) > 0
+        assert seq.finish_step - rep.step == seq.stop - seq.done - 1 - (rep.step - seq.begin_step) > 0
     assert (board[:size] == due).all()
     heads = board[w.ring_at : w.ring_at + state.RING]
     bits = board[w.bits_at : w.bits_at + state.RING // 32, None] >> np.arange(32) & 1
@@ -430,24 +541,30 @@ def longest_answer(case: Case, ask: np.void) -> int:
 
 
 def check_attempts(played: Played) -> None:
-    """Check each row of a case by itself, and that every request has exactly one."""
+    """Check each row of a case by itself, and that every request has exactly one that decided it."""
     rows, case, fleet = played.rows, played.case, played.fleet
-    assert len(np.unique(rows["request"])) == len(rows) == fleet.w[0].started
-    assert np.bincount(rows["outcome"], minlength=6).tolist() == fleet.w[0].outcomes.tolist()
+    last = rows[rows["last"] == 1]
+    assert len(np.unique(last["request"])) == len(last) == fleet.w[0].started
+    assert len(np.unique(rows[["request", "attempt"]])) == len(rows), "an attempt has two rows"
+    assert set(rows["request"].tolist()) == set(last["request"].tolist())
+    assert np.bincount(last["outcome"], minlength=6).tolist() == fleet.w[0].outcomes.tolist()
     if not case.circle:
         came = _must_come(case)
-        assert came <= set(rows["request"].tolist()) <= set(case.asks["request"].tolist())
+        assert came <= set(last["request"].tolist()) <= set(case.asks["request"].tolist())
     moments = np.stack([rows[name] for name in ("scheduled_s", "sent_s", "admitted_s", "first_token_s", "finished_s")])
     for k in range(4):
         for later in moments[k + 1 :]:
             assert not (later < moments[k]).any(), "causality"
     parts = np.stack([rows[part].astype(float) for part in PARTS])
-    assert (parts >= 0).all(), "a negative part"
+    assert (parts >= -1e-9).all(), "a negative part"
     whole = rows["finished_s"] - rows["scheduled_s"]
     assert np.allclose(parts.sum(axis=0), whole, rtol=1e-5, atol=1e-6), "the parts do not sum to the whole"
-    assert (whole <= case.timeout_s + 1e-9).all(), "a client waited longer than its timeout"
+    clients = case.clients
+    assert (rows["finished_s"] - rows["sent_s"] <= clients.timeout_s + 1e-9).all(), "waited longer than the timeout"
+    assert (whole <= clients.deadline_s + 1e-9).all(), "waited longer than the deadline"
+    assert (rows["attempt"] <= 2 * clients.retries + 1 + (clients.retries > 0)).all(), "too many attempts"
     assert (parts[PARTS.index("preempted_s")] > 0).sum() <= (rows["preemptions"] > 0).sum()
-    if not any(command.what == "slow" for command in case.commands):
+    if not any(command.what in ("slow", "hang") for command in case.commands):
         assert not parts[PARTS.index("fault_stall_s")].any()
     for row in rows:
         _check_fate(case, row)
@@ -466,17 +583,16 @@ def _check_fate(case: Case, row: np.void) -> None:
     """Check what a row says against its outcome."""
     outcome = Outcome(row["outcome"])
     answered = outcome == Outcome.OK
-    if outcome == Outcome.FAILED:
-        assert row["status"] == (503 if row["replica"] < 0 else 502)
-    else:
-        assert row["status"] == FATES[outcome]
+    assert row["status"] in FATES[outcome]
+    if outcome == Outcome.REJECTED:
+        assert row["replica"] < 0
     assert math.isnan(row["first_token_s"]) == (row["output_tokens"] == 0)
     assert row["answerer"] == (0 if answered else 3)
-    if case.circle:
+    if case.circle or any(command.what == "shift" for command in case.commands):
         return
     ask = case.asks[row["request"]]
     most = min(longest_answer(case, ask), int(ask["output_tokens"]))
-    assert (outcome == Outcome.REJECTED) <= (most < 1)
+    assert (row["status"] == 400) <= (most < 1)
     assert row["output_tokens"] == most if answered else row["output_tokens"] <= max(most, 0)
     assert row["wrong"] == (ask["wrong"] if answered else 0)
     for name in ("session", "turn", "cohort", "pool", "level", "prompt_tokens"):

@@ -8,10 +8,12 @@ import pytest
 
 from sim.engine import commands
 from sim.engine import fleet as fleets
-from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.clients import give_up
+from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.latency import StepTimes, linear
 from sim.engine.play import play
 from sim.engine.routing import ROUTERS
+from sim.engine.sessions import load_script
 from sim.engine.state import RING
 from sim.errors import RunError
 from sim.records import Outcome
@@ -36,7 +38,7 @@ def asking(*asks: Ask, level: list[int] | int = 0) -> np.ndarray:
 
 def fleet_of(*asks: Ask, level: list[int] | int = 0, timeout_s: float = math.inf, **settings: Any) -> Fleet:
     """A fleet that has been given its requests and not yet begun."""
-    fleet = Fleet([pool(**settings)], duration_s=1000.0, timeout_s=timeout_s)
+    fleet = Fleet([pool(**settings)], duration_s=1000.0, clients=ClientPolicy(timeout_s=timeout_s))
     fleet.submit(asking(*asks, level=level))
     return fleet
 
@@ -471,7 +473,11 @@ def test_slots_double_as_needed() -> None:
 
 def test_timeouts_that_no_longer_matter_do_not_stand_in_the_way() -> None:
     """Many short requests leave timeouts behind, so the heap doubles; then a crowd needs more slots than ever."""
-    fleet = Fleet([pool(linear(256, 512, 1e-3), max_seqs=256, max_tokens=512)], duration_s=1000.0, timeout_s=900.0)
+    fleet = Fleet(
+        [pool(linear(256, 512, 1e-3), max_seqs=256, max_tokens=512)],
+        duration_s=1000.0,
+        clients=ClientPolicy(timeout_s=900.0),
+    )
     at = np.concatenate([np.linspace(0, 100, 6000), np.full(3000, 101.0)])
     fleet.submit(requests(at, np.full(9000, 3), 4))
     rows = finish(fleet, until_s=999.0)
@@ -522,7 +528,7 @@ def test_commands_make_their_own_room(monkeypatch: pytest.MonkeyPatch) -> None:
             asks["follow_up"][::2], asks["follow_up"][1::2] = np.arange(1, n, 2), -1
             asks["scheduled_s"][1::2] = 1.0
         for crash in (True, False):
-            fleet = Fleet([pool()], duration_s=1000.0, timeout_s=900.0)
+            fleet = Fleet([pool()], duration_s=1000.0, clients=ClientPolicy(timeout_s=900.0))
             fleet.submit(asks)
             fleet.advance(0.5)
             rows: list[np.ndarray] = []
@@ -579,7 +585,7 @@ def test_compiling_once_is_enough() -> None:
     """Whole seconds, or a factor of 2, must not make Numba compile a kernel again for another type."""
     asks = asking(*[(0.1 * k, 4, 9) for k in range(50)])
     asks["session"], asks["follow_up"][::2], asks["follow_up"][1::2] = 0, np.arange(1, 50, 2), -1
-    fleet = Fleet([pool()], duration_s=1000.0, timeout_s=20.0)
+    fleet = Fleet([pool()], duration_s=1000.0, clients=ClientPolicy(timeout_s=20.0))
     fleet.submit(asks)
     fleet.advance(1)
     replica: Any = np.int32(0)
@@ -590,5 +596,5 @@ def test_compiling_once_is_enough() -> None:
     fleet.restore(0)
     finish(fleet)
     c = commands
-    entries = [play, c.look, c.set_slow, c.lose_all, c.stop, c.slot_of, c.load_script, c.give_up_slot, c.close_all]
+    entries = [play, c.look, c.set_slow, c.lose_all, c.stop, c.slot_of, load_script, give_up, c.close_all, c.catch_up]
     assert {kernel.__name__: len(kernel.signatures) for kernel in entries} == {k.__name__: 1 for k in entries}

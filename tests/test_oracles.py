@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from sim import scenario, theory, world
-from sim.engine.fleet import Fleet
+from sim.engine.fleet import ClientPolicy, Fleet
 from sim.records import PARTS, Outcome
 from tests.playing import Floats, Ints, mean_number, play, poisson, pool, requests, serve
 
@@ -372,7 +372,9 @@ def test_conservation_and_causality(seed: int) -> None:
         rng.integers(0, 4, arrivals.size),
     )
     config = pool(batch, replicas=3, blocks=int(rng.integers(60, 400)), max_tokens=int(rng.integers(64, 512)))
-    rows = serve(config, asks, seed=seed, until_s=50.0, timeout_s=float(rng.choice([2.0, math.inf])))
+    rows = serve(
+        config, asks, seed=seed, until_s=50.0, clients=ClientPolicy(timeout_s=float(rng.choice([2.0, math.inf])))
+    )
     assert rows["request"].tolist() == np.arange((arrivals <= 50).sum()).tolist()
     ok = rows["outcome"] == Outcome.OK
     assert ok.any()

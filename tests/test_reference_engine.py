@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sim.engine.fleet import PoolConfig
+from sim.engine.fleet import ClientPolicy, PoolConfig
 from sim.engine.latency import linear
 from sim.records import Outcome
 from tests.playing import poisson, requests, serve
@@ -89,6 +89,6 @@ def test_leaping_changes_nothing(seed: int) -> None:
     asks = requests(arrivals, rng.geometric(1 / 80, arrivals.size), rng.integers(1, 400, arrivals.size))
     steps = linear(6 + seed, 256, BASE_S, PREFILL_S, SEQUENCE_S, CONTEXT_S)
     config = PoolConfig(steps=steps, replicas=2, blocks=150, max_seqs=6 + seed, max_tokens=256)
-    leaping, walking = (serve(config, asks, leap=leap, timeout_s=20.0) for leap in (True, False))
+    leaping, walking = (serve(config, asks, leap=leap, clients=ClientPolicy(timeout_s=20.0)) for leap in (True, False))
     for name in leaping.dtype.names or ():
         assert np.allclose(leaping[name], walking[name], rtol=1e-6, atol=1e-6, equal_nan=True), name

@@ -18,6 +18,7 @@ _LOG_LOW = math.log(BIN_LOW_S)
 _PER_LOG = 1.0 / math.log(BIN_RATIO)
 _SAMPLE_ROWS = 1
 _ALL_ROWS = 2
+NOT_SENT = 0  # status of an attempt that its client did not send, or that had no answer when the run ended
 
 
 @inlined
@@ -86,35 +87,36 @@ def is_sampled(w, request):
 
 
 @kernel
-def write_row(w, rows, ask, outcome, status, now_s):
-    """Start the row of one attempt with what its client asked and saw; return it."""
+def write_row(w, rows, one, number, outcome, status, last, now_s):
+    """Start the row of attempt *number* with what its client asked and saw; return it."""
     row = rows[w.rows_n]
     w.rows_n += 1
-    row.request = ask.request
-    row.session = ask.session
-    row.turn = ask.turn
-    row.attempt = 0
-    row.cohort = ask.cohort
-    row.pool = ask.pool
+    second = number == one.hedge_number
+    row.request = one.request
+    row.session = one.session
+    row.turn = one.turn
+    row.attempt = number
+    row.cohort = one.cohort
+    row.pool = one.pool
     row.replica = -1
-    row.level = ask.level
+    row.level = one.level
     row.outcome = outcome
     row.answerer = _MODEL if outcome == _OK else _NOBODY
-    row.wrong = ask.wrong if outcome == _OK else 0
+    row.wrong = one.wrong if outcome == _OK else 0
     row.status = status
     row.preemptions = 0
-    row.last = 1
-    row.hedge = 0
-    row.prompt_tokens = ask.prompt
+    row.last = last
+    row.hedge = second
+    row.prompt_tokens = one.prompt
     row.cached_tokens = 0
     row.output_tokens = 0
-    row.scheduled_s = ask.scheduled_s
-    row.sent_s = ask.sent_s
+    row.scheduled_s = one.scheduled_s
+    row.sent_s = one.twin_sent_s if second else one.sent_s
     row.admitted_s = math.nan
     row.first_token_s = math.nan
     row.finished_s = now_s
-    row.client_wait_s = ask.sent_s - ask.scheduled_s
-    row.backoff_s = 0.0
+    row.client_wait_s = now_s - one.scheduled_s - one.backoff_s
+    row.backoff_s = one.backoff_s
     row.seat_wait_s = 0.0
     row.kv_wait_s = 0.0
     row.step_wait_s = 0.0
@@ -127,10 +129,9 @@ def write_row(w, rows, ask, outcome, status, now_s):
 
 
 @kernel
-def complete_row(pool, row, rep, r, seq, tokens, egress_s):
+def complete_row(pool, row, one, seq, tokens, egress_s):
     """Fill in what the engine did for the attempt; times are as the client saw them."""
-    row.replica = r
-    row.attempt = seq.attempt
+    row.replica = seq.replica
     row.preemptions = seq.preemptions
     row.cached_tokens = seq.cached
     if seq.admitted_s >= 0.0:
@@ -139,7 +140,7 @@ def complete_row(pool, row, rep, r, seq, tokens, egress_s):
         row.first_token_s = seq.token_s + pool.egress_s
         row.output_tokens = tokens
     alone = min(seq.alone_s, seq.decode_s)
-    row.client_wait_s = seq.sent_s - row.scheduled_s + egress_s
+    row.client_wait_s = seq.sent_s - row.scheduled_s - one.backoff_s + egress_s
     row.seat_wait_s = seq.seat_s
     row.kv_wait_s = seq.kv_s
     row.step_wait_s = max(0.0, seq.step_s)
@@ -151,35 +152,53 @@ def complete_row(pool, row, rep, r, seq, tokens, egress_s):
 
 
 @kernel
-def count_request(w, ask, row, latency, windows, minutes, parts):
-    """Count one ended request by the minute and window of its arrival, and by latency.
+def count_rows(w, rows, latency, windows, minutes, parts):
+    """Count the rows written since the last time, and drop those that are not kept."""
+    kept = w.counted
+    for k in range(w.counted, w.rows_n):
+        row = rows[k]
+        if row.status != NOT_SENT:
+            minutes[min(len(minutes) - 1, int(row.sent_s / 60.0)), 4] += 1
+        if row.last:
+            count_request(w, row, latency, windows, minutes, parts)
+        if is_sampled(w, row.request):
+            if kept < k:
+                rows[kept] = row
+            kept += 1
+    w.rows_n = kept
+    w.counted = kept
+
+
+@kernel
+def count_request(w, row, latency, windows, minutes, parts):
+    """Count one ended request, by the row that decided it: by the minute and window of its arrival, and by latency.
 
     An unanswered request counts with the time it has waited so far, so that stuck requests are not
     invisible; one that was refused, failed or cancelled counts as an error and not as a latency.
     """
-    minute = min(len(minutes) - 1, int(ask.scheduled_s / 60.0))
+    minute = min(len(minutes) - 1, int(row.scheduled_s / 60.0))
     minutes[minute, 0] += 1
     if row.outcome == _OK:
         minutes[minute, 1] += 1
-        minutes[minute, 2] += ask.wrong
+        minutes[minute, 2] += row.wrong
     else:
         minutes[minute, 3] += 1
         if row.outcome != _TIMED_OUT and row.outcome != _UNFINISHED:
             return
-    e2e_s = row.finished_s - ask.scheduled_s
-    ttft_s = e2e_s if math.isnan(row.first_token_s) else row.first_token_s - ask.scheduled_s
+    e2e_s = row.finished_s - row.scheduled_s
+    ttft_s = e2e_s if math.isnan(row.first_token_s) else row.first_token_s - row.scheduled_s
     by_ttft = bin_of(ttft_s)
     by_e2e = bin_of(e2e_s)
-    window = min(windows.shape[1] - 1, int(ask.scheduled_s / w.window_s))
+    window = min(windows.shape[1] - 1, int(row.scheduled_s / w.window_s))
     windows[0, window, by_ttft] += 1
     windows[1, window, by_e2e] += 1
-    if ask.scheduled_s < w.warmup_s:
+    if row.scheduled_s < w.warmup_s:
         return
-    c = ask.cohort
+    c = row.cohort
     latency[c, TTFT, by_ttft] += 1
     latency[c, E2E, by_e2e] += 1
     queue_s = row.finished_s if math.isnan(row.admitted_s) else row.admitted_s
-    latency[c, QUEUE, bin_of(queue_s - ask.scheduled_s)] += 1
+    latency[c, QUEUE, bin_of(queue_s - row.scheduled_s)] += 1
     if row.output_tokens > 1:
         latency[c, TPOT, bin_of((row.finished_s - row.first_token_s) / (row.output_tokens - 1))] += 1
     parts[by_ttft, 0] += row.client_wait_s

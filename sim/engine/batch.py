@@ -9,6 +9,7 @@ than it wanted has used up the budget, at most one prompt is partly computed at 
 
 import math
 
+from sim.engine.admission import note_wait
 from sim.engine.jit import inlined, kernel
 from sim.engine.kv_cache import (
     blocks_for,
@@ -18,6 +19,7 @@ from sim.engine.kv_cache import (
     preempt_last,
     stalled,
 )
+from sim.engine.prefix import claim, find, register
 from sim.engine.queues import (
     append_running,
     first_waiting,
@@ -84,7 +86,7 @@ def leave_queue(rep, seq, now_s):
 
 
 @kernel
-def schedule_prompt(rep, seqs, s, tokens):
+def schedule_prompt(w, pool, rep, r, seqs, cache, s, tokens):
     """Let the step compute *tokens* more of the known tokens of sequence *s*.
 
     Return how many pairs of one of them and a token that it attends to there are.
@@ -100,11 +102,15 @@ def schedule_prompt(rep, seqs, s, tokens):
         rep.partial = s
     rep.prefill_now += tokens
     rep.prompt_tokens += tokens
+    if seq.preemptions:
+        w.recomputed += tokens
+    if pool.caching:
+        register(w, pool, r, cache, seq)
     return pairs
 
 
 @kernel
-def continue_prompt(w, pool, rep, r, seqs, board, tab, budget, now_s):
+def continue_prompt(w, pool, rep, r, seqs, cache, board, tab, budget, now_s):
     """Schedule the next chunk of the one partly computed prompt, preempting from the end if blocks lack."""
     s = rep.partial
     seq = seqs[s]
@@ -112,14 +118,14 @@ def continue_prompt(w, pool, rep, r, seqs, board, tab, budget, now_s):
     held = blocks_for(seq.computed, pool.block_size)
     need = blocks_for(seq.computed + tokens, pool.block_size) - held
     while need > rep.free_blocks:
-        if preempt_last(w, pool, rep, r, seqs, board, tab, 1, now_s) == s:
+        if preempt_last(w, pool, rep, r, seqs, cache, board, tab, 1, now_s) == s:
             return 0.0
     rep.free_blocks -= need
-    return schedule_prompt(rep, seqs, s, tokens)
+    return schedule_prompt(w, pool, rep, r, seqs, cache, s, tokens)
 
 
 @kernel
-def admit_waiting(pool, rep, seqs, budget, now_s):
+def admit_waiting(w, pool, rep, r, seqs, cache, budget, now_s):
     """Admit waiting sequences in order until seats, token budget or KV blocks end; return the attention pairs.
 
     With `reserve_full` a sequence is admitted only if all of its known tokens would fit
@@ -135,30 +141,41 @@ def admit_waiting(pool, rep, seqs, budget, now_s):
             break
         s = first_waiting(rep)
         seq = seqs[s]
-        rest = seq.target - seq.cached
-        if rest > budget and not pool.chunked:
+        hits = 0
+        idle = 0
+        if pool.caching:
+            hits, idle = find(w, pool, rep, r, cache, seq)
+        cached = hits * pool.block_size
+        if seq.target - cached > budget and not pool.chunked:
             break
-        tokens = min(rest, budget)
-        fits = seq.target if pool.reserve_full else seq.cached + tokens
+        tokens = min(seq.target - cached, budget)
+        fits = seq.target if pool.reserve_full else cached + tokens
         margin = pool.watermark if rep.running else 0
-        if blocks_for(fits, pool.block_size) + margin > rep.free_blocks:
+        if blocks_for(fits, pool.block_size) - hits + idle + margin > rep.free_blocks:
             why = BLOCKED_KV
             break
         leave_queue(rep, seq, now_s)
         remove_waiting(rep, seqs, s)
         append_running(rep, seqs, s)
         seq.state = PREFILL
+        if pool.caching:
+            claim(w, pool, rep, r, cache, seq, hits)
         if seq.admitted_s < 0.0:
             seq.admitted_s = now_s
-        rep.free_blocks -= blocks_for(tokens, pool.block_size)
-        pairs += schedule_prompt(rep, seqs, s, tokens)
+            seq.cached = cached
+            note_wait(rep, seq, now_s)
+            if pool.caching:
+                w.prompt_seen += seq.prompt
+                w.prompt_cached += cached
+        rep.free_blocks -= blocks_for(cached + tokens, pool.block_size) - hits
+        pairs += schedule_prompt(w, pool, rep, r, seqs, cache, s, tokens)
         budget -= tokens
     set_blocked(rep, why, now_s)
     return pairs
 
 
 @inlined
-def plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s):
+def plan_step(w, pools, reps, r, seqs, cache, board, tab, now_s):
     """Schedule the next step of replica *r* at *now_s*, or as many as are sure to be alike."""
     rep = reps[r]
     pool = pools[rep.pool]
@@ -169,16 +186,16 @@ def plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s):
     rep.preempted = 0
     rep.prefill_now = 0
     if rep.decoding:
-        grow_decoding(w, pool, rep, r, seqs, board, tab, now_s)
+        grow_decoding(w, pool, rep, r, seqs, cache, board, tab, now_s)
     budget = pool.max_tokens - rep.decoding
     pairs = 0.0
     if rep.partial != NONE:
-        pairs += continue_prompt(w, pool, rep, r, seqs, board, tab, budget, now_s)
+        pairs += continue_prompt(w, pool, rep, r, seqs, cache, board, tab, budget, now_s)
         budget -= rep.prefill_now
     if rep.preempted:
         set_blocked(rep, BLOCKED_KV, now_s)
     elif rep.waiting:
-        pairs += admit_waiting(pool, rep, seqs, budget, now_s)
+        pairs += admit_waiting(w, pool, rep, r, seqs, cache, budget, now_s)
     else:
         set_blocked(rep, BLOCKED_NOT, now_s)
     if rep.running == 0:
@@ -186,7 +203,7 @@ def plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s):
         rep.wake_s = math.inf
         rep.fresh = 1
         return
-    time_step(w, pool, rep, r, tab, pace, pairs, now_s)
+    time_step(w, pool, rep, r, tab, pairs, now_s)
     rep.steps_planned = 1
     if w.leap and rep.prefill_now == 0 and not rep.preempted and not rep.fresh:
         rep.steps_planned = stretch_length(w, pool, rep, r, board)
@@ -194,7 +211,7 @@ def plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s):
 
 
 @inlined
-def time_step(w, pool, rep, r, tab, pace, pairs, now_s):
+def time_step(w, pool, rep, r, tab, pairs, now_s):
     """Work out how long the next step is; keep the straight line of the last anchor while it holds."""
     noisy = pool.noise > 0.0 or pool.slow_noise > 0.0 or w.pace_n > 0
     if not (rep.fresh or noisy or rep.prefill_now or rep.step >= rep.cell_end):
@@ -212,9 +229,9 @@ def time_step(w, pool, rep, r, tab, pace, pairs, now_s):
     factor = rep.slow
     extra = 0.0
     if noisy:
-        factor *= step_factor(w, pool, rep, r, pace, now_s)
+        factor *= step_factor(w, pool, rep, r, tab, now_s)
         if w.pace_n:
-            extra = pace[w.pace_next, 2]
+            extra = tab[w.pace_at + 3 * w.pace_next + 2]
     rep.anchor_s = now_s
     rep.anchor_step = rep.step
     rep.first_s = time * factor + extra
@@ -259,7 +276,7 @@ def begin_decode(w, pool, rep, r, seqs, s, board, now_s):
     seq.stall0_s = stalled(rep, now_s)
     seq.state = DECODE
     seq.begin_step = rep.step
-    seq.finish_step = rep.step + seq.output - seq.done - 1
+    seq.finish_step = rep.step + seq.stop - seq.done - 1
     rep.output_tokens += 1
     rep.decoding += 1
     rep.context += seq.target
@@ -292,7 +309,7 @@ def end_steps(w, pool, rep, r, board):
 @kernel
 def blocks_in_use(pool, rep, r, board, now_s):
     """Return the KV blocks held while the step at *now_s* runs."""
-    used = pool.blocks - rep.free_blocks
+    used = pool.blocks - rep.taken_blocks - rep.free_blocks
     if rep.steps_planned > 1:
         begun = steps_begun(rep, now_s)
         used += growth(board, r, pool.block_size, rep.decoding, rep.step + 1, begun - 1)

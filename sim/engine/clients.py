@@ -1,138 +1,191 @@
-"""Clients: they ask, wait, give up, and ask the next thing.
+"""Clients: they ask, wait, give up, try again, send a second copy, and ask the next thing.
 
-What a client will do later (arrive at the engine, lose patience, ask a follow-up) is an entry in one heap,
-ordered by (time, kind, id), so that equal times have one order on every machine.
+A request is one thing that a user asked; it keeps its lengths through all attempts, because a retry that drew a new
+length would heal storms that reality does not heal. It has at most one attempt in flight, or two when hedged.
 """
 
 import math
 
-from sim.engine.account import close_state, complete_row, count_request, is_sampled, tokens_made, write_row
-from sim.engine.batch import cut_stretch, enter_queue, plan_step, set_blocked
-from sim.engine.jit import inlined, kernel
-from sim.engine.kv_cache import blocks_for, stop_decoding, tokens_held
-from sim.engine.queues import append_waiting, remove_running, remove_waiting
-from sim.engine.routing import route
-from sim.engine.state import ARRIVE, BLOCKED_NOT, BLOCKED_SEAT, DECODE, FOLLOW_UP, FREE, NONE, TIMEOUT, WAITING
+from sim.engine.account import NOT_SENT, write_row
+from sim.engine.admission import gateway_admits
+from sim.engine.attempts import ATTEMPT_BITS, SENT, draw, hang_up, key_of, patient_until_s, send, write_attempt
+from sim.engine.jit import kernel
+from sim.engine.state import (
+    ARRIVE,
+    DEADLINE,
+    EQUAL_JITTER,
+    FOLLOW_UP,
+    FULL_JITTER,
+    NONE,
+    PATIENCE,
+    RETRY,
+)
+from sim.engine.timers import push_event, start_timer, start_try_timers, stop_timers, stop_try_timers
 from sim.records import Outcome
 
 _OK = int(Outcome.OK)
 _REJECTED = int(Outcome.REJECTED)
 _TIMED_OUT = int(Outcome.TIMED_OUT)
 _FAILED = int(Outcome.FAILED)
+_CANCELLED = int(Outcome.CANCELLED)
 ASK_FOR_MORE = -2
+LEFT = 499  # status of an attempt whose client went away (nginx: client closed request)
+THROTTLE_S = 60.0
+"""Mean age of what adaptive throttling remembers: that of the two minutes of the SRE book's sliding window."""
+HEDGES_SAVED = 10.0  # hedges that a cohort may save up
 
 
 @kernel
-def earlier(a, b):
-    """Tell whether client event *a* comes before *b*."""
-    if a.at_s != b.at_s:
-        return a.at_s < b.at_s
-    if a.kind != b.kind:
-        return a.kind < b.kind
-    return a.id < b.id
-
-
-@kernel
-def push_event(w, events, at_s, kind, what, id_):
-    """Let something happen to slot *what* at *at_s*."""
-    k = w.events_n
-    w.events_n += 1
-    events[k].at_s = at_s
-    events[k].kind = kind
-    events[k].what = what
-    events[k].id = id_
-    while k > 0:
-        parent = (k - 1) >> 1
-        if not earlier(events[k], events[parent]):
-            break
-        swap_events(events, k, parent)
-        k = parent
-
-
-@kernel
-def swap_events(events, a, b):
-    """Exchange two entries of the heap."""
-    at_s, kind, what, id_ = events[a].at_s, events[a].kind, events[a].what, events[a].id
-    events[a].at_s, events[a].kind = events[b].at_s, events[b].kind
-    events[a].what, events[a].id = events[b].what, events[b].id
-    events[b].at_s, events[b].kind, events[b].what, events[b].id = at_s, kind, what, id_
-
-
-@kernel
-def drop_first_event(w, events):
-    """Remove the earliest entry of the heap."""
-    w.events_n -= 1
-    n = w.events_n
-    swap_events(events, 0, n)
-    k = 0
-    while True:
-        child = 2 * k + 1
-        if child >= n:
-            break
-        if child + 1 < n and earlier(events[child + 1], events[child]):
-            child += 1
-        if not earlier(events[child], events[k]):
-            break
-        swap_events(events, child, k)
-        k = child
-
-
-@inlined
-def wake(reps, tree, r):
-    """Tell the tournament of next wake-ups that replica *r* has another one."""
-    k = (len(tree) // 2 + r) >> 1
-    while k >= 1:
-        left = tree[2 * k]
-        right = tree[2 * k + 1]
-        tree[k] = right if right != NONE and reps[right].wake_s < reps[left].wake_s else left
-        k >>= 1
-
-
-@kernel
-def ask(w, pools, asked, events, row, follow_up, now_s):
-    """A user asks: take a slot for the request and send it on its way; return the slot."""
+def ask(w, pools, asked, clients, events, row, now_s):
+    """A user asks: take a slot for the request and begin its first attempt."""
     a = w.free_req
     one = asked[a]
+    client = clients[row.cohort]
     w.free_req = one.next_free
     one.live = 1
-    one.seq = NONE
-    one.sent_s = now_s
     one.request = row.request
     one.session = row.session
     one.turn = row.turn
-    one.follow_up = follow_up
+    one.follow_up = row.follow_up
     one.cohort = row.cohort
     one.pool = row.pool
     one.level = row.level
     one.wrong = row.wrong
-    one.prompt = row.prompt_tokens
-    one.output = row.output_tokens
+    one.prefix = row.prefix if w.nodes else NONE
+    one.prefix_tokens = row.prefix_tokens
+    one.content = row.content
+    one.prompt = max(1, int(row.prompt_tokens * client.prompt_factor + 0.5))
+    one.output = max(1, int(row.output_tokens * client.output_factor + 0.5))
     one.scheduled_s = now_s
+    one.attempts = 0
+    one.tries = 0
+    one.hedge_number = NONE
+    one.backoff_s = 0.0
     w.live += 1
     w.live_max = max(w.live_max, w.live)
     w.started += 1
-    if w.timeout_s < math.inf:
-        push_event(w, events, now_s + w.timeout_s, TIMEOUT, a, one.request)
-    return a
+    client.budget_left = min(client.budget_burst, client.budget_left + client.budget)
+    client.hedge_left = min(HEDGES_SAVED, client.hedge_left + client.hedge_share)
+    start_timer(w, clients, asked, events, a, DEADLINE)
+    if client.patience_s < math.inf:
+        patience_s = client.patience_s
+        if client.patience_exponential:
+            patience_s *= -math.log(draw(w, one.request << ATTEMPT_BITS, 51))
+        push_event(w, events, now_s + patience_s, PATIENCE, a, one.request << ATTEMPT_BITS)
+    begin_try(w, pools, asked, clients, events, a, now_s)
 
 
 @kernel
-def refuse(w, asked, events, asks, rows, latency, windows, minutes, parts, a, outcome, status, now_s):
-    """End a request that no replica has seen, with an error its client sees."""
+def begin_try(w, pools, asked, clients, events, a, now_s):
+    """Send the request in slot *a* on its way, the first time or again."""
     one = asked[a]
-    row = write_row(w, rows, one, outcome, status, now_s)
-    row.client_wait_s = now_s - one.scheduled_s
-    count_request(w, one, row, latency, windows, minutes, parts)
-    if not is_sampled(w, one.request):
-        w.rows_n -= 1
-    end_request(w, asked, events, asks, a, outcome, now_s)
+    client = clients[one.cohort]
+    one.number = one.attempts
+    one.attempts += 1
+    one.twin_number = NONE
+    one.seq = NONE
+    one.twin = NONE
+    one.sent_s = now_s
+    if client.throttle > 0.0 and is_throttled(w, client, key_of(one, one.number), now_s):
+        w.due = a
+        w.due_number = one.number
+        w.due_throttled = 1
+        return
+    start_try_timers(w, clients, asked, events, a)
+    travel(w, pools, asked, events, a, one.number, now_s)
 
 
 @kernel
-def end_request(w, asked, events, asks, a, outcome, now_s):
+def is_throttled(w, client, key, now_s):
+    """Tell whether the client refuses its own attempt (adaptive throttling, "Handling Overload", SRE book, chapter 21).
+
+    The probability is (asked - K x taken) / (asked + 1), of what was asked and taken lately.
+    """
+    fade_throttle(client, now_s)
+    chance = (client.throttle_asked - client.throttle * client.throttle_taken) / (client.throttle_asked + 1.0)
+    client.throttle_asked += 1.0
+    return draw(w, key, 52) < chance
+
+
+@kernel
+def fade_throttle(client, now_s):
+    """Let what adaptive throttling remembers fade."""
+    fade = math.exp((client.throttle_at_s - now_s) / THROTTLE_S)
+    client.throttle_asked *= fade
+    client.throttle_taken *= fade
+    client.throttle_at_s = now_s
+
+
+@kernel
+def travel(w, pools, asked, events, a, number, now_s):
+    """Bring an attempt to the gateway: at once, or after the pool's ingress time and a fault's delay."""
+    one = asked[a]
+    pool = pools[one.pool]
+    ingress_s = pool.ingress_s + pool.delay_s
+    if ingress_s > 0.0:
+        push_event(w, events, now_s + ingress_s, ARRIVE, a, key_of(one, number))
+        return
+    w.due = a
+    w.due_number = number
+
+
+@kernel
+def deliver(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, now_s):
+    """Let a replica have the attempt that is due at the gateway, or refuse it."""
+    a = w.due
+    number = w.due_number
+    w.due = NONE
+    one = asked[a]
+    status = 429
+    if w.due_throttled:
+        w.due_throttled = 0
+        status = NOT_SENT
+    elif gateway_admits(pools[one.pool], clients[one.cohort], one, now_s):
+        status = send(w, pools, reps, seqs, asked, clients, cache, board, tab, tree, a, number, now_s)
+    if status != SENT:
+        outcome = _REJECTED if status < 500 else _FAILED
+        end_copy(
+            w, pools, reps, seqs, asked, clients, events, asks, tab, rows, a, number, outcome, status, 0, 0.0, now_s
+        )  # fmt: skip
+
+
+@kernel
+def may_retry(client, one, outcome, status):
+    """Tell whether the client tries again after such an end, and take it from its budget."""
+    if outcome == _OK or one.tries >= client.retries or not (client.retry_on >> outcome) & 1 or status == 400:
+        return False
+    if client.budget < math.inf:
+        if client.budget_left < 1.0:
+            return False
+        client.budget_left -= 1.0
+    return True
+
+
+@kernel
+def back_off(w, clients, asked, events, a, now_s):
+    """Wait before the next attempt (exponential back-off; jitter as in AWS Architecture Blog, Brooker 2015)."""
+    one = asked[a]
+    client = clients[one.cohort]
+    stop_try_timers(clients, asked, a)
+    wait_s = min(client.backoff_max_s, client.backoff_s * client.backoff_factor**one.tries)
+    if client.jitter == FULL_JITTER:
+        wait_s *= draw(w, key_of(one, one.attempts), 53)
+    elif client.jitter == EQUAL_JITTER:
+        wait_s *= 0.5 + 0.5 * draw(w, key_of(one, one.attempts), 53)
+    one.tries += 1
+    one.number = NONE
+    one.backoff_s += wait_s
+    one.twin_sent_s = now_s + wait_s
+    push_event(w, events, now_s + wait_s, RETRY, a, key_of(one, one.attempts))
+
+
+@kernel
+def end_request(w, asked, clients, events, asks, a, outcome, now_s):
     """Count the request's one outcome, free its slot, and let its session go on."""
     one = asked[a]
+    stop_timers(clients, asked, a)
     w.outcomes[outcome] += 1
+    clients[one.cohort].outcomes[outcome] += 1
     w.live -= 1
     one.live = 0
     one.next_free = w.free_req
@@ -146,235 +199,122 @@ def end_request(w, asked, events, asks, a, outcome, now_s):
 
 
 @kernel
-def send(w, pools, reps, seqs, asked, board, tab, pace, tree, a, now_s):
-    """Let a replica have the request; return the HTTP status that stands in its way, or 0."""
+def end_copy(
+    w, pools, reps, seqs, asked, clients, events, asks, tab, rows,
+    a, number, outcome, status, final, egress_s, now_s,
+):  # fmt: skip
+    """Attempt *number* of the request has ended: next is its other copy, a retry (unless *final*), or the end."""
     one = asked[a]
-    pool = pools[one.pool]
-    longest = pool.max_len - one.prompt
-    if longest < 1:
-        return 400
-    one.output = min(one.output, longest)
-    r = route(w, pool, reps, one.request)
-    if r == NONE:
-        return 503
-    rep = reps[r]
-    s = w.free_seq
-    seq = seqs[s]
-    w.free_seq = seq.next
-    one.seq = s
-    begin_attempt(seq, one, a, r, now_s)
-    rep.outstanding += 1
-    w.attempts_live += 1
-    w.attempts_started += 1
-    if rep.blocked == BLOCKED_NOT and rep.running == pool.max_seqs:
-        set_blocked(rep, BLOCKED_SEAT, now_s)  # the first to wait: it waits for a seat, not for a step to end
-    enter_queue(rep, seq, now_s)
-    append_waiting(rep, seqs, s)
-    if rep.steps_planned == 0:
-        plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s)
-        wake(reps, tree, r)
-    elif rep.steps_planned > 1 and seq.prev == NONE and rep.running < pool.max_seqs:
-        cut_stretch(rep, now_s)
-        wake(reps, tree, r)
-    return 0
+    alone = one.twin_number == NONE
+    s = one.seq if number == one.number else one.twin
+    again = alone and not final and may_retry(clients[one.cohort], one, outcome, status)
+    last = alone and not again
+    if s == NONE:
+        write_row(w, rows, one, number, outcome, status, last, now_s)
+    else:
+        write_attempt(w, pools, reps, seqs, asked, tab, rows, s, outcome, status, last, egress_s, now_s)
+    if again:
+        back_off(w, clients, asked, events, a, now_s + egress_s)
+    elif last:
+        end_request(w, asked, clients, events, asks, a, outcome, now_s + egress_s)
+    else:
+        if number == one.number:
+            one.number = one.twin_number
+            one.seq = one.twin
+        one.twin_number = NONE
+        one.twin = NONE
 
 
 @kernel
-def begin_attempt(seq, one, a, r, now_s):
-    """Set up a sequence for what its client asked."""
-    seq.replica = r
-    seq.request = a
-    seq.state = WAITING
-    seq.level = one.level
-    seq.gone = 0
-    seq.attempt = 0
-    seq.preemptions = 0
-    seq.prompt = one.prompt
-    seq.output = one.output
-    seq.done = 0
-    seq.target = one.prompt
-    seq.computed = 0
-    seq.cached = 0
-    seq.sent_s = now_s
-    seq.admitted_s = -1.0
-    seq.token_s = -1.0
-    seq.lost_s = -1.0
-    seq.seat_s = 0.0
-    seq.kv_s = 0.0
-    seq.step_s = 0.0
-    seq.prefill_s = 0.0
-    seq.decode_s = 0.0
-    seq.alone_s = 0.0
-    seq.preempted_s = 0.0
-    seq.stall_s = 0.0
-
-
-@kernel
-def end_attempt(
-    w, pools, reps, seqs, asked, events, asks, tab, rows, latency, windows, minutes, parts, s, outcome, status, now_s
-):
-    """The client's story of this attempt is over: write its row, count it, end its request.
-
-    An answer that is still on its way when its client loses patience is not one.
-    """
+def answer(w, pools, reps, seqs, asked, clients, events, asks, tab, rows, s, now_s):
+    """The engine has made an attempt's last token: its client has an answer, if it is still there when that comes."""
     seq = seqs[s]
     one = asked[seq.request]
-    rep = reps[seq.replica]
-    pool = pools[rep.pool]
-    close_state(pool, rep, seq, tab, now_s)
-    egress_s = pool.egress_s if outcome == _OK else 0.0
-    patience_s = one.scheduled_s + w.timeout_s - now_s
-    if egress_s > patience_s:
-        egress_s = max(0.0, patience_s)
+    client = clients[one.cohort]
+    pool = pools[one.pool]
+    outcome = _OK
+    status = 200
+    egress_s = pool.egress_s
+    left_s = patient_until_s(pool, client, one, seq) - now_s
+    if seq.stop < seq.output:
+        outcome = _FAILED  # the stream broke off
+        egress_s = 0.0
+    elif egress_s > left_s:
         outcome = _TIMED_OUT
-        status = 499
-    row = write_row(w, rows, one, outcome, status, now_s + egress_s)
-    complete_row(pool, row, rep, seq.replica, seq, tokens_made(rep, seq, now_s), egress_s)
-    count_request(w, one, row, latency, windows, minutes, parts)
-    if not is_sampled(w, one.request):
-        w.rows_n -= 1
-    seq.gone = 1
-    w.attempts_live -= 1
-    w.attempts_ended += 1
-    end_request(w, asked, events, asks, seq.request, outcome, now_s + egress_s)
-
-
-@kernel
-def leave_replica(w, pool, rep, r, seqs, board, s):
-    """Free the seat and the KV blocks of a sequence between two steps, and its slot."""
-    seq = seqs[s]
-    if seq.state == WAITING:
-        remove_waiting(rep, seqs, s)
-    else:
-        rep.free_blocks += blocks_for(tokens_held(rep, seq), pool.block_size)
-        if seq.state == DECODE:
-            stop_decoding(w, pool, rep, r, seqs, s, board)
-        elif rep.partial == s:
-            rep.partial = NONE
-        remove_running(rep, seqs, s)
-    rep.outstanding -= 1
-    seq.state = FREE
-    seq.next = w.free_seq
-    w.free_seq = s
-
-
-@kernel
-def hang_up(w, pools, reps, seqs, board, tree, s, now_s):
-    """The client of sequence *s* has gone: leave the queue at once, or the batch when the step ends."""
-    seq = seqs[s]
-    r = seq.replica
-    rep = reps[r]
-    if seq.state == WAITING:
-        if seq.prev == NONE:
-            cut_stretch(rep, now_s)  # the next in line may fit where this one did not
-        leave_replica(w, pools[rep.pool], rep, r, seqs, board, s)
-    else:
-        seq.abort = rep.aborts
-        rep.aborts = s
-        cut_stretch(rep, now_s)
-    wake(reps, tree, r)
-
-
-@kernel
-def give_up(
-    w,
-    pools,
-    reps,
-    seqs,
-    asked,
-    events,
-    asks,
-    board,
-    tab,
-    tree,
-    rows,
-    latency,
-    windows,
-    minutes,
-    parts,
-    a,
-    outcome,
-    now_s,
-):
-    """A client stops waiting for its request: it sees *outcome* now, the engine notices at its next step."""
-    s = asked[a].seq
-    if s == NONE:
-        refuse(w, asked, events, asks, rows, latency, windows, minutes, parts, a, outcome, 499, now_s)
-        return
-    end_attempt(
-        w, pools, reps, seqs, asked, events, asks, tab, rows, latency, windows, minutes, parts, s, outcome, 499, now_s
-    )
-    hang_up(w, pools, reps, seqs, board, tree, s, now_s)
-
-
-@kernel
-def is_waiting_for(asked, a, request):
-    """Tell whether slot *a* still holds the request that the event was made for."""
-    return asked[a].live and asked[a].request == request
-
-
-@kernel
-def happen(
-    w, pools, reps, seqs, asked, script, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts
-):
-    """Let the earliest client event happen."""
-    event = events[0]
-    now_s = event.at_s
-    kind = event.kind
-    what = event.what
-    id_ = event.id
-    drop_first_event(w, events)
-    if kind == FOLLOW_UP:
-        # First the think time, then the next turn.
-        row = script[what]
-        if row.scheduled_s > 0.0:
-            at_s = now_s + row.scheduled_s
-            row.scheduled_s = 0.0
-            if at_s < w.arrivals_end_s:
-                push_event(w, events, at_s, FOLLOW_UP, what, id_)
-                return
-        elif now_s < w.arrivals_end_s:
-            a = ask(w, pools, asked, events, row, row.follow_up, now_s)
-            travel(
-                w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree,
-                rows, latency, windows, minutes, parts, a, now_s,
-            )  # fmt: skip
-        row.follow_up = w.free_script
-        w.free_script = what
-    elif is_waiting_for(asked, what, id_):
-        if kind == TIMEOUT:
-            give_up(
-                w, pools, reps, seqs, asked, events, asks, board, tab, tree,
-                rows, latency, windows, minutes, parts, what, _TIMED_OUT, now_s,
-            )  # fmt: skip
-        else:
-            deliver(
-                w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree,
-                rows, latency, windows, minutes, parts, what, now_s,
-            )  # fmt: skip
-
-
-@kernel
-def travel(
-    w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts, a, now_s
-):
-    """Bring the request from its client to the engine: at once, or after the pool's ingress time."""
-    ingress_s = pools[asked[a].pool].ingress_s
-    if ingress_s > 0.0:
-        push_event(w, events, now_s + ingress_s, ARRIVE, a, asked[a].request)
-        return
-    deliver(
-        w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree,
-        rows, latency, windows, minutes, parts, a, now_s,
+        status = LEFT
+        egress_s = max(0.0, left_s)
+    elif client.throttle > 0.0:
+        fade_throttle(client, now_s)
+        client.throttle_taken += 1.0
+    end_copy(
+        w, pools, reps, seqs, asked, clients, events, asks, tab, rows,
+        seq.request, seq.attempt, outcome, status, 0, egress_s, now_s,
     )  # fmt: skip
 
 
 @kernel
-def deliver(
-    w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts, a, now_s
-):
-    """Send the request to a replica, or refuse it."""
-    status = send(w, pools, reps, seqs, asked, board, tab, pace, tree, a, now_s)
-    if status:
-        outcome = _REJECTED if status == 400 else _FAILED
-        refuse(w, asked, events, asks, rows, latency, windows, minutes, parts, a, outcome, status, now_s)
+def give_up(
+    w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, a, outcome, status, final, now_s
+):  # fmt: skip
+    """A client stops waiting for its attempt, or (*final*) for its request: it sees *outcome* now.
+
+    The engine notices, or works on for nobody (`zombie`).
+    """
+    one = asked[a]
+    client = clients[one.cohort]
+    if one.number == NONE:  # between two attempts: the row of the one that was not sent
+        one.number = one.attempts
+        one.sent_s = now_s
+        one.seq = NONE
+        one.backoff_s = max(0.0, one.backoff_s - (one.twin_sent_s - now_s))
+        status = NOT_SENT
+    copies = 1 if one.twin_number == NONE else 2
+    for _ in range(copies):
+        number = one.number if one.twin_number == NONE else one.twin_number
+        s = one.seq if one.twin_number == NONE else one.twin
+        end_copy(
+            w, pools, reps, seqs, asked, clients, events, asks, tab, rows,
+            a, number, outcome, status, final, 0.0, now_s,
+        )  # fmt: skip
+        if s != NONE and not client.zombie:
+            hang_up(w, pools, reps, seqs, cache, board, tree, s, now_s)
+
+
+@kernel
+def decide_race(
+    w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, s, now_s
+):  # fmt: skip
+    """The first token of a hedged request: the copy that sent it wins, the other is cancelled, or served for nobody."""
+    a = seqs[s].request
+    one = asked[a]
+    loser = one.seq if s == one.twin else one.twin
+    number = one.number if s == one.twin else one.twin_number
+    end_copy(
+        w, pools, reps, seqs, asked, clients, events, asks, tab, rows, a, number, _CANCELLED, LEFT, 1, 0.0, now_s
+    )  # fmt: skip
+    if loser != NONE and clients[one.cohort].hedge_cancel:
+        hang_up(w, pools, reps, seqs, cache, board, tree, loser, now_s)
+
+
+@kernel
+def has_token(pools, seqs, one, now_s):
+    """Tell whether the client of a request has a token of its answer."""
+    return (
+        one.seq != NONE and seqs[one.seq].token_s >= 0.0 and seqs[one.seq].token_s + pools[one.pool].egress_s <= now_s
+    )
+
+
+@kernel
+def hedge(w, pools, asked, clients, events, a, now_s):
+    """Send a second copy of a request that has no token yet, if its cohort may ("The Tail at Scale", 2013)."""
+    one = asked[a]
+    client = clients[one.cohort]
+    if client.hedge_left < 1.0 or one.attempts >= 1 << ATTEMPT_BITS:
+        return
+    client.hedge_left -= 1.0
+    w.hedges += 1
+    one.twin_number = one.attempts
+    one.hedge_number = one.attempts
+    one.attempts += 1
+    one.twin_sent_s = now_s
+    travel(w, pools, asked, events, a, one.twin_number, now_s)

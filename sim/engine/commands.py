@@ -4,14 +4,16 @@ import math
 
 import numpy as np
 
-from sim.engine.account import count_steps
+from sim.engine.account import NOT_SENT, count_steps
+from sim.engine.attempts import leave_replica, wake
 from sim.engine.batch import blocks_in_use, cut_stretch, pass_steps, settle
-from sim.engine.clients import end_attempt, give_up, leave_replica, push_event, refuse, wake
+from sim.engine.clients import end_copy, give_up
 from sim.engine.jit import kernel
 from sim.engine.kv_cache import blocks_for, growth, tokens_held
+from sim.engine.prefix import wipe
 from sim.engine.queues import first_waiting, last_running
-from sim.engine.state import BLOCKED_NOT, FOLLOW_UP, LEVELS, NONE, RING
-from sim.engine.steptime import steps_ended
+from sim.engine.state import BLOCKED_NOT, LEVELS, NONE, RING
+from sim.engine.steptime import steps_ended, stretch_end
 from sim.records import Outcome
 
 _FAILED = int(Outcome.FAILED)
@@ -20,8 +22,11 @@ _UNFINISHED = int(Outcome.UNFINISHED)
 GAUGES = np.dtype(
     [
         ("up", "u1"),
+        ("hung", "u1"),
         ("running", "i4"),
         ("waiting", "i4"),
+        ("outstanding", "i4"),
+        ("oldest_wait_s", "f8"),  # how long the first in its queue has waited
         ("kv_blocks", "i4"),
         ("kv_used", "f8"),
         ("preemptions", "i8"),
@@ -36,17 +41,21 @@ GAUGES = np.dtype(
 
 
 @kernel
-def look(pools, reps, board, gauges, now_s):
+def look(pools, reps, seqs, board, gauges, now_s):
     """Fill *gauges*, one record a replica, with what is true at *now_s*."""
     for r in range(len(gauges)):
         rep = reps[r]
         pool = pools[rep.pool]
         gauge = gauges[r]
+        head = first_waiting(rep)
         gauge.up = rep.up
+        gauge.hung = rep.hung
         gauge.running = rep.running
         gauge.waiting = rep.waiting
+        gauge.outstanding = rep.outstanding
+        gauge.oldest_wait_s = 0.0 if head == NONE else now_s - seqs[head].mark_s
         gauge.kv_blocks = blocks_in_use(pool, rep, r, board, now_s)
-        gauge.kv_used = gauge.kv_blocks / pool.blocks
+        gauge.kv_used = gauge.kv_blocks / max(1, pool.blocks - rep.taken_blocks)
         gauge.preemptions = rep.preemptions
         gauge.prompt_tokens = rep.prompt_tokens
         gauge.steps = steps_ended(rep, now_s)
@@ -75,13 +84,54 @@ def catch_up(w, pools, reps, board, latency, r, now_s):
 
 
 @kernel
-def lose_all(
-    w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, r, now_s
-):
+def hang(reps, tree, r, now_s):
+    """Let nothing move on replica *r*, which has caught up: the step in flight does not end."""
+    rep = reps[r]
+    cut_stretch(rep, now_s)
+    settle(rep, now_s)
+    rep.slow_kept = rep.slow
+    rep.slow = math.inf
+    rep.hung = 1
+    rep.hung_s = now_s
+    rep.wake_s = math.inf
+    wake(reps, tree, r)
+
+
+@kernel
+def thaw(rep, now_s):
+    """End the hang of a replica in its books: the time since counts as stalled."""
+    settle(rep, now_s)
+    rep.slow = rep.slow_kept
+    rep.hung = 0
+
+
+@kernel
+def resume(reps, tree, r, now_s):
+    """Let replica *r* go on with the step in flight where it hung."""
+    rep = reps[r]
+    thaw(rep, now_s)
+    if rep.steps_planned:
+        rep.anchor_s += now_s - rep.hung_s
+        rep.wake_s = max(now_s, stretch_end(rep, rep.step - rep.anchor_step + rep.steps_planned))
+        wake(reps, tree, r)
+
+
+@kernel
+def take_blocks(reps, tree, r, blocks, now_s):
+    """Let *blocks* KV blocks of replica *r* be gone, from its next step on: who has none left is preempted."""
+    rep = reps[r]
+    cut_stretch(rep, now_s)
+    rep.free_blocks -= blocks - rep.taken_blocks
+    rep.taken_blocks = blocks
+    wake(reps, tree, r)
+
+
+@kernel
+def lose_all(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, r, now_s):
     """Fail every attempt on replica *r*, as far as rows have room; True when none is left."""
     rep = reps[r]
-    pool = pools[rep.pool]
-    catch_up(w, pools, reps, board, latency, r, now_s)
+    if rep.hung:
+        thaw(rep, now_s)
     while w.rows_n + w.margin <= len(rows):
         s = last_running(rep)
         if s == NONE:
@@ -89,25 +139,28 @@ def lose_all(
         if s == NONE:
             break
         if not seqs[s].gone:
-            end_attempt(
-                w, pools, reps, seqs, asked, events, asks, tab, rows, latency, windows, minutes, parts,
-                s, _FAILED, 502, now_s,
+            end_copy(
+                w, pools, reps, seqs, asked, clients, events, asks, tab, rows,
+                seqs[s].request, seqs[s].attempt, _FAILED, 502, 0, 0.0, now_s,
             )  # fmt: skip
-        leave_replica(w, pool, rep, r, seqs, board, s)
+        leave_replica(w, pools, reps, seqs, cache, board, s)
+        wipe(w, rep, cache)
     return rep.running == 0 and rep.waiting == 0
 
 
 @kernel
-def stop(w, pools, reps, board, tree, r, now_s):
+def stop(w, pools, reps, cache, board, tree, r, now_s):
     """Turn off replica *r*, which holds no attempt any more: its memory is gone and it takes no requests."""
     rep = reps[r]
     settle(rep, now_s)
+    wipe(w, rep, cache)
     rep.up = 0
     rep.blocked = BLOCKED_NOT
     rep.partial = NONE
     rep.ready = NONE
     rep.aborts = NONE
-    rep.free_blocks = pools[rep.pool].blocks
+    rep.free_blocks = pools[rep.pool].blocks - rep.taken_blocks
+    rep.place_s = 0.0
     rep.steps_planned = 0
     rep.fresh = 1
     rep.wake_s = math.inf
@@ -117,26 +170,21 @@ def stop(w, pools, reps, board, tree, r, now_s):
 
 
 @kernel
-def close_all(
-    w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, now_s
-):
+def close_all(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, now_s):
     """End every request still in flight as unfinished, as far as rows have room; True when none is left."""
     for r in range(len(reps)):
-        catch_up(w, pools, reps, board, latency, r, now_s)
+        if reps[r].hung:
+            thaw(reps[r], now_s)
     for a in range(len(asked)):
         if not asked[a].live:
             continue
         if w.rows_n + w.margin > len(rows):
             return False
-        s = asked[a].seq
         asked[a].follow_up = NONE
-        if s == NONE:
-            refuse(w, asked, events, asks, rows, latency, windows, minutes, parts, a, _UNFINISHED, 0, now_s)
-        else:
-            end_attempt(
-                w, pools, reps, seqs, asked, events, asks, tab, rows, latency, windows, minutes, parts,
-                s, _UNFINISHED, 0, now_s,
-            )  # fmt: skip
+        give_up(
+            w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows,
+            a, _UNFINISHED, NOT_SENT, 1, now_s,
+        )  # fmt: skip
     return True
 
 
@@ -150,75 +198,15 @@ def slot_of(asked, request):
 
 
 @kernel
-def load_script(w, script, rows, first):
-    """Store the follow-up turns of *rows* and point the turns before them at their slots.
-
-    Rows that nobody follows up to (conversation starts) keep their place; *first* is filled with 1 for them.
-    Return how many there are, or -1 when the script has no room.
-    """
-    n = len(rows)
-    for k in range(n):
-        first[k] = 1
-    for k in range(n):
-        if rows[k].follow_up >= 0:
-            first[rows[k].follow_up] = 0
-    need = 0
-    for k in range(n):
-        need += 1 - first[k]
-    if need > count_free(w, script, need):
-        return -1
-    for k in range(n - 1, -1, -1):
-        after = rows[k].follow_up
-        if after >= 0:
-            slot = w.free_script
-            w.free_script = script[slot].follow_up
-            script[slot] = rows[after]
-            rows[k].follow_up = slot
-    return n - need
-
-
-@kernel
-def count_free(w, script, need):
-    """Return how many script slots are free, counting no further than *need*."""
-    slot = w.free_script
-    n = 0
-    while slot != NONE and n < need:
-        n += 1
-        slot = script[slot].follow_up
-    return n
-
-
-@kernel
-def give_up_slot(
-    w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts, a, outcome,
-    now_s,
-):  # fmt: skip
-    """A client stops waiting for the request in slot *a*."""
-    give_up(
-        w, pools, reps, seqs, asked, events, asks, board, tab, tree, rows, latency, windows, minutes, parts,
-        a, outcome, now_s,
-    )  # fmt: skip
-
-
-@kernel
-def resume_session(w, script, events, row, at_s):
-    """Let a session whose script had ended at *at_s* go on with *row*, after its think time."""
-    slot = w.free_script
-    w.free_script = script[slot].follow_up
-    script[slot] = row
-    push_event(w, events, at_s, FOLLOW_UP, slot, row.session)
-
-
-@kernel
 def count_held(pools, reps, seqs, r):
-    """Return the KV blocks that the sequences running on replica *r* hold for their tokens, counted one by one."""
+    """Return the KV blocks that sequences on replica *r* hold for themselves alone, counted one by one."""
     rep = reps[r]
     block_size = pools[rep.pool].block_size
     blocks = 0
     for level in range(LEVELS):
         s = rep.run_head[level]
         while s != NONE:
-            blocks += blocks_for(tokens_held(rep, seqs[s]), block_size)
+            blocks += blocks_for(tokens_held(rep, seqs[s]), block_size) - seqs[s].shared
             s = seqs[s].next
     return blocks
 

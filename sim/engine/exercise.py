@@ -7,9 +7,9 @@ import sys
 import numpy as np
 
 from sim.engine import cache_folder, is_compiled
-from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.latency import linear
-from sim.records import REQUEST
+from sim.records import PREFIX, REQUEST
 
 COMPILE_S = 20  # roughly, on a small machine; said to the user before the first compilation
 
@@ -31,10 +31,12 @@ def warm() -> None:
 def exercise() -> None:
     """Play a tiny fleet through every verb it has."""
     steps = linear(8, 256, 0.01, 1e-4, 1e-4)
-    pool = PoolConfig(steps=steps, replicas=2, blocks=64, max_seqs=8, max_tokens=256)
-    fleet = Fleet([pool], duration_s=100.0, timeout_s=50.0)
+    pool = PoolConfig(steps=steps, replicas=2, blocks=64, max_seqs=8, max_tokens=256, prefix_caching=True)
+    clients = ClientPolicy(timeout_s=50.0, retries=1, backoff_s=0.1, hedge_s=20.0, patience_s=60.0, throttle=2.0)
+    prefixes = np.array([(-1, 20)], PREFIX)
+    fleet = Fleet([pool], duration_s=100.0, clients=clients, prefixes=prefixes)
     requests = np.zeros(8, REQUEST)
-    requests["request"] = np.arange(8)
+    requests["request"] = requests["content"] = np.arange(8)
     requests["session"] = requests["follow_up"] = requests["prefix"] = -1
     requests["scheduled_s"] = np.linspace(0.1, 1.0, 8)
     requests["prompt_tokens"], requests["output_tokens"] = 40, 20
@@ -43,7 +45,10 @@ def exercise() -> None:
     fleet.submit(requests)
     fleet.advance(0.5)
     fleet.slow(0, 2.0)
+    fleet.hang(1)
     fleet.cancel(3)
+    fleet.resume(1)
+    fleet.shrink(0, 2)
     fleet.look()
     for _ in fleet.crash(1):
         fleet.take_rows()

@@ -5,58 +5,29 @@ its own time, and remembers nothing about who calls it or how often. So the same
 virtual time and behind HTTP in real time.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from sim.engine import commands, state
+from sim.engine import commands, sessions, state
+from sim.engine.account import count_rows
+from sim.engine.clients import LEFT, give_up
 from sim.engine.commands import GAUGES
+from sim.engine.config import ClientPolicy, PoolConfig
 from sim.engine.latency import StepTimes
+from sim.engine.operations import Operations
 from sim.engine.play import play
+from sim.engine.prefix import count_cached, count_shared, rehash
 from sim.engine.routing import ROUTERS
 from sim.errors import RunError
-from sim.records import ATTEMPT, REQUEST, Outcome
+from sim.records import ATTEMPT, PREFIX, REQUEST, Outcome
+
+__all__ = ["LIVE_MAX", "ROWS_CHUNK", "ClientPolicy", "Fleet", "PoolConfig"]
 
 ROWS_CHUNK = 1 << 16
 LIVE_MAX = 1 << 21  # requests in flight at which a run is called OVERLOADED
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PoolConfig:
-    """One pool of equal replicas, as the kernels need it.
-
-    Blocks are those usable for sequences; *noise* and *slow_noise* are the standard deviations of the
-    logarithm of step times, by step and by stretch of *slow_period_s*; *ingress_s* and *egress_s* are spent
-    between client and engine by every request.
-    """
-
-    steps: StepTimes
-    replicas: int
-    blocks: int
-    router: str = "least_outstanding"
-    spares: int = 0
-    block_size: int = 16
-    max_seqs: int = 256
-    max_tokens: int = 8192
-    max_len: int = 131072
-    watermark: int = 0
-    reserve_full: bool = True
-    chunked: bool = True
-    noise: float = 0.0
-    slow_noise: float = 0.0
-    slow_period_s: float = 10.0
-    ingress_s: float = 0.0
-    egress_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check what kernels rely on: they index the tables of step times without looking."""
-        if len(self.steps.decode_s) <= self.max_seqs or len(self.steps.tokens_s) <= self.max_tokens:
-            raise ValueError("expected step times for max_seqs sequences and max_tokens prompt tokens")
-        if min(self.blocks, self.block_size, self.max_seqs, self.max_tokens, self.replicas + self.spares) < 1:
-            raise ValueError("expected at least one replica, one seat, one token a step, one block and one token in it")
 
 
 def _alone(steps: StepTimes, longest: int) -> np.ndarray:
@@ -69,7 +40,7 @@ def _alone(steps: StepTimes, longest: int) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(steps.base_s + decode)])
 
 
-class Fleet:
+class Fleet(Operations):
     """Pools of replicas behind a router, moved by `submit`, `cancel`, `advance` and a few commands."""
 
     def __init__(
@@ -81,16 +52,20 @@ class Fleet:
         duration_s: float = 3600.0,
         warmup_s: float = 0.0,
         rows: float = 1.0,
-        timeout_s: float = math.inf,
+        clients: ClientPolicy | Sequence[ClientPolicy] | None = None,
+        prefixes: np.ndarray | None = None,
         leap: bool = True,
         pace: np.ndarray | None = None,
     ) -> None:
         """Set up an idle fleet.
 
-        *rows* is the share of requests whose rows are kept (0 to 1); *pace* replays a host: rows of
-        (until_s, factor on the step time, extra seconds), and *leap* false plays every step by itself.
+        *clients* are those of all cohorts, or one entry for each; *prefixes* is the tree of shared prefixes
+        (`sim.records.PREFIX`). *rows* is the share of requests whose rows are kept (0 to 1); *pace* replays a host:
+        rows of (until_s, factor on the step time, extra seconds), and *leap* false plays every step by itself.
         """
         self.configs = list(pools)
+        self.pace = np.zeros((0, 3)) if pace is None else np.ascontiguousarray(pace, float)
+        self.w = state.records(state.WORLD, 1)
         self._tables()
         n = int(self.pools.count.sum())
         self.replicas = n
@@ -104,18 +79,23 @@ class Fleet:
         self.tree[leaves : leaves + n] = np.arange(n)
         for k in range(leaves - 1, 0, -1):  # everyone is idle: the first of each subtree leads it
             self.tree[k] = self.tree[2 * k]
-        self.pace = np.zeros((1, 3)) if pace is None else np.ascontiguousarray(pace, float)
+        one_for_all = ClientPolicy() if clients is None else clients
+        policies = [one_for_all] * cohorts if isinstance(one_for_all, ClientPolicy) else list(one_for_all)
+        if len(policies) != cohorts:
+            raise ValueError(f"expected clients for each of {cohorts} cohorts")
+        self.clients = np.concatenate([policy.record() for policy in policies]).view(np.recarray)
         self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.int64)
         self.windows = np.zeros((2, 240, state.BINS), np.uint32)
-        self.minutes = np.zeros((max(1, math.ceil(duration_s / 60.0)), 4), np.int64)
+        columns = len(state.MINUTE_COLUMNS)
+        self.minutes = np.zeros((max(1, math.ceil(duration_s / 60.0)), columns), np.int64)
         self.parts = np.zeros((state.BINS, 10))
         self.seqs = state.records(state.SEQUENCE, 0)
         self.asked = state.records(state.ASKED, 0)
         self.script = state.records(REQUEST, 0)
         self.events = state.records(state.EVENT, 0)
         self.inbox = state.records(REQUEST, 1)
-        self.w = state.records(state.WORLD, 1)
-        self._set_world(seed, cohorts, duration_s, warmup_s, rows, timeout_s, leap, block_max)
+        self._set_world(seed, cohorts, duration_s, warmup_s, rows, leap, block_max)
+        self._set_cache(np.zeros(0, PREFIX) if prefixes is None else prefixes)
         self.rows = state.records(ATTEMPT, ROWS_CHUNK + int(self.w[0].margin))
         self.asks = state.records(state.ASK, 1024 + int(self.w[0].margin))
         self._grow(1024)
@@ -143,10 +123,15 @@ class Fleet:
             pool.base_s, pool.prefill_ctx_s = steps.base_s, steps.prefill_ctx_s
             pool.max_len = longest
             pool.max_seqs = min(config.max_seqs, config.max_tokens)  # a full batch must be able to decode in one step
+            pool.caching = config.prefix_caching
+            pool.limit_left, pool.shed_from, pool.looked_s = config.limit_burst, state.LEVELS, -math.inf
             for name in ("block_size", "blocks", "watermark", "max_tokens", "reserve_full", "chunked",
-                         "noise", "slow_noise", "slow_period_s", "ingress_s", "egress_s"):  # fmt: skip
+                         "noise", "slow_noise", "slow_period_s", "ingress_s", "egress_s", "choices", "refresh_s",
+                         "count_own", "load_bound", "max_queue", "max_outstanding", "max_wait_s", "deadline_aware",
+                         "limit_per_s", "limit_burst"):  # fmt: skip
                 setattr(pool, name, getattr(config, name))
-        self.tab = np.concatenate(parts).astype(float)
+        self.w[0].pace_at = at
+        self.tab = np.concatenate([*parts, self.pace.ravel()]).astype(float)
 
     def _set_replicas(self) -> None:
         """Start every replica idle, with all of its memory free; spares are off."""
@@ -154,6 +139,7 @@ class Fleet:
         reps.partial = reps.ready = reps.aborts = state.NONE
         reps.run_head = reps.run_tail = reps.wait_head = reps.wait_tail = state.NONE
         reps.wake_s = math.inf
+        reps.lru_head = reps.lru_tail = state.NONE
         reps.slow = reps.slow_next = 1.0
         reps.fresh = 1
         for p, (pool, config) in enumerate(zip(self.pools, self.configs, strict=True)):
@@ -169,7 +155,6 @@ class Fleet:
         duration_s: float,
         warmup_s: float,
         rows: float,
-        timeout_s: float,
         leap: bool,
         block_max: int,
     ) -> None:
@@ -182,12 +167,30 @@ class Fleet:
         w.arrivals_end_s = duration_s
         w.window_s = duration_s / self.windows.shape[1]
         w.cohorts = cohorts
-        w.timeout_s = timeout_s
         w.ring_at = block_max
         w.bits_at = block_max + state.RING
         w.margin = max(config.max_seqs for config in self.configs) + 64
-        w.pace_n = 0 if self.pace.shape[0] == 1 and not self.pace.any() else len(self.pace)
-        w.free_seq = w.free_req = w.free_script = state.NONE
+        w.pace_n = len(self.pace)
+        w.due = w.free_seq = w.free_req = w.free_script = state.NONE
+
+    def _set_cache(self, prefixes: np.ndarray) -> None:
+        """Make the prefix cache: an entry for each node of the tree on each replica, then room for other texts."""
+        w, nodes = self.w[0], len(prefixes)
+        caching = any(config.prefix_caching for config in self.configs)
+        w.nodes = nodes if caching else 0
+        w.entries_from = nodes * self.replicas if caching else -1
+        self.cache = state.records(state.ENTRY, 1)
+        if not caching:
+            return
+        self.cache = state.records(state.ENTRY, 1 << int(w.entries_from + 2 * w.margin + 1024).bit_length())
+        parent, tokens = prefixes["parent"].astype(int), prefixes["tokens"]
+        for r in range(self.replicas):
+            own = self.cache[r * nodes : (r + 1) * nodes]
+            size = int(self.pools[self.reps[r].pool].block_size)
+            before = np.where(parent >= 0, tokens[parent], 0) // size
+            own["replica"], own["begin"], own["size"] = r, before, tokens // size - before
+            own["parent"] = np.where(parent >= 0, parent + r * nodes, state.NONE)
+        rehash(w, self.cache)
 
     def _grow(self, n: int) -> None:
         """Make room for *n* requests in flight (the arrays double outside of the kernel)."""
@@ -218,6 +221,9 @@ class Fleet:
         w = self.w[0]
         if w.free_seq == state.NONE or w.free_req == state.NONE:
             self._grow(2 * len(self.seqs))
+        elif w.entries_from >= 0 and w.entries_free < w.margin:
+            self.cache = state.grown(self.cache, 2 * len(self.cache))
+            rehash(w, self.cache)
         else:
             self.events = state.grown(self.events, 2 * len(self.events))
 
@@ -227,11 +233,6 @@ class Fleet:
             array, need = getattr(self, name), int(self.w[0][f"{name}_n"]) + requests + int(self.w[0].margin)
             if need > len(array):
                 setattr(self, name, state.grown(array, max(need, 2 * len(array))))
-
-    @property
-    def now_s(self) -> float:
-        """The time up to which the fleet has been played."""
-        return float(self.w[0].now_s)
 
     @property
     def live(self) -> int:
@@ -255,7 +256,7 @@ class Fleet:
         requests = requests.copy().view(np.recarray)  # `load_script` puts slots into its follow-ups
         first = np.ones(len(requests), np.uint8)
         if len(requests) and requests["follow_up"].max() >= 0:
-            while commands.load_script(self.w[0], self.script, requests, first) < 0:
+            while sessions.load_script(self.w[0], self.script, requests, first) < 0:
                 self._grow_script(max(2 * len(self.script), len(requests)))
         self.inbox = np.concatenate([self.inbox[w.inbox_next : w.inbox_end], requests[first == 1]]).view(np.recarray)
         w.inbox_next, w.inbox_end = 0, len(self.inbox)
@@ -266,14 +267,14 @@ class Fleet:
         self._reserve(len(asks), "events")
         requests = requests.copy().view(np.recarray)
         first = np.ones(len(requests), np.uint8)
-        while commands.load_script(self.w[0], self.script, requests, first) < 0:
+        while sessions.load_script(self.w[0], self.script, requests, first) < 0:
             self._grow_script(max(2 * len(self.script), len(requests)))
         starts = requests[first == 1]
         by_session = {int(ask["session"]): float(ask["at_s"]) for ask in asks}
         for start in starts:
             while self.w[0].free_script == state.NONE:
                 self._grow_script(2 * len(self.script))
-            commands.resume_session(self.w[0], self.script, self.events, start, by_session[int(start.session)])
+            sessions.resume_session(self.w[0], self.script, self.events, start, by_session[int(start.session)])
 
     def advance(self, until_s: float) -> str:
         """Play all that happens up to *until_s*; return "done", "inbox", "rows" or "script" if it stopped early.
@@ -284,9 +285,9 @@ class Fleet:
         until_s = float(until_s)  # Numba compiles a kernel again for every other type, 3 s for this one
         while True:
             why = play(
-                self.w[0], self.pools, self.reps, self.seqs, self.asked, self.script, self.inbox, self.events,
-                self.asks, self.board, self.tab, self.pace, self.tree, self.rows, self.latency, self.windows,
-                self.minutes, self.parts, until_s,
+                self.w[0], self.pools, self.reps, self.seqs, self.asked, self.clients, self.cache, self.script,
+                self.inbox, self.events, self.asks, self.board, self.tab, self.tree, self.rows, self.latency,
+                self.windows, self.minutes, self.parts, until_s,
             )  # fmt: skip
             if why != state.SLOTS_FULL:
                 return {state.DONE: "done", state.INBOX_EMPTY: "inbox", state.ROWS_FULL: "rows",
@@ -295,8 +296,9 @@ class Fleet:
 
     def take_rows(self) -> np.ndarray:
         """Return the rows of attempts ended since the last call (`sim.records.ATTEMPT`), and make room for more."""
+        self._count()
         rows = self.rows[: self.w[0].rows_n].copy()
-        self.w[0].rows_n = 0
+        self.w[0].rows_n = self.w[0].counted = 0
         return rows.view(ATTEMPT)
 
     def take_asks(self) -> np.ndarray:
@@ -308,7 +310,7 @@ class Fleet:
     def look(self) -> np.ndarray:
         """Return what a scrape of every replica shows now (`sim.engine.commands.GAUGES`)."""
         gauges = state.records(GAUGES, self.replicas)
-        commands.look(self.pools, self.reps, self.board, gauges, self.now_s)
+        commands.look(self.pools, self.reps, self.seqs, self.board, gauges, self.now_s)
         return gauges
 
     def cancel(self, request: int, outcome: Outcome = Outcome.CANCELLED) -> bool:
@@ -317,52 +319,60 @@ class Fleet:
         if slot == state.NONE:
             return False
         self._reserve(1, "rows", "asks", "events")
-        commands.give_up_slot(*self._all(), slot, int(outcome), self.now_s)
+        give_up(*self._all(), slot, int(outcome), LEFT, 1, self.now_s)
+        self._count()
         return True
-
-    def slow(self, replica: int, factor: float) -> None:
-        """Make the steps of *replica* take *factor* times as long (at least 1), from its next step on."""
-        commands.set_slow(self.reps, self.tree, int(replica), max(1.0, float(factor)), self.now_s)
-
-    def drain(self, replica: int, draining: bool = True) -> None:
-        """Let *replica* take no new requests, or take them again."""
-        self.reps[replica].up = not draining
 
     def crash(self, replica: int) -> Iterator[None]:
         """Fail all attempts on *replica* and turn it off; yields when `take_rows` must make room."""
         replica = int(replica)
         self.reps[replica].up = 0
         self._reserve(int(self.reps[replica].outstanding), "asks", "events")
+        self._catch_up(replica)
         while not commands.lose_all(*self._all(), replica, self.now_s):
-            yield
-        commands.stop(self.w[0], self.pools, self.reps, self.board, self.tree, replica, self.now_s)
-
-    def restore(self, replica: int) -> None:
-        """Turn *replica* on again (or a spare for the first time), with empty memory."""
-        self.reps[replica].up = 1
+            self._count()
+            if self.w[0].rows_n:
+                yield
+        self._count()
+        commands.stop(self.w[0], self.pools, self.reps, self.cache, self.board, self.tree, replica, self.now_s)
 
     def close(self) -> Iterator[None]:
         """End every request in flight as unfinished; yields when `take_rows` must make room."""
+        self._catch_up(*range(self.replicas))
         while not commands.close_all(*self._all(), self.now_s):
-            yield
+            self._count()
+            if self.w[0].rows_n:
+                yield
+        self._count()
 
     def _all(self) -> tuple[Any, ...]:
         return (
-            self.w[0], self.pools, self.reps, self.seqs, self.asked, self.events, self.asks, self.board, self.tab,
-            self.tree, self.rows, self.latency, self.windows, self.minutes, self.parts,
+            self.w[0], self.pools, self.reps, self.seqs, self.asked, self.clients, self.cache, self.events, self.asks,
+            self.board, self.tab, self.tree, self.rows,
         )  # fmt: skip
+
+    def _count(self) -> None:
+        """Bring the histograms up to the rows that commands have written."""
+        count_rows(self.w[0], self.rows, self.latency, self.windows, self.minutes, self.parts)
 
     def check_laws(self) -> None:
         """Assert that no request and no KV block was lost; called at the end of every run, after `close`."""
         w = self.w[0]
         assert w.started == w.outcomes.sum(), "a request ended in no outcome, or in two"
+        assert (self.clients.outcomes.sum(axis=0) == w.outcomes).all(), "cohorts do not add up to all requests"
         assert w.live == 0, "a request is still in flight"
         assert w.attempts_started == w.attempts_ended, "an attempt was lost"
         for r in range(self.replicas):
-            rep = self.reps[r]
-            total = int(self.pools[rep.pool].blocks)
-            held = commands.count_held(self.pools, self.reps, self.seqs, r)
-            grown = commands.next_growth(self.pools, self.reps, self.board, r)
-            assert rep.free_blocks + held + grown == total, f"replica {r} lost KV blocks"
-            assert rep.running or rep.free_blocks == total, f"replica {r} is idle but holds KV blocks"
-            assert rep.running or not rep.waiting, f"replica {r} is idle while requests wait"
+            self._check_memory(r)
+
+    def _check_memory(self, r: int) -> None:
+        rep = self.reps[r]
+        total = int(self.pools[rep.pool].blocks)
+        held = commands.count_held(self.pools, self.reps, self.seqs, r)
+        held += count_shared(self.w[0], self.cache, r)
+        grown = commands.next_growth(self.pools, self.reps, self.board, r)
+        assert rep.free_blocks + rep.taken_blocks + held + grown == total, f"replica {r} lost KV blocks"
+        assert rep.cached_free == count_cached(rep, self.cache), f"replica {r} lost cached blocks"
+        idle = not rep.running
+        assert not idle or rep.free_blocks + rep.taken_blocks == total, f"replica {r} is idle but holds KV blocks"
+        assert not idle or not rep.waiting or rep.taken_blocks or rep.hung, f"replica {r} is idle while requests wait"

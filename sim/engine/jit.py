@@ -1,16 +1,37 @@
-"""How the engine is compiled: cached on disk, and without reference counts.
+"""How the engine is compiled: cached on disk, once for each function, and without reference counts.
 
 Numba counts references to every array that a function is given, with atomic instructions; over arrays that outlive
 every call this is pure cost (measured: 4 of 5 nanoseconds). Kernels allocate nothing, so they do without (`_nrt`).
 `inlined` parts become part of their caller, which spares passing a dozen arrays for a few lines of work.
 """
 
-from numba import config, njit
+from collections.abc import Callable
+from typing import Any
+
+from numba import config, njit, types
 
 from sim.engine import cache_folder
 
 # Where Numba was imported first, it did not see what `sim.engine` told it.
 config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
 
-kernel = njit(cache=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
+_compiled = njit(cache=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
 inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")  # type: ignore[call-overload]
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile *function* once, whatever integers kernels call it with.
+
+    Numba would compile it anew for every constant (an outcome, a status) and every width of integer that a caller
+    passes, and all that it calls, too: three times the work (measured), for the same machine code.
+    """
+    dispatcher = _compiled(function)
+    if hasattr(dispatcher, "get_call_template"):  # not with the JIT disabled
+        choose = dispatcher.get_call_template
+        dispatcher.get_call_template = lambda args, kws: choose(tuple(map(_widened, args)), kws)
+    return dispatcher
+
+
+def _widened(kind: Any) -> Any:
+    kind = types.unliteral(kind)
+    return types.int64 if isinstance(kind, types.Integer) and kind.bitwidth < 64 else kind

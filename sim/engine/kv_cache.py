@@ -9,6 +9,7 @@ so one counter for each residue tells what the next step needs, whatever the siz
 """
 
 from sim.engine.jit import inlined, kernel
+from sim.engine.prefix import release
 from sim.engine.queues import last_running, push_waiting, remove_running, take_from_bucket
 from sim.engine.state import DECODE, NONE, WAITING
 from sim.engine.steptime import steps_ended
@@ -83,7 +84,18 @@ def close_decode(pool, rep, seq, tab, now_s):
 
 
 @kernel
-def preempt_last(w, pool, rep, r, seqs, board, tab, grown, now_s):
+def give_back(w, pool, rep, r, cache, seq, grown):
+    """Free the blocks of a running sequence; *grown* is 1 when it already has the block for one token more."""
+    tokens = tokens_held(rep, seq)
+    blocks = blocks_for(tokens + grown, pool.block_size)
+    if pool.caching:
+        release(w, pool, rep, r, cache, seq, tokens, blocks)
+    else:
+        rep.free_blocks += blocks
+
+
+@kernel
+def preempt_last(w, pool, rep, r, seqs, cache, board, tab, grown, now_s):
     """Preempt the newest sequence of the lowest priority; its tokens will be computed again. Return it.
 
     *grown* is 1 when decoding sequences already have the block for the step being planned, else 0.
@@ -91,13 +103,13 @@ def preempt_last(w, pool, rep, r, seqs, board, tab, grown, now_s):
     s = last_running(rep)
     seq = seqs[s]
     if seq.state == DECODE:
-        rep.free_blocks += blocks_for(tokens_held(rep, seq) + grown, pool.block_size)
+        give_back(w, pool, rep, r, cache, seq, grown)
         close_decode(pool, rep, seq, tab, now_s)
         stop_decoding(w, pool, rep, r, seqs, s, board)
         seq.done += 1 + (rep.step - seq.begin_step)
         seq.target = seq.prompt + seq.done
     else:
-        rep.free_blocks += blocks_for(seq.computed, pool.block_size)
+        give_back(w, pool, rep, r, cache, seq, 0)
         close_prefill(rep, seq, now_s)
         rep.partial = NONE
     if seq.lost_s < 0.0:
@@ -113,7 +125,7 @@ def preempt_last(w, pool, rep, r, seqs, board, tab, grown, now_s):
 
 
 @inlined
-def grow_decoding(w, pool, rep, r, seqs, board, tab, now_s):
+def grow_decoding(w, pool, rep, r, seqs, cache, board, tab, now_s):
     """Take the blocks that the next step's tokens need, preempting from the end of the batch if they lack.
 
     vLLM walks the batch in order and preempts whenever one sequence finds no block; the survivors are the
@@ -121,5 +133,5 @@ def grow_decoding(w, pool, rep, r, seqs, board, tab, now_s):
     """
     column = (rep.step + 1) % pool.block_size
     while board[r, column] > rep.free_blocks:
-        preempt_last(w, pool, rep, r, seqs, board, tab, 0, now_s)
+        preempt_last(w, pool, rep, r, seqs, cache, board, tab, 0, now_s)
     rep.free_blocks -= board[r, column]

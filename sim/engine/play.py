@@ -2,20 +2,19 @@
 
 import math
 
-from sim.engine.account import count_steps
+from sim.engine.account import count_rows, count_steps
+from sim.engine.attempts import leave_replica, wake
 from sim.engine.batch import begin_decode, end_steps, plan_step
-from sim.engine.clients import ask, end_attempt, happen, leave_replica, travel, wake
+from sim.engine.clients import answer, ask, decide_race, deliver
+from sim.engine.happenings import happen
 from sim.engine.jit import inlined, kernel
 from sim.engine.state import DONE, INBOX_EMPTY, NONE, RING, ROWS_FULL, SCRIPT_END, SLOTS_FULL
-from sim.records import Outcome
 
-_OK = int(Outcome.OK)
+COUNT_ROWS = 64  # rows that are counted at once, while they are still in the processor's cache
 
 
 @inlined
-def end_step(
-    w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree, rows, latency, windows, minutes, parts, r
-):
+def end_step(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, latency, r):
     """End the steps planned on replica *r*: tokens appear, sequences finish, the next step is planned."""
     rep = reps[r]
     pool = pools[rep.pool]
@@ -27,56 +26,64 @@ def end_step(
         s = rep.ready
         rep.ready = seqs[s].link
         begin_decode(w, pool, rep, r, seqs, s, board, now_s)
+        if not seqs[s].gone and asked[seqs[s].request].twin_number != NONE:
+            decide_race(
+                w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, s, now_s
+            )  # fmt: skip
     while rep.aborts != NONE:
         s = rep.aborts
         rep.aborts = seqs[s].abort
-        leave_replica(w, pool, rep, r, seqs, board, s)
+        leave_replica(w, pools, reps, seqs, cache, board, s)
     s = board[r, w.ring_at + (rep.step & (RING - 1))]
     while s != NONE:
         after = seqs[s].link
         if seqs[s].finish_step == rep.step:
             if not seqs[s].gone:
-                end_attempt(
-                    w, pools, reps, seqs, asked, events, asks, tab, rows, latency, windows, minutes, parts,
-                    s, _OK, 200, now_s,
-                )  # fmt: skip
-            leave_replica(w, pool, rep, r, seqs, board, s)
+                answer(w, pools, reps, seqs, asked, clients, events, asks, tab, rows, s, now_s)
+            leave_replica(w, pools, reps, seqs, cache, board, s)
             rep.served += 1
         s = after
-    plan_step(w, pools, reps, r, seqs, board, tab, pace, now_s)
+    plan_step(w, pools, reps, r, seqs, cache, board, tab, now_s)
     wake(reps, tree, r)
 
 
 @inlined
-def has_room(w, seqs, asked, events, rows, asks):
+def has_room(w, events, rows, asks):
     """Tell whether one more event fits into every array."""
     if w.rows_n + w.margin > len(rows) or w.asks_n + w.margin > len(asks):
         return ROWS_FULL
     if w.free_seq == NONE or w.free_req == NONE or w.events_n + w.margin > len(events):
+        return SLOTS_FULL
+    if w.entries_from >= 0 and w.entries_free < w.margin:
         return SLOTS_FULL
     return DONE
 
 
 @kernel
 def play(
-    w, pools, reps, seqs, asked, script, inbox, events, asks, board, tab, pace, tree,
+    w, pools, reps, seqs, asked, clients, cache, script, inbox, events, asks, board, tab, tree,
     rows, latency, windows, minutes, parts, until_s,
 ):  # fmt: skip
     """Play all that happens up to *until_s*, in the order of (time, kind, id); return why it stopped.
 
     At equal times engine steps end first, then clients act, then new requests arrive.
     """
+    why = DONE
     while True:
-        full = has_room(w, seqs, asked, events, rows, asks)
-        if full != DONE:
-            return full
+        if w.rows_n - w.counted >= COUNT_ROWS:
+            count_rows(w, rows, latency, windows, minutes, parts)
+        why = has_room(w, events, rows, asks)
+        if why != DONE:
+            break
         if w.asks_n:
-            return SCRIPT_END
+            why = SCRIPT_END
+            break
         arrival_s = math.inf
         if w.inbox_next < w.inbox_end:
             arrival_s = inbox[w.inbox_next].scheduled_s
         elif w.more:
-            return INBOX_EMPTY
+            why = INBOX_EMPTY
+            break
         r = tree[1]
         step_s = reps[r].wake_s
         client_s = events[0].at_s if w.events_n else math.inf
@@ -84,18 +91,12 @@ def play(
             if step_s > until_s:
                 break
             w.now_s = step_s
-            end_step(
-                w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree,
-                rows, latency, windows, minutes, parts, r,
-            )  # fmt: skip
+            end_step(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, latency, r)
         elif client_s <= arrival_s:
             if client_s > until_s:
                 break
             w.now_s = client_s
-            happen(
-                w, pools, reps, seqs, asked, script, events, asks, board, tab, pace, tree,
-                rows, latency, windows, minutes, parts,
-            )  # fmt: skip
+            happen(w, pools, reps, seqs, asked, clients, cache, script, events, asks, board, tab, tree, rows)
         else:
             if arrival_s > until_s:
                 break
@@ -106,10 +107,10 @@ def play(
                 w.inbox_next = w.inbox_end
                 w.more = 0
                 continue
-            a = ask(w, pools, asked, events, row, row.follow_up, arrival_s)
-            travel(
-                w, pools, reps, seqs, asked, events, asks, board, tab, pace, tree,
-                rows, latency, windows, minutes, parts, a, arrival_s,
-            )  # fmt: skip
-    w.now_s = max(w.now_s, until_s)
-    return DONE
+            ask(w, pools, asked, clients, events, row, arrival_s)
+        if w.due != NONE:
+            deliver(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, w.now_s)
+    count_rows(w, rows, latency, windows, minutes, parts)
+    if why == DONE:
+        w.now_s = max(w.now_s, until_s)
+    return why

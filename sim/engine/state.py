@@ -17,9 +17,14 @@ BLOCKED_NOT, BLOCKED_SEAT, BLOCKED_KV = 0, 1, 2
 # Why `play` came back before its time.
 DONE, INBOX_EMPTY, ROWS_FULL, SLOTS_FULL, SCRIPT_END = 0, 1, 2, 3, 4
 # Routers, in the order of `sim.engine.routing.ROUTERS`.
-ROUND_ROBIN, RANDOM, LEAST_OUTSTANDING = 0, 1, 2
+ROUND_ROBIN, RANDOM, LEAST_OUTSTANDING, POWER_OF_D, PREFIX_AFFINITY, SESSION_STICKY = 0, 1, 2, 3, 4, 5
 # What a client event is about.
-FOLLOW_UP, ARRIVE, TIMEOUT = 0, 1, 2
+FOLLOW_UP, ARRIVE, RETRY, PATIENCE, TIMER = 0, 1, 2, 3, 4
+# Timers that are alike for all requests of a cohort, each a list in the order in which they run out.
+TIMERS = 4
+TOTAL, FIRST_TOKEN, HEDGE, DEADLINE = 0, 1, 2, 3
+# Jitter of back-off, in the order of `sim.engine.config.JITTERS`.
+NO_JITTER, FULL_JITTER, EQUAL_JITTER = 0, 1, 2
 
 WORLD = np.dtype(
     [
@@ -36,16 +41,24 @@ WORLD = np.dtype(
         ("margin", "i8"),  # rows that one event may add at most
         ("ring_at", "i8"),  # columns of the board: blocks needed by residue, finish buckets, which are in use
         ("bits_at", "i8"),
-        ("timeout_s", "f8"),  # clients give up after this; infinite: never
         ("inbox_next", "i8"),
         ("inbox_end", "i8"),
         ("events_n", "i8"),
         ("event_id", "i8"),
         ("rows_n", "i8"),
+        ("counted", "i8"),  # of those, already in the histograms
         ("asks_n", "i8"),
+        ("due", "i4"),  # request whose next attempt is at the gateway now; -1: none
+        ("due_number", "i4"),
+        ("due_throttled", "u1"),  # its client refuses it itself
         ("free_seq", "i4"),
         ("free_req", "i4"),
         ("free_script", "i4"),
+        ("nodes", "i8"),  # of the tree of shared prefixes; each replica has a cache entry for each
+        ("entries_from", "i8"),  # the first cache entry that is not a node's
+        ("free_entry", "i4"),
+        ("entries_free", "i8"),
+        ("pace_at", "i8"),  # where the host to replay begins in the shared table
         ("pace_next", "i8"),
         ("pace_n", "i8"),
         ("live", "i8"),  # requests in flight
@@ -53,6 +66,11 @@ WORLD = np.dtype(
         ("attempts_live", "i8"),
         ("attempts_started", "i8"),
         ("attempts_ended", "i8"),
+        ("retries", "i8"),
+        ("hedges", "i8"),
+        ("prompt_seen", "i8"),  # prompt tokens of first admissions to pools with a prefix cache
+        ("prompt_cached", "i8"),  # of those, found in it
+        ("recomputed", "i8"),  # tokens computed again after a preemption
         ("started", "i8"),
         ("outcomes", "i8", (6,)),  # of all requests
         ("steps", "i8"),  # engine steps played, fleet-wide
@@ -67,6 +85,25 @@ POOL = np.dtype(
         ("count", "i4"),
         ("next_turn", "i4"),  # where round robin, or a tie, continues
         ("router", "i1"),
+        ("choices", "i4"),  # replicas that a power-of-d router compares
+        ("refresh_s", "f8"),  # age at which routers look at the replicas again; 0: they always see the present
+        ("looked_s", "f8"),
+        ("count_own", "u1"),  # between two looks a router adds what it has sent itself
+        ("load_bound", "f8"),  # prefix affinity: no replica gets more than this times the mean
+        ("outstanding", "i4"),
+        ("answered", "i8"),  # attempts that ended well
+        ("errors", "i8"),  # attempts that failed, were refused or timed out
+        ("max_queue", "i4", (LEVELS,)),  # waiting requests from which on a priority is refused; 0: no bound
+        ("max_outstanding", "i4"),
+        ("max_wait_s", "f8"),
+        ("deadline_aware", "u1"),
+        ("limit_per_s", "f8"),  # token bucket of the pool
+        ("limit_burst", "f8"),
+        ("limit_left", "f8"),
+        ("limit_at_s", "f8"),
+        ("shed_from", "i4"),  # priorities from this one on are refused
+        ("caching", "u1"),  # prefix cache
+        ("delay_s", "f8"),  # added by a fault to the way in
         ("reserve_full", "u1"),
         ("chunked", "u1"),
         ("block_size", "i4"),
@@ -95,6 +132,9 @@ REPLICA = np.dtype(
     [
         ("pool", "i4"),
         ("up", "u1"),  # takes new requests
+        ("hung", "u1"),  # nothing moves (fault)
+        ("seen_up", "u1"),  # what routers saw when they last looked
+        ("seen", "i4"),
         ("fresh", "u1"),  # the batch changed: the next step starts a new anchor
         ("blocked", "u1"),
         ("preempted", "u1"),  # the step in flight preempted somebody
@@ -109,7 +149,11 @@ REPLICA = np.dtype(
         ("run_tail", "i4", (LEVELS,)),
         ("wait_head", "i4", (LEVELS,)),
         ("wait_tail", "i4", (LEVELS,)),
-        ("free_blocks", "i4"),
+        ("free_blocks", "i8"),  # below 0 when a fault has taken more than was free
+        ("taken_blocks", "i8"),  # by a fault
+        ("cached_free", "i8"),  # of the free blocks, those that hold cached prefixes (evicted as free blocks are used)
+        ("lru_head", "i4"),  # entries of the prefix cache that nobody uses, the next to be evicted first
+        ("lru_tail", "i4"),
         ("prefill_now", "i4"),  # prompt tokens computed in the step in flight
         ("context", "i8"),  # tokens in the KV cache of all decoding sequences
         ("step", "i8"),  # steps ended
@@ -122,6 +166,13 @@ REPLICA = np.dtype(
         ("wake_s", "f8"),  # when the planned steps end; infinite while idle
         ("slow", "f8"),  # factor on step times (fault)
         ("slow_next", "f8"),  # the same, from the next step on
+        ("slow_kept", "f8"),  # the factor to go on with after a hang
+        ("hung_s", "f8"),  # since when nothing moves
+        ("refuse", "f8"),  # share of attempts that fail at once (fault)
+        ("refuse_status", "i4"),
+        ("lose", "f8"),  # share of attempts that never arrive (fault)
+        ("cut", "f8"),  # share of streams that break (fault)
+        ("place_s", "f8"),  # how long a place in the queue took lately
         ("since_s", "f8"),  # the integrals below are exact up to here
         ("seat_s", "f8"),  # time that the queue was blocked by seats
         ("kv_s", "f8"),  # ... by KV blocks
@@ -148,8 +199,14 @@ SEQUENCE = np.dtype(
         ("gone", "u1"),  # the client is no longer there
         ("attempt", "i2"),
         ("preemptions", "i2"),
+        ("prefix", "i4"),  # node of the tree of shared prefixes
+        ("prefix_blocks", "i4"),  # whole blocks that it fills, from the root on
+        ("ahead", "i4"),  # how many were waiting when it came
+        ("shared", "i4"),  # blocks of its tokens that belong to nodes of that tree, not to the sequence alone
+        ("content", "i8"),
         ("prompt", "i4"),
         ("output", "i4"),
+        ("stop", "i4"),  # output tokens after which a fault breaks the stream; `output`: none does
         ("done", "i4"),  # output tokens made before this stay in the batch
         ("target", "i4"),  # tokens to compute before the next new token
         ("computed", "i4"),  # of those, computed
@@ -180,8 +237,16 @@ ASKED = np.dtype(
     [
         ("next_free", "i4"),
         ("live", "u1"),
-        ("seq", "i4"),  # the attempt in flight; -1: none has reached the engine
+        ("number", "i2"),  # of the attempt in flight, counted from 0; -1: it waits to try again
+        ("twin_number", "i2"),  # of its second copy; -1: none
+        ("hedge_number", "i2"),  # of the last second copy
+        ("attempts", "i2"),  # begun so far
+        ("tries", "i2"),  # retries begun so far
+        ("seq", "i4"),  # the attempt in flight; -1: it has not reached the engine
+        ("twin", "i4"),  # its second copy
         ("sent_s", "f8"),
+        ("twin_sent_s", "f8"),
+        ("backoff_s", "f8"),  # waited between attempts so far
         ("request", "i8"),
         ("session", "i8"),
         ("turn", "i4"),
@@ -190,13 +255,77 @@ ASKED = np.dtype(
         ("pool", "i2"),
         ("level", "i1"),
         ("wrong", "u1"),
+        ("prefix", "i4"),
+        ("prefix_tokens", "i4"),
+        ("content", "i8"),
         ("prompt", "i4"),
         ("output", "i4"),
         ("scheduled_s", "f8"),
+        ("timed", "u1", (TIMERS,)),  # which timers run
+        ("timer_next", "i4", (TIMERS,)),
+        ("timer_prev", "i4", (TIMERS,)),
     ],
     align=True,
 )
 """What one user asked, while it is in flight."""
+
+CLIENT = np.dtype(
+    [
+        ("timeout_s", "f8"),  # of one attempt
+        ("first_token_s", "f8"),  # of one attempt, to its first token
+        ("deadline_s", "f8"),  # of the request
+        ("patience_s", "f8"),
+        ("patience_exponential", "u1"),
+        ("zombie", "u1"),
+        ("hedge_cancel", "u1"),
+        ("retry_on", "u1"),  # one bit an outcome
+        ("jitter", "i1"),
+        ("retries", "i2"),
+        ("backoff_s", "f8"),
+        ("backoff_factor", "f8"),
+        ("backoff_max_s", "f8"),
+        ("budget", "f8"),  # retries earned by a request
+        ("budget_burst", "f8"),
+        ("budget_left", "f8"),
+        ("throttle", "f8"),  # K of adaptive throttling; 0: off
+        ("throttle_at_s", "f8"),
+        ("throttle_asked", "f8"),
+        ("throttle_taken", "f8"),
+        ("hedge_s", "f8"),
+        ("hedge_share", "f8"),
+        ("hedge_left", "f8"),
+        ("limit_per_s", "f8"),  # token bucket of the cohort
+        ("limit_burst", "f8"),
+        ("limit_left", "f8"),
+        ("limit_at_s", "f8"),
+        ("prompt_factor", "f8"),  # a fault makes prompts and answers longer
+        ("output_factor", "f8"),
+        ("timer_head", "i4", (TIMERS,)),
+        ("timer_tail", "i4", (TIMERS,)),
+        ("armed", "u1", (TIMERS,)),
+        ("outcomes", "i8", (6,)),
+    ],
+    align=True,
+)
+"""The clients of one cohort: what they do when the service does not answer, and what came of it."""
+
+ENTRY = np.dtype(
+    [
+        ("content", "i8"),  # whose text it is; of a node: none
+        ("replica", "i4"),
+        ("parent", "i4"),  # entry of the node before
+        ("begin", "i4"),  # blocks before this node's
+        ("size", "i4"),  # blocks that the node has in all
+        ("blocks", "i4"),  # of those, the first so many are in memory
+        ("refs", "i4"),  # sequences that use them
+        ("prev", "i4"),  # towards the next to be evicted
+        ("next", "i4"),
+        ("chain", "i4"),  # next entry in the same hash bucket, or next free one
+        ("bucket", "i4"),  # first entry of the hash bucket with this index
+    ],
+    align=True,
+)
+"""Blocks of one text in the prefix cache of one replica, always the first ones of it."""
 
 EVENT = np.dtype([("at_s", "f8"), ("kind", "i4"), ("what", "i4"), ("id", "i8")], align=True)
 """Something a client will do, to *what* slot; ordered by (time, kind, id of the request or session)."""
@@ -209,7 +338,7 @@ BIN_RATIO = 1.01
 BINS = 2400  # 10 us to 2.3e5 s in steps of 1%
 METRICS = ("ttft", "e2e", "tpot", "queue", "itl")
 TTFT, E2E, TPOT, QUEUE, ITL = 0, 1, 2, 3, 4
-MINUTE_COLUMNS = ("requests", "ok", "wrong", "errors")
+MINUTE_COLUMNS = ("requests", "ok", "wrong", "errors", "attempts")
 
 
 def records(dtype: np.dtype, n: int) -> np.recarray:

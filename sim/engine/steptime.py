@@ -70,7 +70,7 @@ def decode_line(pool, tab, n, context):
 
 
 @kernel
-def step_factor(w, pool, rep, r, pace, now_s):
+def step_factor(w, pool, rep, r, tab, now_s):
     """Return the factor on the next step's time: step noise, a slow term, and a replayed host.
 
     Both noises leave the mean length of a step as it is. A slow stretch of time holds fewer steps than a fast one, so
@@ -84,9 +84,9 @@ def step_factor(w, pool, rep, r, pace, now_s):
         factor *= lognormal_factor(hash3(w.seed ^ np.uint64(0x51), r, slice_), pool.slow_noise)
         factor *= math.exp(pool.slow_noise * pool.slow_noise)
     if w.pace_n:
-        while w.pace_next + 1 < w.pace_n and pace[w.pace_next, 0] <= now_s:
+        while w.pace_next + 1 < w.pace_n and tab[w.pace_at + 3 * w.pace_next] <= now_s:
             w.pace_next += 1
-        factor *= pace[w.pace_next, 1]
+        factor *= tab[w.pace_at + 3 * w.pace_next + 1]
     return factor
 
 

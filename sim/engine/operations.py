@@ -1,0 +1,100 @@
+"""What faults and operators do to a fleet: the verbs of the control plane."""
+
+import numpy as np
+
+from sim.engine import commands
+from sim.engine.attempts import kick
+
+
+class Operations:
+    """Verbs that change a running fleet from now on; a replica, pool or cohort is named by its index."""
+
+    w: np.recarray
+    pools: np.recarray
+    reps: np.recarray
+    seqs: np.recarray
+    clients: np.recarray
+    cache: np.recarray
+    board: np.ndarray
+    tab: np.ndarray
+    tree: np.ndarray
+    latency: np.ndarray
+
+    @property
+    def now_s(self) -> float:
+        """The time up to which the fleet has been played."""
+        return float(self.w[0].now_s)
+
+    def slow(self, replica: int, factor: float) -> None:
+        """Make the steps of *replica* take *factor* times as long (at least 1), from its next step on."""
+        commands.set_slow(self.reps, self.tree, int(replica), max(1.0, float(factor)), self.now_s)
+
+    def hang(self, replica: int) -> None:
+        """Let nothing move on *replica*, which keeps its requests and takes new ones, until `resume`."""
+        if not self.reps[replica].hung:
+            self._catch_up(replica)
+            commands.hang(self.reps, self.tree, int(replica), self.now_s)
+
+    def resume(self, replica: int) -> None:
+        """Let *replica* go on where it hung."""
+        if self.reps[replica].hung:
+            commands.resume(self.reps, self.tree, int(replica), self.now_s)
+            self._kick(replica)
+
+    def _catch_up(self, *replicas: int) -> None:
+        """Count the steps that have ended until now as played."""
+        for r in replicas:
+            commands.catch_up(self.w[0], self.pools, self.reps, self.board, self.latency, int(r), self.now_s)
+
+    def _kick(self, replica: int) -> None:
+        """Let *replica* begin a step if it is idle while requests wait for it."""
+        rep = self.reps[replica]
+        if rep.steps_planned == 0 and rep.waiting and not rep.hung:
+            kick(
+                self.w[0], self.pools, self.reps, int(replica), self.seqs, self.cache, self.board, self.tab, self.tree,
+                self.now_s,
+            )  # fmt: skip
+
+    def restore(self, replica: int) -> None:
+        """Turn *replica* on again (or a spare for the first time), with empty memory."""
+        self.reps[replica].up = 1
+
+    def drain(self, replica: int, draining: bool = True) -> None:
+        """Let *replica* take no new requests, or take them again."""
+        self.reps[replica].up = not draining
+
+    def shrink(self, replica: int, blocks: int) -> None:
+        """Take *blocks* KV blocks away from *replica*, in place of those taken before; 0 gives all back."""
+        blocks = min(int(blocks), int(self.pools[self.reps[replica].pool].blocks))
+        commands.take_blocks(self.reps, self.tree, int(replica), blocks, self.now_s)
+        self._kick(replica)
+
+    def refuse(self, replica: int, share: float, status: int = 503) -> None:
+        """Let a *share* of the attempts sent to *replica* fail at once with *status*."""
+        self.reps[replica].refuse, self.reps[replica].refuse_status = share, status
+
+    def lose(self, replica: int, share: float) -> None:
+        """Let a *share* of the attempts sent to *replica* never arrive: their clients wait until they time out."""
+        self.reps[replica].lose = share
+
+    def cut(self, replica: int, share: float) -> None:
+        """Let a *share* of the streams that *replica* begins break off: status 200, and failed."""
+        self.reps[replica].cut = share
+
+    def delay(self, pool: int, seconds: float) -> None:
+        """Let every attempt sent to *pool* from now on arrive *seconds* later."""
+        self.pools[pool].delay_s = seconds
+
+    def limit(self, pool: int, rate_per_s: float, burst: float = 1.0) -> None:
+        """Let *pool* take at most *rate_per_s* attempts a second (a token bucket of *burst*, full at first)."""
+        gate = self.pools[pool]
+        gate.limit_per_s, gate.limit_burst = rate_per_s, burst
+        gate.limit_left, gate.limit_at_s = min(gate.limit_left, burst), self.now_s
+
+    def shed(self, pool: int, level: int) -> None:
+        """Let *pool* refuse requests of priority *level* and below it (numbers from *level* on)."""
+        self.pools[pool].shed_from = level
+
+    def shift(self, cohort: int, prompt_factor: float = 1.0, output_factor: float = 1.0) -> None:
+        """Make the prompts and answers of *cohort* longer, for requests asked from now on."""
+        self.clients[cohort].prompt_factor, self.clients[cohort].output_factor = prompt_factor, output_factor
