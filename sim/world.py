@@ -235,7 +235,7 @@ def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
         steps=spec.steps,
         replicas=pool.replicas,
         blocks=spec.kv_blocks,
-        router=scenario.fleet.router,
+        router=scenario.fleet.routing[0],
         block_size=spec.block_size,
         max_seqs=spec.max_num_seqs,
         max_tokens=spec.max_num_batched_tokens,

@@ -50,7 +50,7 @@ class Autoscale(Model):
     autoscale: Name
     """Which pool."""
     metric: Literal["outstanding", "running", "waiting", "kv"] = "outstanding"
-    """What is averaged over replicas: attempts sent and not ended, running, waiting, or the share of KV blocks in use."""
+    """What is averaged over replicas: attempts sent and not ended, running, waiting, or the share of KV in use."""
     target: Positive
     """The mean that it aims at."""
     min: SmallCount = 1

@@ -179,14 +179,14 @@ class Random(Model):
     """A mechanism that befalls each replica of its target by itself, at random times."""
 
     random: RandomFault
-    """The mechanism, with `mtbf` and `mttr`."""
+    """The mechanism, and `mtbf` and `mttr`: mean time that a replica is well before it, and mean time that it lasts."""
 
 
 class Periodic(Model):
     """A mechanism that comes again and again, to all replicas of its target at once."""
 
     periodic: PeriodicFault
-    """The mechanism, with `every` and `lasting`."""
+    """The mechanism, and `every` and `lasting`: time from one beginning to the next, and how long it lasts."""
 
 
 ReplicaFault = Slow | Stop | Lose | Refuse

@@ -74,10 +74,8 @@ def _fault(scenario: Scenario, fault: Fault, inner: TimedFault) -> Iterator[tupl
     yield from _target(scenario, inner)
     yield from _times(scenario, inner.from_, inner.to)
     if isinstance(fault, Periodic) and fault.periodic.lasting >= fault.periodic.every:
-        yield (
-            "lasting",
-            f"expected less than every ({show(fault.periodic.every)} s), got {show(fault.periodic.lasting)} s",
-        )
+        every, lasting = show(fault.periodic.every), show(fault.periodic.lasting)
+        yield "lasting", f"expected less than every ({every} s), got {lasting} s"
     if isinstance(inner, Lose) and inner.what == "kv" and inner.share == 1:
         yield "share", "expected less than 1 with what: kv (a replica without any is one that stops), got 1"
     if isinstance(inner, Refuse) and inner.above_per_s is not None:
