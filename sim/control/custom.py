@@ -41,9 +41,7 @@ def find(code: str) -> Callable[[Stage], Process]:
         near = did_you_mean(function, [known for known, value in vars(module).items() if inspect.isfunction(value)])
         raise InputError(f"expected a function {show(function)} in {name}, which has none{near}")
     if not inspect.isgeneratorfunction(found):
-        raise InputError(
-            f"expected a generator function (def {function}(world), with a yield in it), got another object"
-        )
+        raise InputError(f"expected a generator function, def {function}(world) with a yield in it, got something else")
     if (count := len(inspect.signature(found).parameters)) != 1:
         raise InputError(f"expected {function} to take one argument, the world, got {count}")
     return found
