@@ -52,7 +52,7 @@ class Backoff(Model):
     """How much longer each next wait is."""
     max: LongerThanZero | None = None
     """Longest wait; none: no bound."""
-    jitter: Annotated[Literal["none", "full", "equal"], NoneIsAWord] = "none"
+    jitter: Annotated[Literal["none", "full", "equal"], NoneIsAWord] = "full"
     """Random part of the wait: none of it, all of it, or half of it (Brooker, AWS Architecture Blog, 2015)."""
 
 
@@ -87,7 +87,7 @@ class Clients(Model):
     """Give up on the request, retries and all, after this time; none: never."""
     patience: Patience | None = None
     """Users leave for good when no first token has come after this time; none: never."""
-    retries: Annotated[int, Field(ge=0, le=1000), Whole] = 0
+    retries: Annotated[int, Field(ge=0, le=30), Whole] = 0
     """Further attempts after a failed one."""
     retry_on: list[Literal["rejected", "timed_out", "failed"]] = ["rejected", "timed_out", "failed"]
     """Outcomes of an attempt that are tried again."""
