@@ -249,6 +249,7 @@ def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
     router, routing = scenario.fleet.routing
     admission = pool.admission or scenario.fleet.admission
     queue = admission.max_queue if isinstance(admission.max_queue, list) else [admission.max_queue] * LEVELS
+    first, second, third, fourth = (n or 0 for n in queue)
     return PoolConfig(
         steps=spec.steps,
         replicas=pool.replicas,
@@ -260,7 +261,7 @@ def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
         count_own=routing.count_own,
         load_bound=routing.load_bound if isinstance(routing, PrefixAffinity) else 1.25,
         prefix_caching=pool.prefix_caching,
-        max_queue=tuple(n or 0 for n in queue),
+        max_queue=(first, second, third, fourth),
         max_outstanding=admission.max_outstanding or 0,
         max_wait_s=or_inf(admission.max_wait),
         deadline_aware=admission.deadline_aware,

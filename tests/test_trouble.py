@@ -146,7 +146,7 @@ def test_a_hang_is_silence_until_clients_give_up() -> None:
     late = rows[rows["outcome"] == Outcome.TIMED_OUT]
     assert set(late["replica"].tolist()) == {3}
     assert 60 <= late["finished_s"].min() < 120 + 20
-    waited = between(rows[rows["replica"] == 3], 101, 120)
+    waited = between(rows[rows["replica"] == 3], 105, 120)
     assert (waited["outcome"] == Outcome.OK).all(), "who can wait is served when it goes on"
     assert (waited["finished_s"] > 120).all()
 
@@ -172,7 +172,7 @@ def test_a_queue_that_fails_probes_kills_a_fleet() -> None:
     beside = spiral.replace("true", "false")
     busy = "workload.rate_per_s=80"
     killed, left_alone = (simulate(trouble(busy, one), 1).metrics["ok"] for one in (spiral, beside))
-    assert killed < 0.7 * left_alone
+    assert killed < 0.9 * left_alone
 
 
 def test_an_autoscaler_brings_what_is_missing() -> None:
