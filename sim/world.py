@@ -4,6 +4,7 @@
 Control events are few (a scrape, a decision), requests are many: no request is ever a process.
 """
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,18 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim import summary, workload
+from sim import control, summary, workload
+from sim.control import Effects
 from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.hardware import PoolSpec, resolve
-from sim.engine.state import METRICS, MINUTE_COLUMNS
+from sim.engine.state import LEVELS, METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
-from sim.records import ATTEMPT, PARTS
+from sim.records import ATTEMPT, PARTS, Outcome
 from sim.results import SERIES, Recorder
-from sim.scenario import Scenario
+from sim.scenario import Clients, Scenario
+from sim.scenario.clients import PatienceDraw
+from sim.scenario.fleet import PowerOfD, PrefixAffinity
+from sim.scenario.targets import largest
 
 FLUSH_SCRAPES = 512  # scrapes kept in memory before they are written
 
@@ -50,6 +55,7 @@ class World(simpy.Environment):
         """Set up the world at t = 0; with a *recorder* rows and series go to its files, else they stay in memory."""
         super().__init__()
         self.scenario = scenario
+        self.seed = seed
         self.recorder = recorder
         self.specs = {name: resolve(pool, where=f"fleet.pools.{name}") for name, pool in scenario.fleet.pools.items()}
         self.users = workload.compile(scenario, seed, {name: spec.max_model_len for name, spec in self.specs.items()})
@@ -62,9 +68,9 @@ class World(simpy.Environment):
             duration_s=scenario.duration,
             warmup_s=scenario.warmup,
             rows={"all": 1.0, "none": 0.0}[rows] if isinstance(rows, str) else rows.sample,
-            clients=ClientPolicy(
-                timeout_s=float("inf") if scenario.clients.timeout is None else scenario.clients.timeout
-            ),
+            clients=[
+                client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
+            ],
             leap=leap,
         )
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
@@ -72,8 +78,11 @@ class World(simpy.Environment):
         self.scrapes: list[tuple[float, np.ndarray]] = []
         self.gauges = _Gauges()
         self.progress = progress
+        self.events: list[dict[str, Any]] = []
+        self.effects = Effects(self.fleet, lambda: self._keep(self.fleet.take_rows()))
         self.process(self._scrape())
         self.ended = self.process(self._end())
+        control.start(self)
 
     def step(self) -> None:
         """Play the fleet up to the next control event, then let that happen."""
@@ -127,6 +136,12 @@ class World(simpy.Environment):
             if self.progress:
                 self.progress(self.now)
             yield self.timeout(self.scenario.scrape_interval)
+
+    def note_event(self, event: str, **fields: Any) -> None:
+        """Write down that *event* happened now, with what there is to say about it: a line of events.jsonl."""
+        self.events.append({"t_s": float(self.now), "event": event, **fields})
+        if self.recorder:
+            self.recorder.event(float(self.now), event, **fields)
 
     def _keep(self, rows: np.ndarray) -> None:
         check_rows(rows)
@@ -231,11 +246,27 @@ def _no_requests() -> np.ndarray:
 def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
     """Return what the engine needs of pool *name*, resolved to *spec*."""
     pool = scenario.fleet.pools[name]
+    router, routing = scenario.fleet.routing
+    admission = pool.admission or scenario.fleet.admission
+    queue = admission.max_queue if isinstance(admission.max_queue, list) else [admission.max_queue] * LEVELS
+    first, second, third, fourth = (n or 0 for n in queue)
     return PoolConfig(
         steps=spec.steps,
         replicas=pool.replicas,
+        spares=largest(scenario, name) - pool.replicas,
         blocks=spec.kv_blocks,
-        router=scenario.fleet.router,
+        router=router,
+        choices=routing.choices if isinstance(routing, PowerOfD) else 2,
+        refresh_s=routing.refresh,
+        count_own=routing.count_own,
+        load_bound=routing.load_bound if isinstance(routing, PrefixAffinity) else 1.25,
+        prefix_caching=pool.prefix_caching,
+        max_queue=(first, second, third, fourth),
+        max_outstanding=admission.max_outstanding or 0,
+        max_wait_s=or_inf(admission.max_wait),
+        deadline_aware=admission.deadline_aware,
+        limit_per_s=or_inf(admission.limit_per_s),
+        limit_burst=admission.burst or max(1.0, admission.limit_per_s or 0.0),
         block_size=spec.block_size,
         max_seqs=spec.max_num_seqs,
         max_tokens=spec.max_num_batched_tokens,
@@ -249,6 +280,39 @@ def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
         ingress_s=pool.ingress,
         egress_s=pool.egress,
     )
+
+
+def client_policy(clients: Clients) -> ClientPolicy:
+    """Return what the engine needs of a cohort's *clients*."""
+    patience, backoff, budget, hedge = clients.patience, clients.backoff, clients.retry_budget, clients.hedge
+    drawn = patience.choice[1].mean if isinstance(patience, PatienceDraw) else None
+    return ClientPolicy(
+        timeout_s=or_inf(clients.timeout),
+        first_token_s=or_inf(clients.first_token_timeout),
+        deadline_s=or_inf(clients.deadline),
+        patience_s=or_inf(drawn if isinstance(patience, PatienceDraw) else patience),
+        patience_exponential=drawn is not None,
+        retries=clients.retries,
+        retry_on=frozenset(Outcome[name.upper()] for name in clients.retry_on),
+        backoff_s=backoff.base,
+        backoff_factor=backoff.factor,
+        backoff_max_s=or_inf(backoff.max),
+        jitter=backoff.jitter,
+        budget=budget.share if budget else math.inf,
+        budget_burst=budget.burst if budget else 10.0,
+        throttle=clients.throttle or 0.0,
+        hedge_s=hedge.after if hedge else math.inf,
+        hedge_share=hedge.share if hedge else 1.0,
+        hedge_cancel=hedge.cancel if hedge else True,
+        zombie=clients.disconnect == "zombie",
+        limit_per_s=or_inf(clients.limit_per_s),
+        limit_burst=clients.burst or max(1.0, clients.limit_per_s or 0.0),
+    )
+
+
+def or_inf(value: float | None) -> float:
+    """Return *value*, or infinity where nobody set one."""
+    return math.inf if value is None else value
 
 
 def check_rows(rows: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sim.errors import ScenarioError
 from sim.scenario import Problem, Scenario, digest, dump, json_schema, load, loads, points, reread, shipped
 from sim.scenario.document import write
+from sim.scenario.targets import largest, members
 from sim.units import duration_s, fraction, quantity
 
 SMALL = """\
@@ -94,6 +95,65 @@ rows: {sample: 1%}
     assert scenario.rows.sample == 0.01
     assert scenario.slo.targets == {"ttft_p99": 2.0, "errors": 0.001, "cohort.ask.ttft_p99": 1.0}
     assert scenario.workload.cohorts["ask"].share == 0.3
+
+
+def test_what_goes_wrong_and_who_decides() -> None:
+    text = swap("pool: code}", "pool: code, clients: {timeout: 9s}}", POOLS)
+    scenario = loads(
+        swap("fleet:", "fleet:\n  router: {power_of_d: {choices: 3, refresh: 5s}}\n  admission: {max_queue: 64}", text)
+        + """\
+clients: {timeout: 30s, retries: 3, backoff: {base: 1s, jitter: full}, patience: {exponential: {mean: 20s}}}
+faults:
+  - {stop: code/1, from: 1m, to: 2m, how: hang}
+  - random: {slow: chat, mtbf: 6h, mttr: 10m, factor: 3}
+control:
+  - {autoscale: code, target: 20, max: 9}
+  - {python: json:load}
+"""
+    )
+    assert (scenario.fleet.routing[0], scenario.fleet.routing[1].refresh) == ("power_of_d", 5.0)
+    assert loads(SMALL).fleet.routing[0] == "least_outstanding"
+    assert scenario.fleet.pools["code"].admission is None
+    hang, slow = scenario.faults
+    assert (hang.stop, hang.from_, hang.to, hang.how) == ("code/1", 60.0, 120.0, "hang")
+    assert (slow.random.mtbf, slow.random.from_, slow.random.to) == (21_600.0, 0.0, None)
+    assert scenario.control[0].down_window == 300.0
+    assert scenario.control[1].python == "json:load"
+    assert scenario.workload.cohorts["ask"].clients is None
+    assert scenario.workload.cohorts["edit"].clients.retries == 0, "what a cohort says replaces the rest as well"
+    assert largest(scenario, "code") == 9
+    assert members(scenario, "code/zone-0") == ("code", range(9))
+
+
+def test_settings_of_trouble_vary() -> None:
+    scenario = loads(
+        SMALL
+        + """\
+vary:
+  fleet.admission.max_queue: [20, 200]
+  clients.retry_budget.share: [10%, 20%]
+  faults: [[], [{slow: main, factor: 3}]]
+"""
+    )
+    played = [one for _, one in points(scenario)]
+    assert [one.fleet.admission.max_queue for one in played] == [20] * 4 + [200] * 4
+    assert [one.clients.retry_budget.share for one in played] == [0.1, 0.1, 0.2, 0.2] * 2
+    assert [len(one.faults) for one in played] == [0, 1] * 4
+
+
+def test_a_process_of_ones_own_is_found_again_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here" / "mine.py").touch()
+    (tmp_path / "here" / "x.yaml").write_text(SMALL + "control: [{python: 'mine:process'}]\n")
+    monkeypatch.chdir(tmp_path)
+    scenario = load("here/x.yaml")
+    assert scenario.control[0].python == "here/mine.py:process"
+    (tmp_path / "there" / "scenario.yaml").write_text(dump(scenario, tmp_path / "there"))
+    assert "../here/mine.py:process" in (tmp_path / "there" / "scenario.yaml").read_text()
+    assert load("there/scenario.yaml") == scenario
+    (tmp_path / "here" / "mine.py").unlink()
+    assert reread(tmp_path / "there" / "scenario.yaml").control[0].python == "../here/mine.py:process"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +306,8 @@ MISTAKES = [
     (
         "hardware: h100",
         "hardware: h100, router: round-robin",
-        "3: fleet.router: expected 'round_robin', 'random' or 'least_outstanding', got 'round-robin'",
+        "3: fleet.router: expected 'round_robin', 'random', 'least_outstanding', 'power_of_d', 'prefix_affinity' or "
+        "'session_sticky', got 'round-robin'",
     ),
     ("fleet: {model: llama-3.1-8b, hardware: h100}", "fleet: h100", "3: fleet: expected a mapping, got 'h100'"),
     ("fleet: {model: llama-3.1-8b, hardware: h100}", "fleet: {pools: {}}",
@@ -360,10 +421,7 @@ MISTAKES = [
         "  trace: nowhere.csv",
         "5: workload.trace.file: expected a file, but there is no 'nowhere.csv'",
     ),
-    # later versions
-    ("duration: 10m", "duration: 10m\nfaults: [{slow: main/0}]",
-     "3: faults: expected an empty list (this version has none), got a list"),
-    ("duration: 10m", "duration: 10m\nclients: {retries: 3}", "3: clients.retries: expected 0, got 3"),
+    # what was promised
     ("duration: 10m", "duration: 10m\nclients: {timeot: 3}", "3: clients.timeot: unknown key; did you mean 'timeout'?"),
     ("duration: 10m", "duration: 10m\nslo: {windw: 7d}", "3: slo.windw: unknown key; did you mean 'window'?"),
     ("duration: 10m", "duration: 10m\nslo: {ttft_p99: fast}",
@@ -430,6 +488,140 @@ def test_a_file_that_is_no_scenario(text: str, sentence: str) -> None:
     assert mistake(text) == sentence
 
 
+MECHANISMS = "a mapping with one mechanism: slow, stop, lose, refuse, delay, surge, shift, random, periodic"
+PROCESSES = "a mapping with one kind of process: health, autoscale, rollout, breaker, shed, ramp, python"
+TROUBLE = [
+    ("faults: [{slwo: chat}]",
+     f"faults[0]: expected {MECHANISMS}; did you mean 'slow'?"),
+    ("faults: [{slow: chat, stop: chat}]",
+     f"faults[0]: expected {MECHANISMS}, got slow and stop"),
+    ("faults: [slow]",
+     f"faults[0]: expected {MECHANISMS}, got 'slow'"),
+    ("faults: {slow: chat}", "faults: expected a list, got a mapping"),
+    ("faults: [{slow: chat}]", "faults[0].factor: missing, expected how many times as long a step takes"),
+    ("faults: [{slow: chat, factor: 0.5}]", "faults[0].factor: expected a number of at least 1, got 0.5"),
+    ("faults: [{slow: chat, factor: 2, form: 1m}]", "faults[0].form: unknown key; did you mean 'from'?"),
+    ("faults: [{slow: caht, factor: 2}]", "faults[0].slow: no pool 'caht'; did you mean 'chat'?"),
+    ("faults: [{slow: chat/x, factor: 2}]",
+     "faults[0].slow: expected a pool or replicas of one, such as chat, chat/3, chat/0-4 or chat/zone-1, got 'chat/x'"),
+    ("faults: [{slow: code/2, factor: 2}]", "faults[0].slow: expected replicas of code from 0 to 1, got 2"),
+    ("faults: [{slow: code/1-0, factor: 2}]",
+     "faults[0].slow: expected the first of the replicas before the last, got 1-0"),
+    ("faults: [{slow: code/zone-1, factor: 2}]", "faults[0].slow: expected a zone of code from 0 to 0, got 1"),
+    ("faults: [{stop: code, from: 3m, to: 2m}]", "faults[0].to: expected more than from (180 s), got 120 s"),
+    ("faults: [{stop: code, from: 10m}]", "faults[0].from: expected less than duration (600 s), got 600 s"),
+    ("faults: [{stop: code, how: sleep}]", "faults[0].how: expected 'crash' or 'hang', got 'sleep'"),
+    ("faults: [{lose: code, share: 120%}]",
+     "faults[0].share: expected a fraction from 0 to 1 or a percentage such as 5%, got '120%'"),
+    ("faults: [{lose: code, what: kv}]",
+     "faults[0].share: expected less than 1 with what: kv (a replica without any is one that stops), got 1"),
+    ("faults: [{refuse: code, status: 200}]", "faults[0].status: expected a number of at least 400, got 200"),
+    ("faults: [{refuse: code, above_per_s: 3, share: 20%}]",
+     "faults[0].share: expected none with above_per_s, got 0.2"),
+    ("faults: [{refuse: code/0, above_per_s: 3}]",
+     "faults[0].refuse: expected a whole pool, such as code, got 'code/0'"),
+    ("faults: [{random: {refuse: code, above_per_s: 3, mtbf: 1h, mttr: 1m}}]",
+     "faults[0].random.above_per_s: expected none at random, which befalls each replica by itself"),
+    ("faults: [{delay: code/0, by: 1s}]", "faults[0].delay: expected a whole pool, such as code, got 'code/0'"),
+    ("faults: [{surge: chat, factor: 3}]", "faults[0].surge: no cohort 'chat', expected one of ask, edit, all"),
+    ("faults: [{shift: edti, prompt_factor: 3}]", "faults[0].shift: no cohort 'edti'; did you mean 'edit'?"),
+    ("faults: [{shift: all, prompt_factor: 0}]", "faults[0].prompt_factor: expected a number greater than 0, got 0"),
+    ("faults: [{random: {slow: chat, factor: 3, mtbf: 1h}}]",
+     "faults[0].random.mttr: missing, expected mean time that it lasts, exponential"),
+    ("faults: [{random: {surge: all, factor: 3, mtbf: 1h, mttr: 1m}}]",
+     "faults[0].random: expected a mapping with one mechanism: slow, stop, lose, refuse"),
+    ("faults: [{random: {slow: caht, factor: 3, mtbf: 1h, mttr: 1m}}]",
+     "faults[0].random.slow: no pool 'caht'; did you mean 'chat'?"),
+    ("faults: [{periodic: {slow: chat, factor: 3, every: 1m, lasting: 1m}}]",
+     "faults[0].periodic.lasting: expected less than every (60 s), got 60 s"),
+    ("faults: [{stop: chat, name: a}, {stop: code, name: a}]",
+     "faults[1].name: expected a name of its own, got 'a' again"),
+    ("control: [{helth: chat}]",
+     f"control[0]: expected {PROCESSES}; did you mean 'health'?"),
+    ("control: [{health: caht}]", "control[0].health: no pool 'caht'; did you mean 'chat'?"),
+    ("control: [{health: chat/0}]",
+     "control[0].health: expected a name of letters, digits, - and _, got 'chat/0'"),
+    ("control: [{health: chat, timeout: 20s}]", "control[0].timeout: expected at most the interval (10 s), got 20 s"),
+    ("control: [{health: chat, timeout: 0}]",
+     "control[0].timeout: expected a duration such as 250ms, 5m or 1h30m, greater than 0, got 0"),
+    ("control: [{autoscale: code, target: 3}]", "control[0].max: missing, expected most replicas"),
+    ("control: [{autoscale: code, target: 3, min: 5, max: 4}]", "control[0].min: expected at most max (4), got 5"),
+    ("control: [{autoscale: code, target: 3, min: 3, max: 4}]",
+     "control[0].min: expected at most the replicas that code begins with (2), got 3"),
+    ("control: [{autoscale: code, target: 3, max: 1}]",
+     "control[0].max: expected at least the replicas that code begins with (2), got 1"),
+    ("control: [{autoscale: code, target: 80, max: 4, metric: kv}]",
+     "control[0].target: expected a share of KV blocks from 0 to 1, got 80"),
+    ("control: [{autoscale: code, target: 3, max: 4}, {autoscale: code, target: 3, max: 4}]",
+     "control[1].autoscale: expected one autoscaler a pool, got another for code"),
+    ("control: [{rollout: code, at_once: 3}]", "control[0].at_once: expected at most the replicas of code (2), got 3"),
+    ("control: [{rollout: code, from: 1h}]", "control[0].from: expected less than duration (600 s), got 3600 s"),
+    ("control: [{breaker: code, errors: 0}]", "control[0].errors: expected more than 0, got 0"),
+    ("control: [{shed: code, above: 9, below: 9}]", "control[0].below: expected less than above (9), got 9"),
+    ("control: [{shed: code, above: 9, below: 1, level: 4}]",
+     "control[0].level: expected a number of at most 3, got 4"),
+    ("control: [{ramp: code, from: 1m, to: 1m, start_per_s: 1, end_per_s: 2}]",
+     "control[0].to: expected more than from (60 s), got 60 s"),
+    ("control: [{python: my_process}]",
+     "control[0].python: expected a module and a function, such as my_module:my_process, got 'my_process'"),
+    ("control: [{python: 'nowhere.py:f'}]", "control[0].python: expected a file, but there is no 'nowhere.py'"),
+    ("clients: {retries: -1}", "clients.retries: expected a number of at least 0, got -1"),
+    ("clients: {patience: [3]}",
+     "clients.patience: expected a duration, {exponential: {mean: 20s}} or none, got a list"),
+    ("clients: {patience: {exponential: {mean: 0}}}",
+     "clients.patience.exponential.mean: expected a duration such as 250ms, 5m or 1h30m, greater than 0, got 0"),
+    ("clients: {retry_on: [ok]}", "clients.retry_on[0]: expected 'rejected', 'timed_out' or 'failed', got 'ok'"),
+    ("clients: {retry_on: [failed, failed]}", "clients: expected each outcome of retry_on once, got failed, failed"),
+    ("clients: {backoff: {jitter: some}}", "clients.backoff.jitter: expected 'none', 'full' or 'equal', got 'some'"),
+    ("clients: {backoff: 3s}", "clients.backoff: expected a mapping, got '3s'"),
+    ("clients: {hedge: {}}",
+     "clients.hedge.after: missing, expected sent when no first token has come after this time"),
+    ("clients: {throttle: 0.5}", "clients.throttle: expected a number of at least 1, got 0.5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sentence"), TROUBLE, ids=[text[:50] for text, _ in TROUBLE])
+def test_a_mistake_about_trouble_is_one_sentence(text: str, sentence: str) -> None:
+    assert mistake(POOLS + text + "\n") == f"x.yaml:12: {sentence}"
+
+
+FLEETS = [
+    ("router: 3", "fleet.router: expected one of round_robin, random, least_outstanding, power_of_d, prefix_affinity, "
+     "session_sticky, or a mapping with one, got 3"),
+    ("router: {power_of_d: {choice: 3}}", "fleet.router.power_of_d.choice: unknown key; did you mean 'choices'?"),
+    ("router: {random: {}, round_robin: {}}",
+     "fleet.router: expected exactly one of round_robin, random, least_outstanding, power_of_d, prefix_affinity, "
+     "session_sticky, got random and round_robin"),
+    ("router: {random: {choices: 3}}", "fleet.router.random.choices: unknown key, expected one of refresh, count_own"),
+    ("admission: {max_queue: long}",
+     "fleet.admission.max_queue: expected a whole number, or a list of four of them, one a priority level, got 'long'"),
+    ("admission: {max_queue: [8, 4]}", "fleet.admission: expected max_queue for 4 priority levels, got 2"),
+    ("admission: {max_queue: 0}", "fleet.admission.max_queue: expected a number of at least 1, got 0"),
+    ("admission: {max_queues: 3}", "fleet.admission.max_queues: unknown key; did you mean 'max_queue'?"),
+    ("replicas: 3, max_replicas: 2", "fleet.max_replicas: expected at least replicas (3), got 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sentence"), FLEETS, ids=[text for text, _ in FLEETS])
+def test_a_mistake_about_the_fleet_is_one_sentence(text: str, sentence: str) -> None:
+    assert mistake(swap("hardware: h100", f"hardware: h100, {text}")) == f"x.yaml:3: {sentence}"
+
+
+def test_the_autoscaler_stays_within_what_the_pool_may_have() -> None:
+    text = (
+        swap("replicas: 2", "replicas: 2, max_replicas: 3", POOLS) + "control: [{autoscale: code, target: 3, max: 4}]\n"
+    )
+    assert mistake(text) == "x.yaml:12: control[0].max: expected at most max_replicas of code (3), got 4"
+
+
+def test_what_is_wrong_at_one_point_of_a_sweep_is_told_with_the_point() -> None:
+    text = SMALL + "vary: {fleet.replicas: [4, 2]}\nfaults: [{stop: main/3}]\n"
+    assert (
+        mistake(text)
+        == "x.yaml:9: faults[0].stop: expected replicas of main from 0 to 1, got 3 (at fleet.replicas = 2)"
+    )
+
+
 def test_mistakes_are_listed_in_the_order_of_the_file() -> None:
     text = "name: X\nduration: -1\nwarmup: z\nseed: -1\nseeds: 0\nrows: 3\nfleet: {}\nworkload: {}\n"
     lines = mistake(text).splitlines()
@@ -439,7 +631,7 @@ def test_mistakes_are_listed_in_the_order_of_the_file() -> None:
 
 def test_settings_of_a_named_pool_stand_in_it() -> None:
     assert mistake(swap("  pools:", "  replicas: 2\n  pools:", POOLS)) == (
-        "x.yaml:4: fleet.replicas: unknown key, expected one of router, pools"
+        "x.yaml:4: fleet.replicas: unknown key, expected one of router, admission, pools"
     )
     assert mistake(swap("replicas: 2", "replcas: 2", POOLS)) == (
         "x.yaml:6: fleet.pools.code.replcas: unknown key; did you mean 'replicas'?"
@@ -655,6 +847,39 @@ pools = st.fixed_dictionaries(
 open_arrivals = st.sampled_from(["poisson", {"gamma": {"cv": 2}}, {"diurnal": {"peak_to_mean": 1.5, "peak_at": "6h"}}])
 
 
+clients = st.fixed_dictionaries(
+    {},
+    optional={
+        "timeout": st.none() | seconds,
+        "patience": st.sampled_from([None, "20s", {"exponential": {"mean": "20s"}}]),
+        "retries": st.integers(0, 5),
+        "retry_on": st.lists(st.sampled_from(["rejected", "timed_out", "failed"]), unique=True),
+        "backoff": st.fixed_dictionaries({}, optional={"base": seconds, "jitter": st.sampled_from([None, "full"])}),
+        "retry_budget": st.none() | st.fixed_dictionaries({"share": fractions}),
+        "hedge": st.none() | st.fixed_dictionaries({"after": seconds}),
+        "disconnect": st.sampled_from(["abort", "zombie"]),
+    },
+)
+times = st.sampled_from([{}, {"from": 0}, {"to": "400d"}, {"to": None}])
+
+
+def faults(pool: str) -> st.SearchStrategy[dict[str, Any]]:
+    what = st.sampled_from([
+        {"slow": pool, "factor": 2}, {"stop": f"{pool}/0", "how": "hang"}, {"lose": f"{pool}/zone-0", "share": "20%"},
+        {"refuse": pool, "above_per_s": 3}, {"delay": pool, "by": "200ms"}, {"surge": "all", "factor": 3},
+        {"shift": "all", "output_factor": 0.5}, {"random": {"stop": pool, "mtbf": "1h", "mttr": 60}},
+        {"periodic": {"lose": pool, "every": "1h", "lasting": 60, "what": "streams"}},
+    ])  # fmt: skip
+    return st.builds(lambda one, when: one if {"random", "periodic"} & one.keys() else one | when, what, times)
+
+
+def control(pool: str) -> st.SearchStrategy[dict[str, Any]]:
+    return st.sampled_from([
+        {"health": pool}, {"rollout": pool, "drain": 3}, {"breaker": pool}, {"python": "a_module:a_function"},
+        {"shed": pool, "above": 9, "below": 1}, {"ramp": pool, "from": 0, "to": 9, "start_per_s": 1, "end_per_s": 2},
+    ])  # fmt: skip
+
+
 @st.composite
 def scenarios(draw: st.DrawFn) -> dict[str, Any]:
     cohorts = draw(
@@ -691,6 +916,9 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
         "fleet": fleet,
         "workload": {"rate_per_s": draw(positive), "arrivals": draw(open_arrivals), "cohorts": cohorts},
         "slo": draw(st.dictionaries(names.map("m_{}".format), positive, max_size=2)),
+        "clients": draw(clients),
+        "faults": draw(st.lists(faults(next(iter(fleet.get("pools", {"main": {}})))), max_size=3)),
+        "control": draw(st.lists(control(next(iter(fleet.get("pools", {"main": {}})))), max_size=3)),
     }
 
 
@@ -711,8 +939,9 @@ def test_no_file_whatever_ends_in_a_traceback(at: int, gone: int, added: str) ->
 
 
 PATHS = """name title duration seed vary vary.x rows fleet fleet.pools fleet.pools.chat fleet.pools.chat.step_time
-    fleet.pools.chat.kv_blocks workload workload.arrivals workload.trace workload.cohorts workload.sessions
-    workload.cohorts.ask workload.cohorts.ask.output_tokens clients faults slo slo.x alerts claims claims.x"""
+    fleet.router fleet.admission fleet.admission.max_queue fleet.pools.chat.kv_blocks workload workload.arrivals
+    workload.trace workload.cohorts workload.sessions workload.cohorts.ask workload.cohorts.ask.output_tokens
+    clients clients.hedge workload.cohorts.ask.clients faults control slo slo.x alerts claims claims.x"""
 VALUES = [[], 3, -1.5, "", "x", None, True, {}, [{}], {"a": 1}, 10**400, 10**99, "1e400", ["a"]]
 
 
@@ -768,6 +997,9 @@ def test_every_setting_is_described() -> None:
 
 def test_the_schema_knows_the_short_forms() -> None:
     schema = json_schema()
+    assert {"admission", "zones"} <= schema["$defs"]["Fleet"]["properties"].keys()
+    assert {"slow", "from", "to", "factor", "name"} == schema["$defs"]["Slow"]["properties"].keys()
+    assert len(schema["properties"]["faults"]["items"]["oneOf"]) == 9
     assert {"router", "pools", "replicas", "model"} <= schema["$defs"]["Fleet"]["properties"].keys()
     assert {"const": "none"} in schema["$defs"]["Clients"]["properties"]["timeout"]["anyOf"]
     assert {"type": "string"} in schema["$defs"]["Workload"]["properties"]["trace"]["anyOf"]

@@ -9,7 +9,8 @@ import click
 
 from sim import claims, summary
 from sim import scenario as scenarios
-from sim.errors import HardwareError, ScenarioError
+from sim.errors import HardwareError, InputError, ScenarioError
+from sim.scenario.control import Custom
 
 
 def load(source: str, overrides: Sequence[str]) -> scenarios.Scenario:
@@ -50,6 +51,9 @@ class _Service:
             if key not in self._seen:
                 self._seen[key] = list(_pool(name, pool))
             yield from self._seen[key]
+        for i, one in enumerate(point.control):
+            if isinstance(one, Custom):
+                yield from ((("control", i, "python"), said) for said in _code(one.python))
         key = (point.workload.model_dump_json(), str(point.duration))
         if key not in self._seen:
             self._seen[key] = list(_users(point))
@@ -63,6 +67,15 @@ def _pool(name: str, pool: scenarios.Pool) -> Iterator[scenarios.Problem]:
         resolve(pool, where="pool")
     except HardwareError as error:
         yield ("fleet", "pools", name), str(error).removeprefix("pool: ")
+
+
+def _code(python: str) -> Iterator[str]:
+    from sim.control import custom
+
+    try:
+        custom.find(python)
+    except InputError as error:
+        yield str(error)
 
 
 def _users(point: scenarios.Scenario) -> Iterator[scenarios.Problem]:

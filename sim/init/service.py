@@ -116,7 +116,7 @@ def _run(services: Sequence[Service]) -> dict[str, Fact]:
     return {
         "duration": guessed(duration, f"at least {ENOUGH_REQUESTS} requests, and half an hour"),
         "warmup": guessed("2m", "what an empty service does first is not counted"),
-        "router": guessed("least_outstanding", "or round_robin, or random"),
+        "router": guessed("least_outstanding", "or round_robin, random, power_of_d, prefix_affinity, session_sticky"),
         "rate_per_s": total,
         "clients": guessed({"timeout": None, "retries": 0}, "users wait for ever and do not try again"),
         "slo": guessed({"ttft_p99": "2s", "errors": "1%", "window": "30d"}, "write here what you promised"),

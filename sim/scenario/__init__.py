@@ -3,11 +3,12 @@
 Light on purpose: nothing here imports numpy.
 """
 
+from sim.scenario.clients import Clients
 from sim.scenario.files import shipped
 from sim.scenario.fleet import Fleet, LinearSteps, Noise, Pool, StepTime
 from sim.scenario.load import Check, at_points, digest, dump, load, loads, points, reread
 from sim.scenario.messages import Problem
-from sim.scenario.models import Clients, Sample, Scenario, Slo
+from sim.scenario.models import Sample, Scenario, Slo
 from sim.scenario.schema import json_schema
 from sim.scenario.workload import ArrivalProcess, Arrivals, Cohort, Dist, Distribution, Sessions, Trace, Workload
 

@@ -9,6 +9,7 @@ from sim.errors import ScenarioError
 from sim.scenario.fleet import Pool
 from sim.scenario.messages import Problem
 from sim.scenario.models import Scenario
+from sim.scenario.plans import trouble
 from sim.scenario.workload import ArrivalProcess, Workload
 from sim.words import did_you_mean, not_among, show
 
@@ -25,6 +26,7 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
             yield ("slo", name), f"unknown key{near}"
     for key, sentence in itertools.chain(_arrivals(scenario.workload), _cohorts(scenario)):
         yield ("workload", *key), sentence
+    yield from trouble(scenario)
 
 
 def broken_claims(scenario: Scenario, points: list[dict[str, object]]) -> Iterator[Problem]:
@@ -48,6 +50,8 @@ def _pool(pool: Pool) -> Iterator[Problem]:
             yield (key,), "missing, expected a name (`blowout hardware` lists them), or else step_time and kv_blocks"
     if pool.gpu_memory_utilization == 0:
         yield ("gpu_memory_utilization",), "expected more than 0, got 0"
+    if pool.max_replicas is not None and pool.max_replicas < pool.replicas:
+        yield ("max_replicas",), f"expected at least replicas ({pool.replicas}), got {pool.max_replicas}"
     if pool.watermark == 1:
         yield ("watermark",), "expected less than 1, got 1"
     longest = pool.max_model_len

@@ -57,22 +57,39 @@ class OneOf(Model):
         return next((key, value) for key, value in self if value is not None)
 
 
-PLAIN, MAPPING = Tag("<plain>"), Tag("<mapping>")
-"""Mark the two sides of a `plain_or_mapping` union."""
+PLAIN, MAPPING, LIST = Tag("<plain>"), Tag("<mapping>"), Tag("<list>")
+"""Mark the sides of a `by_form` union. No key of a file looks like this, so messages can leave tags out."""
 
 
-def plain_or_mapping(words: str, is_plain: Callable[[object], bool]) -> Discriminator:
-    """Choose between a plain value and a mapping by how it is written, so that only one of them complains.
+def by_form(words: str, is_plain: Callable[[object], bool]) -> Discriminator:
+    """Choose between a plain value, a mapping and a list by how it is written, so that only one of them complains.
 
-    What is neither was expected to be *words*.
+    What is none of them was expected to be *words*.
     """
 
     def tag(value: object) -> str | None:
         if isinstance(value, dict | BaseModel):
             return MAPPING.tag
+        if isinstance(value, list):
+            return LIST.tag
         return PLAIN.tag if is_plain(value) else None
 
     return Discriminator(tag, custom_error_type="choice", custom_error_message=words)
+
+
+def by_key(what: str, *kinds: str) -> Discriminator:
+    """Choose a mapping by which of the keys *kinds* it has; its tag is that key in angle brackets.
+
+    What has none of them, or two, is told that *what* was expected.
+    """
+
+    def tag(value: object) -> str | None:
+        if isinstance(value, dict):
+            found = [kind for kind in kinds if kind in value]
+            return f"<{found[0]}>" if len(found) == 1 else None
+        return f"<{next(iter(type(value).model_fields))}>" if isinstance(value, BaseModel) else None
+
+    return Discriminator(tag, custom_error_type="kind", custom_error_message=f"{what}: {', '.join(kinds)}")
 
 
 def _whole(value: object) -> object:
@@ -107,6 +124,28 @@ def _found_if_json(value: str, info: ValidationInfo) -> str:
     return _found(value, info) if value.endswith(".json") else value
 
 
+def _none_is_a_word(value: object) -> object:
+    return "none" if value is None else value
+
+
+def _code_found(value: str, info: ValidationInfo) -> str:
+    """Return *value*, ``module:function``, with the module's file in place of its name where that lies at hand."""
+    module, _, function = value.rpartition(":")
+    name = module if module.endswith(".py") else module.replace(".", "/") + ".py"
+    context = info.context or {}
+    try:
+        return f"{find_file(name, context.get('folder'))}:{function}"
+    except ValueError:
+        if name == module and context.get("need_files", True):
+            raise
+        return value
+
+
+def _code_seen_from(value: str, info: SerializationInfo) -> str:
+    module, _, function = value.rpartition(":")
+    return f"{_seen_from(module, info)}:{function}"
+
+
 _SECONDS = Annotated[float, Field(ge=0)]
 _DURATION_TEXT = Annotated[str, Field(pattern=rf"^{units.DURATION_TOKEN}$", examples=["250ms", "5m", "1h30m"])]
 _FRACTION_NUMBER = Annotated[float, Field(ge=0, le=1)]
@@ -115,7 +154,11 @@ _PERCENTAGE = Annotated[str, Field(pattern=rf"^{units.NUMBER}\s*%$", examples=["
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 
+CODE_PATTERN = r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$"
+TARGET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(/(\d{1,7}(-\d{1,7})?|zone-\d{1,7}))?$"
+
 Whole = BeforeValidator(_whole, json_schema_input_type=int)
+NoneIsAWord = BeforeValidator(_none_is_a_word)
 
 Duration = Annotated[float, BeforeValidator(units.duration_s, json_schema_input_type=_SECONDS | _DURATION_TEXT)]
 LongerThanZero = Annotated[Duration, AfterValidator(_above_zero)]
@@ -126,6 +169,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000), Whole]
 SmallCount = Annotated[int, Field(ge=1, le=1_048_576), Whole]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+Target = Annotated[str, Field(pattern=TARGET_PATTERN, max_length=80)]
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=64)]
 File = Annotated[str, AfterValidator(_found), PlainSerializer(_seen_from)]
 NameOrJson = Annotated[str, AfterValidator(_found_if_json), PlainSerializer(_seen_from)]
+Code = Annotated[str, Field(pattern=CODE_PATTERN), AfterValidator(_code_found), PlainSerializer(_code_seen_from)]

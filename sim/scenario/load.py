@@ -147,7 +147,7 @@ def dump(scenario: Scenario, folder: Path | None = None) -> str:
 
     With a *folder*, in which it will be written down, the files it names are found from there.
     """
-    return write(scenario.model_dump(context={"folder": folder}))
+    return write(scenario.model_dump(by_alias=True, context={"folder": folder}))
 
 
 def digest(scenario: Scenario) -> str:
@@ -164,7 +164,7 @@ def _combinations(scenario: Scenario) -> list[dict[str, Any]]:
 
 
 def _without_sweep(scenario: Scenario) -> dict[str, Any]:
-    return {**scenario.model_dump(), "vary": {}, "claims": {}}
+    return {**scenario.model_dump(by_alias=True), "vary": {}, "claims": {}}
 
 
 # --- where it was written -------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def _with_sweep(scenario: Scenario, context: Mapping[str, Any]) -> tuple[Scenari
         kept = sweep.setdefault(path, [])
         for i, value in enumerate(values):
             try:
-                value = get(_validated(put(tree, keys, value), context).model_dump(), keys)
+                value = get(_validated(put(tree, keys, value), context).model_dump(by_alias=True), keys)
             except ValidationError as error:
                 wrong += [(("vary", path, i), _below(keys, problem)) for problem in problems(error)]
             if value in kept:

@@ -7,15 +7,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from sim.scenario.fleet import Fleet, Pool
-from sim.scenario.kinds import MAPPING, NAME_PATTERN, PLAIN, SLUG_PATTERN
-from sim.scenario.paths import Keys, field, is_model
+from sim.scenario.kinds import CODE_PATTERN, NAME_PATTERN, SLUG_PATTERN, TARGET_PATTERN
+from sim.scenario.paths import Keys, field, fields, is_model, is_tag
 from sim.words import did_you_mean, show
 
 Problem = tuple[Keys, str]
 """Where a scenario is wrong, and a sentence that says how."""
-
-_NOT_KEYS = (MAPPING.tag, PLAIN.tag, "[key]")
-"""Parts of pydantic's own path that nobody wrote."""
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -34,11 +31,12 @@ _EXPECTED = {
     "literal_error": "{expected}",
     "string_too_long": "at most {max_length} characters",
     "too_short": "at least {min_length} entry",
-    "too_long": "an empty list (this version has none)",
 }
 _PATTERNS = {
     NAME_PATTERN: "a name of letters, digits, - and _",
     SLUG_PATTERN: "a name of lower case letters, digits and -",
+    TARGET_PATTERN: "a pool or replicas of one, such as chat, chat/3, chat/0-4 or chat/zone-1",
+    CODE_PATTERN: "a module and a function, such as my_module:my_process",
 }
 
 
@@ -57,16 +55,18 @@ def problems(error: ValidationError) -> list[Problem]:
 
 
 def _problem(detail: ErrorDetails) -> Problem:
-    keys = tuple(key for key in detail["loc"] if key not in _NOT_KEYS)
+    keys = tuple(key for key in detail["loc"] if not is_tag(key) and key != "[key]")
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
-    inside, said = field(keys)
+    inside, said = field(detail["loc"])
     if kind == "extra_forbidden":
         return keys, _unknown(keys, inside)
     if kind == "missing":
         return keys, f"missing, expected {_lower(said.description) if said and said.description else 'a value'}"
     if kind == "value_error":
         return keys, str(context["error"])
-    if kind == "choice":
+    if kind == "kind" and isinstance(value, dict):
+        return keys, f"expected {detail['msg']}{_which(value, detail['msg'])}"
+    if kind in ("choice", "kind"):
         expected = detail["msg"]
     elif kind == "string_pattern_mismatch":
         expected = _PATTERNS[context["pattern"]]
@@ -77,8 +77,16 @@ def _problem(detail: ErrorDetails) -> Problem:
     return keys, f"expected {expected}, got {show(value)}{hint}"
 
 
+def _which(value: dict[str, Any], words: str) -> str:
+    """Return which of the kinds at the end of *words* the mapping *value* has, or which its keys come near."""
+    kinds = words.partition(": ")[2].split(", ")
+    found = [key for key in value if key in kinds]
+    near = [hint for key in value if (hint := did_you_mean(key, kinds))]
+    return f", got {' and '.join(found)}" if found else near[0] if near else ""
+
+
 def _unknown(keys: Keys, inside: Any) -> str:
-    known = list(inside.model_fields) if is_model(inside) else []
+    known = list(fields(inside)) if is_model(inside) else []
     if inside is Pool:  # in the short form the fleet's own keys stand here too
         near = did_you_mean(str(keys[-1]), [*known, *Fleet.model_fields])
     else:

@@ -6,8 +6,11 @@ fractions lie in [0, 1]: ``5m`` and ``1%`` are written in files and exist nowher
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from sim.scenario.clients import Clients
+from sim.scenario.control import Control
+from sim.scenario.faults import Fault
 from sim.scenario.fleet import Fleet
 from sim.scenario.kinds import (
     MAPPING,
@@ -18,22 +21,14 @@ from sim.scenario.kinds import (
     LongerThanZero,
     Model,
     Name,
+    NoneIsAWord,
     Quantity,
     Slug,
     SmallCount,
     Whole,
-    plain_or_mapping,
+    by_form,
 )
 from sim.scenario.workload import Workload
-
-
-class Clients(Model):
-    """What the users' software does when the service does not answer."""
-
-    timeout: LongerThanZero | None = None
-    """Give up on an attempt after this time; none: never."""
-    retries: Literal[0] = 0
-    """Further attempts after a failed one; for now none."""
 
 
 class Slo(Model):
@@ -58,14 +53,10 @@ class Sample(Model):
     """Share of requests whose rows are kept."""
 
 
-def _none_is_a_word(value: object) -> object:
-    return "none" if value is None else value
-
-
 Rows = Annotated[
     Annotated[Literal["all", "none"], PLAIN] | Annotated[Sample, MAPPING],
-    plain_or_mapping("all, none or {sample: 1%}", lambda value: value in ("all", "none")),
-    BeforeValidator(_none_is_a_word),
+    by_form("all, none or {sample: 1%}", lambda value: value in ("all", "none")),
+    NoneIsAWord,
 ]
 
 
@@ -100,8 +91,10 @@ class Scenario(Model):
     """What users ask, and when."""
     clients: Clients = Clients()
     """What the users' software does when the service does not answer."""
-    faults: Annotated[list[Any], Field(max_length=0)] = []
-    """What goes wrong, and when; for now an empty list."""
+    faults: list[Fault] = []
+    """What goes wrong, and when."""
+    control: list[Control] = []
+    """What watches and decides: health checks, autoscalers, breakers and the like."""
     slo: Slo = Slo()
     """What was promised."""
     alerts: File | None = None

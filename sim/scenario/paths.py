@@ -3,7 +3,7 @@
 from types import UnionType
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
 from sim.scenario.fleet import Fleet, Pool, long_fleet
@@ -51,7 +51,7 @@ def resolve(path: str, tree: Any) -> Keys:
     rest = path.split(".")
     while rest:
         inside = container(here)
-        if inside is Fleet and rest[0] in Pool.model_fields:
+        if inside is Fleet and rest[0] in Pool.model_fields and rest[0] not in Fleet.model_fields:
             rest = ["pools", _only_pool(get(tree, ("fleet", "pools"))), *rest]
         below = children(inside, get(tree, keys))
         if below is None:
@@ -74,7 +74,7 @@ def children(inside: Any, tree: Any) -> dict[str, Any] | None:
     if is_model(inside):
         if inside.model_config.get("extra") == "allow":
             return None
-        return {name: field.annotation for name, field in inside.model_fields.items()}
+        return {name: field.annotation for name, field in fields(inside).items()}
     if get_origin(inside) is dict:
         value = get_args(inside)[1]
         return dict.fromkeys(tree or {}, value) if is_model(container(value)) else None
@@ -91,18 +91,42 @@ def container(annotation: Any) -> Any:
 
 
 def field(keys: Keys) -> tuple[Any, FieldInfo | None]:
-    """Return the container that the last of *keys* stands in, and what a model says of it."""
+    """Return the container that the last of *keys* stands in, and what a model says of it.
+
+    Tags among *keys* choose between the alternatives of a union; without one the first is meant.
+    """
     inside: Any = None
     said: FieldInfo | None = None
     here: Any = Scenario
     for key in keys:
+        if is_tag(key):
+            here = _tagged(here, str(key)) or here
+            continue
         inside, said = container(here), None
         if is_model(inside):
-            said = inside.model_fields.get(str(key))
+            said = fields(inside).get(str(key))
             here = said.annotation if said else None
         else:
             here = get_args(inside)[-1] if inside else None
     return inside, said
+
+
+def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of *model* by the keys that a file has for them."""
+    return {said.alias or name: said for name, said in model.model_fields.items()}
+
+
+def is_tag(key: str | int) -> bool:
+    """Return whether *key* is no key but says which alternative of a union was meant."""
+    return str(key).startswith("<") and str(key).endswith(">")
+
+
+def _tagged(annotation: Any, tag: str) -> Any:
+    """Return the alternative of *annotation* that is marked with *tag*, or None."""
+    if get_origin(annotation) is Annotated and any(isinstance(x, Tag) and x.tag == tag for x in get_args(annotation)):
+        return annotation
+    alternatives = get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else ()
+    return next((found for one in alternatives if (found := _tagged(one, tag))), None)
 
 
 def is_model(inside: Any) -> TypeGuard[type[BaseModel]]:

@@ -13,39 +13,52 @@ from sim.units import UNITS_S
 Schema = dict[str, Any]
 
 WHOLE = "the file"
-SHARED = {"Distribution": "LENGTH"}
+LENGTH = "LENGTH"
+KIND = ": "
+"""What stands between a list and the first key of its entries, where that says which mapping they are."""
+SHARED = {"Distribution": LENGTH, "Clients": "clients"}
 """What stands in several places is called by what it is, and not by where it is first met."""
+SAME = {f"{when}{what}": what for when in ("Random", "Periodic") for what in ("Slow", "Stop", "Lose", "Refuse")}
+"""Mappings that hold what another does, and two keys more that are told where they stand."""
 
 
 def markdown() -> str:
     """Return a section with a table of keys for each mapping that a scenario file may hold."""
     schema = Scenario.model_json_schema()
     mappings = {"": schema, **schema["$defs"]}
-    places = dict(sorted(_places(mappings, ""), key=lambda item: item[1].startswith(tuple(SHARED.values()))))
-    return "\n".join(_section(mappings[name], place, places) for name, place in places.items())
+    places: dict[str, str] = {}
+    _find_places(mappings, "", "", places)
+    order = [WHOLE, *schema["properties"], LENGTH]
+    named = sorted(places.items(), key=lambda item: order.index(item[1].partition(".")[0].partition(":")[0]))
+    return "\n".join(_section(mappings[name], place, places) for name, place in named)
 
 
-def _places(mappings: dict[str, Schema], name: str, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the name of each mapping in the schema and its place in a file, from *name* (at *path*) downwards."""
-    yield name, path or WHOLE
-    seen = set()
+def _find_places(mappings: dict[str, Schema], name: str, path: str, places: dict[str, str]) -> None:
+    """Put into *places* where in a file each mapping of the schema stands, from *name* (at *path*) downwards."""
+    places[name] = path or WHOLE
     for key, node in mappings[name]["properties"].items():
         for child, step in _children(node):
-            if child not in seen and not (child in SHARED and name != "Cohort"):
-                seen.add(child)
-                yield from _places(mappings, child, SHARED.get(child) or f"{path}.{key}{step}".removeprefix("."))
+            if child not in places:
+                kind = next(iter(mappings[child]["properties"])) if step.endswith(KIND) else ""
+                place = f"{path}.{key}{step}{kind}".removeprefix(".")
+                _find_places(mappings, child, SHARED.get(child, place), places)
 
 
 def _children(node: Schema) -> Iterator[tuple[str, str]]:
-    """Yield the mappings that *node* may hold, each with what stands between: ``.NAME``, ``[]`` or nothing."""
+    """Yield the mappings that *node* may hold, each with what stands between: ``.NAME``, ``[]``, `KIND` or nothing."""
     if "$ref" in node:
-        yield node["$ref"].rpartition("/")[2], ""
+        yield _ref(node), ""
     for one in (*node.get("anyOf", ()), *node.get("oneOf", ())):
         yield from _children(one)
     for one in node.get("patternProperties", {}).values():
         yield from ((child, f".NAME{step}") for child, step in _children(one))
     if items := node.get("items"):
-        yield from ((child, f"[]{step}") for child, step in _children(items))
+        yield from ((child, KIND if "oneOf" in items else f"[]{step}") for child, step in _children(items))
+
+
+def _ref(node: Schema) -> str:
+    name = node["$ref"].rpartition("/")[2]
+    return SAME.get(name, name)
 
 
 def _section(inside: Schema, place: str, places: dict[str, str]) -> str:
@@ -68,8 +81,9 @@ def _prose(text: str) -> str:
 def _kind(node: Schema, places: dict[str, str]) -> str:
     """Return in words what may stand there."""
     if "$ref" in node:
-        place = places[node["$ref"].rpartition("/")[2]]
-        return f"[`{place}`](#{''.join(letter for letter in place.lower() if letter.isalnum() or letter in '-_')})"
+        place = places[_ref(node)]
+        anchor = place.lower().replace(" ", "-")
+        return f"[`{place}`](#{''.join(letter for letter in anchor if letter.isalnum() or letter in '-_')})"
     choices = [one for one in (*node.get("anyOf", ()), *node.get("oneOf", ())) if one.get("type") != "null"]
     if _is_duration(node):
         return "duration"
@@ -114,6 +128,8 @@ def _default(node: Schema) -> str:
             return "as below"
         case bool() as value:
             return f"`{str(value).lower()}`"
+        case list() as values:
+            return ", ".join(f"`{value}`" for value in values)
         case float() as value:
             return f"`{_duration(value)}`" if _is_duration(node) else f"`{value:g}`"
         case value:

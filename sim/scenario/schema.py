@@ -10,7 +10,7 @@ def json_schema() -> dict[str, Any]:
     schema = Scenario.model_json_schema()
     definitions = schema["$defs"]
     fleet = definitions["Fleet"]  # its short form: the settings of the only pool
-    fleet["properties"] |= definitions["Pool"]["properties"]
+    fleet["properties"] = definitions["Pool"]["properties"] | fleet["properties"]
     fleet.pop("required", None)
     for definition in definitions.values():
         if definition.get("maxProperties") == 1:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sim.scenario.clients import Clients
 from sim.scenario.kinds import (
     MAPPING,
     PLAIN,
@@ -18,7 +19,7 @@ from sim.scenario.kinds import (
     OneOf,
     Positive,
     Whole,
-    plain_or_mapping,
+    by_form,
 )
 from sim.units import is_number
 
@@ -95,9 +96,7 @@ class Distribution(OneOf):
 
 Dist = Annotated[
     Annotated[Count, PLAIN] | Annotated[Distribution, MAPPING],
-    plain_or_mapping(
-        "a whole number of tokens or a mapping with one of " + ", ".join(Distribution.model_fields), is_number
-    ),
+    by_form("a whole number of tokens or a mapping with one of " + ", ".join(Distribution.model_fields), is_number),
 ]
 
 
@@ -163,7 +162,7 @@ class ArrivalProcess(OneOf):
 
 Arrivals = Annotated[
     Annotated[Literal["poisson"], PLAIN] | Annotated[ArrivalProcess, MAPPING],
-    plain_or_mapping(
+    by_form(
         "poisson or a mapping with one of " + ", ".join(ArrivalProcess.model_fields), lambda value: value == "poisson"
     ),
 ]
@@ -237,6 +236,8 @@ class Cohort(Model):
     """Share of answers that are wrong."""
     prefix: Prefix | None = None
     """Leading tokens that prompts of this cohort share."""
+    clients: Clients | None = None
+    """These users' software, in place of `clients`; none: like everybody's."""
 
 
 class Workload(Model):
