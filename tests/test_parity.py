@@ -61,11 +61,11 @@ def test_a_warm_up_that_ends_within_a_stretch() -> None:
 
 # Small cases that between them use every feature.
 SMALL = [
-    (10, ("commands", "replicas", "table", "timeout")),
-    (3, ("blocks", "priorities", "sessions", "travel", "noise")),
-    (9, ("blocks", "first_chunk_only", "budget", "priorities", "commands")),
-    (3, ("circle", "noise", "watermark", "pools")),
-    (5, ("seats", "whole_prompts", "long_answers", "commands")),
+    (2, ("commands", "replicas", "table", "timeout")),
+    (6, ("blocks", "priorities", "sessions", "travel", "noise")),
+    (0, ("blocks", "first_chunk_only", "budget", "priorities", "commands")),
+    (28, ("circle", "noise", "watermark", "pools")),
+    (26, ("seats", "whole_prompts", "long_answers", "commands")),
     (1, ("retries", "timeout", "hedging", "admission", "routers", "replicas", "seats")),
     (10, ("patience", "caching", "faults", "zombies", "sessions", "priorities", "blocks")),
 ]
