@@ -16,7 +16,8 @@ from sim.records import REQUEST
 from sim.scenario import Scenario
 from sim.scenario import workload as spec
 from sim.workload import arrivals as clock
-from sim.workload.cohorts import CohortTable, cut_prefixes, lengths
+from sim.workload import prefixes
+from sim.workload.cohorts import CohortTable, lengths
 from sim.workload.draws import Luck, who
 from sim.workload.sessions import CONTEXT_TOKENS, Circle, Conversations
 from sim.workload.traces import Trace, load
@@ -40,6 +41,11 @@ class Workload(Protocol):
     @property
     def max_output_tokens(self) -> int:
         """No answer is longer."""
+        ...
+
+    @property
+    def prefixes(self) -> np.ndarray:
+        """The tree of shared prefixes (`PREFIX`) that the rows' ``prefix`` points into; no rows when there are none."""
         ...
 
     @property
@@ -82,8 +88,6 @@ def compile(scenario: Scenario, seed: int, context_tokens: Mapping[str, int] | N
         users = Closed(cohorts, Circle(cohorts, luck, process.users, process.think, scenario.duration))
     else:
         users = Open(scenario, seed, cohorts, _conversations(scenario, cohorts, luck, context_tokens))
-    if cohorts.groups.any():
-        users.notes += ("shared prefixes are drawn but not cached: the prefix cache is not modelled yet",)
     return users
 
 
@@ -101,6 +105,7 @@ class Open:
         self.expected_requests = self._curve.until(scenario.duration) * (sessions.mean_turns if sessions else 1.0)
         self.max_prompt_tokens = (sessions or cohorts).max_prompt_tokens
         self.max_output_tokens = cohorts.max_output_tokens
+        self.prefixes = cohorts.prefixes
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """Yield arrays of `REQUEST` in the order of arrival; see `Workload.chunks`."""
@@ -133,6 +138,7 @@ class Closed:
         self.expected_requests = circle.expected_requests
         self.max_prompt_tokens = cohorts.max_prompt_tokens
         self.max_output_tokens = cohorts.max_output_tokens
+        self.prefixes = cohorts.prefixes
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """Yield the first script of each user; see `Workload.chunks`."""
@@ -156,6 +162,11 @@ class Replay:
         self.max_prompt_tokens = int(trace.prompt_tokens.max(initial=1))
         self.max_output_tokens = int(trace.output_tokens.max(initial=1))
         self.notes = trace.notes
+        self.prefixes, self._node = cohorts.prefixes, None
+        if (blocks := trace.blocks()) is not None:
+            self.prefixes, self._node = prefixes.of_blocks(*blocks, trace.prompt_tokens)
+            if cohorts.groups.any():
+                self.notes += ("the cohort's prefix is left aside: the trace says which prompts begin alike",)
         if trace.complete and not self._repeat and trace.arrival_s[-1] < 0.95 * scenario.duration:
             end_s = float(trace.arrival_s[-1])
             self.notes += (f"the trace ends at {end_s:.5g} s of {scenario.duration:.5g} s; nobody comes after that",)
@@ -169,34 +180,44 @@ class Replay:
             for start in range(0, len(times), size):
                 some = slice(start, min(start + size, len(times)))
                 ids = np.arange(first + start, first + some.stop)
-                yield single_requests(ids, times[some], self._cohorts, (trace, some))
+                yield self._recorded(ids, times[some], some)
+
+    def _recorded(self, ids: np.ndarray, times: np.ndarray, some: slice) -> np.ndarray:
+        """Return the rows (REQUEST) *some* of the trace, asked as *ids* at *times*."""
+        trace = self.trace
+        rows, names = placed(ids, times, self._cohorts)
+        rows["prompt_tokens"] = trace.prompt_tokens[some]
+        rows["output_tokens"] = trace.output_tokens[some]
+        if trace.wrong is not None and not self._cohorts.error.any():
+            rows["wrong"] = trace.wrong[some]
+        self._cohorts.judge(rows, names)
+        if self._node is not None:
+            rows["prefix"] = self._node[some]
+        prefixes.fit(rows, self.prefixes)
+        return rows
 
     def more(self, sessions: np.ndarray) -> np.ndarray:
         """Return no rows: a trace has no sessions."""
         return np.zeros(0, REQUEST)
 
 
-def single_requests(
-    ids: np.ndarray, times: np.ndarray, cohorts: CohortTable, recorded: tuple[Trace, slice] | None = None
-) -> np.ndarray:
-    """Return the rows (REQUEST) of requests without a session, their lengths drawn or as *recorded*."""
+def placed(ids: np.ndarray, times: np.ndarray, cohorts: CohortTable) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows (REQUEST) of requests without a session whose lengths are still open, and their names."""
     rows = np.zeros(len(ids), REQUEST)
     names = who(ids)
-    rows["request"] = ids
+    rows["request"] = rows["content"] = ids
     rows["session"] = rows["follow_up"] = -1
     rows["scheduled_s"] = times
     cohorts.place(rows, names)
-    if recorded is None:
-        cohorts.measure(rows, names)
-        cohorts.judge(rows, names)
-    else:
-        trace, some = recorded
-        rows["prompt_tokens"] = trace.prompt_tokens[some]
-        rows["output_tokens"] = trace.output_tokens[some]
-        if trace.wrong is not None and not cohorts.error.any():
-            rows["wrong"] = trace.wrong[some]
-        cohorts.judge(rows, names)
-    cut_prefixes(rows)
+    return rows, names
+
+
+def single_requests(ids: np.ndarray, times: np.ndarray, cohorts: CohortTable) -> np.ndarray:
+    """Return the rows (REQUEST) of requests without a session."""
+    rows, names = placed(ids, times, cohorts)
+    cohorts.measure(rows, names)
+    cohorts.judge(rows, names)
+    prefixes.fit(rows, cohorts.prefixes)
     return rows
 
 
