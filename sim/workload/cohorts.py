@@ -75,15 +75,18 @@ class CohortTable:
         """The longest answer that can be drawn, tokens."""
         return max((one.largest for one in self.output if one is not None), default=1)
 
-    def place(self, rows: np.ndarray, names: np.ndarray) -> None:
+    def place(self, rows: np.ndarray, names: np.ndarray, given: np.ndarray | None = None) -> None:
         """Fill in cohort, pool, level and prefix of *rows* (REQUEST) by the *names* (uint64) of their users.
 
-        The prefix is not fitted to the prompt yet: see `sim.workload.prefixes.fit`.
+        A cohort that is *given* (an index; -1: it is not) is not drawn. The prefix is not fitted to the prompt
+        yet: see `sim.workload.prefixes.fit`.
         """
         if len(self.names) == 1:
             rows["pool"], rows["level"] = self.pool[0], self.level[0]
         else:
             cohort = np.searchsorted(self._until, self._luck.one("cohorts", names), "right")
+            if given is not None:
+                cohort = np.where(given >= 0, given, cohort)
             rows["cohort"], rows["pool"], rows["level"] = cohort, self.pool[cohort], self.level[cohort]
         rows["prefix"] = -1
         if self.groups.any():

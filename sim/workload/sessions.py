@@ -58,17 +58,27 @@ class Conversations:
         share, _ = self._luck.two("sessions", who(sessions))
         return np.minimum(self._turns.at(share), TURNS_MAX).astype(np.int64)
 
-    def script(self, sessions: np.ndarray, begin_s: np.ndarray, turns: np.ndarray, first_request: int) -> np.ndarray:
-        """Return the rows (REQUEST) of whole *sessions* that begin at *begin_s*, numbered from *first_request*."""
+    def script(
+        self,
+        sessions: np.ndarray,
+        begin_s: np.ndarray,
+        turns: np.ndarray,
+        requests: np.ndarray,
+        cohorts: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the rows (REQUEST) of whole *sessions* that begin at *begin_s*; *requests* are their ids.
+
+        *cohorts* gives each session's where it is not drawn: see `CohortTable.place`.
+        """
         first = np.cumsum(turns) - turns
         rows = np.zeros(int(turns.sum()), REQUEST)
         place = np.arange(len(rows))
         rows["session"] = np.repeat(sessions, turns)
         rows["turn"] = place - np.repeat(first, turns)
-        rows["request"] = rows["content"] = first_request + place
+        rows["request"] = rows["content"] = requests
         rows["follow_up"] = place + 1
         rows["follow_up"][first + turns - 1] = -1
-        names = fill(rows, self._cohorts)
+        names = fill(rows, self._cohorts, None if cohorts is None else np.repeat(cohorts, turns))
         rows["scheduled_s"] = think_times(self._luck, names, self._think_s)
         rows["scheduled_s"][first] = begin_s
         if self._context_tokens is not None:
@@ -146,10 +156,10 @@ class Circle:
         return rows
 
 
-def fill(rows: np.ndarray, cohorts: CohortTable) -> np.ndarray:
+def fill(rows: np.ndarray, cohorts: CohortTable, given: np.ndarray | None = None) -> np.ndarray:
     """Fill in what the cohorts draw for *rows* with a session and a turn; return the names of their turns."""
     names = who(rows["session"], rows["turn"])
-    cohorts.place(rows, who(rows["session"]))
+    cohorts.place(rows, who(rows["session"]), given)
     cohorts.measure(rows, names)
     cohorts.judge(rows, names)
     return names
