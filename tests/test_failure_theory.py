@@ -1,0 +1,231 @@
+"""Clients against theory: patience, full queues, retries and their budgets, backoff, throttling, second copies.
+
+One seat and short steps make a server, ten seats ten of them. Clients hide their disconnects from the engine (`zombie`)
+where theory serves abandoned work to the end. Whether a storm dies out is asked of 20 seeds a few points on either side of
+the boundary, and all have to agree; means are bounded as in `tests.test_oracles`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+
+from sim import theory
+from sim.engine.fleet import ClientPolicy, Fleet
+from sim.records import Outcome
+from tests.playing import Floats, mean_number, poisson, pool, requests, scripted
+from tests.test_oracles import bounds
+from tests.test_outage_theory import close_to
+
+SEEDS = range(1, 21)
+
+# One server: 20 steps a service, 100 requests/s. 500 of them are done within the time-out.
+CAPACITY, TIMEOUT_S = 100.0, 5.0
+SERVER = theory.Batch(base_s=0.0005, per_sequence_s=0, mean_tokens=20, seats=1)
+
+Moments = list[tuple[float, Callable[[Fleet], object]]]
+
+
+# Queues that people leave, or cannot enter
+
+
+@pytest.mark.parametrize("load", [12, 9])
+def test_impatient_clients_are_erlang_a(load: int) -> None:
+    """Ten seats, patience exponential with a mean of two services: who waits, who leaves, how many wait."""
+    batch = theory.Batch(base_s=0.001, per_sequence_s=0, mean_tokens=400, seats=10)
+    rate, client = load / 0.4, ClientPolicy(patience_s=0.8, patience_exponential=True)
+    waits, leaves, number, work = [], [], [], []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        arrivals = poisson(rng, rate, 1000)
+        output = rng.geometric(1 / 400, arrivals.size)
+        rows = scripted(
+            Fleet([pool(batch)], clients=[client], seed=seed, duration_s=1000), requests(arrivals, output), [], 1100
+        )
+        left = np.fmin(rows["admitted_s"], rows["finished_s"])
+        waits.append((left - arrivals > 0.0011).mean())
+        leaves.append((rows["outcome"] == Outcome.CANCELLED).mean())
+        number.append(mean_number(arrivals, left, 5, 1000))
+        work.append(0.001 * output.sum() / 1000)
+    expected = theory.erlang_a(rate, 0.4, 10, 0.8)
+    bounds(waits, expected.waits, 0.02, bias=0.01, controls=(work, load))
+    bounds(leaves, expected.abandons, 0.03, bias=0.01, controls=(work, load))
+    bounds(number, expected.mean_waiting, 0.03, bias=0.01, controls=(work, load))
+
+
+@pytest.mark.parametrize(("seats", "room", "load"), [(1, 10, 1.2), (4, 20, 4.4)])
+def test_a_bounded_queue_is_mmck(seats: int, room: int, load: float) -> None:
+    """So many places in the queue: who is turned away, how many are inside, how long those wait who get in."""
+    batch = theory.Batch(base_s=0.001, per_sequence_s=0, mean_tokens=200, seats=seats)
+    config = pool(batch, max_queue=(room - seats,) * 4)
+    blocked, number, waits, work = [], [], [], []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        arrivals = poisson(rng, load / 0.2, 3000)
+        output = rng.geometric(1 / 200, arrivals.size)
+        rows = scripted(Fleet([config], seed=seed, duration_s=3000), requests(arrivals, output), [], 3100)
+        inside = rows["outcome"] == Outcome.OK
+        blocked.append((rows["outcome"] == Outcome.REJECTED).mean())
+        number.append(mean_number(arrivals[inside], rows["finished_s"][inside], 20, 3000))
+        waits.append((rows["admitted_s"] - arrivals)[inside].mean())
+        work.append(0.001 * output.sum() / 3000)
+    expected = theory.mmck(load / 0.2, 0.2, seats, room)
+    bounds(blocked, expected.blocked, 0.03, bias=0.01, controls=(work, load))
+    bounds(number, expected.mean_number, 0.03, bias=0.01, controls=(work, load))
+    bounds(waits, expected.wait_s, 0.03, bias=0.01, controls=(work, load))
+
+
+# Attempts
+
+
+@pytest.mark.parametrize(("failing", "retries", "budget"), [(0.3, 2, math.inf), (0.8, 4, math.inf), (1.0, 3, 0.1)])
+def test_attempts_per_request(failing: float, retries: int, budget: float) -> None:
+    """A share of attempts refused: a truncated geometric number of them, or what the budget allows."""
+    client = ClientPolicy(retries=retries, backoff_s=0.1, budget=budget, budget_burst=1.0)
+    found = []
+    for seed in SEEDS:
+        arrivals = poisson(np.random.default_rng(seed), 20, 200)
+        fleet = Fleet([pool(SERVER)], clients=[client], seed=seed, duration_s=200)
+        fleet.refuse(0, failing)
+        rows = scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), [], 300)
+        found.append(len(rows) / arrivals.size)
+    expected = theory.attempts_per_request(failing, retries)
+    close_to(found, min(expected, 1 + budget), 0.02)
+
+
+def storm(seed: int, load: float, until_s: float, outage_s: float = 20.0, **client: object) -> tuple[Floats, Floats]:
+    """Nothing is served from 20 s on for *outage_s*: return when each request was asked, and when it was answered.
+
+    ``nan``: never in time. Extra settings of the pool: *max_queue*.
+    """
+    rng = np.random.default_rng(seed)
+    arrivals = poisson(rng, load * CAPACITY, until_s)
+    config = pool(SERVER, **{k: client.pop(k) for k in ("max_queue",) if k in client})
+    policy = ClientPolicy(**{"timeout_s": TIMEOUT_S, "zombie": True, **client})  # type: ignore[arg-type]
+    fleet = Fleet([config], clients=[policy], seed=seed, duration_s=until_s)
+    moments: Moments = [(20.0, lambda fleet: fleet.hang(0)), (20.0 + outage_s, lambda fleet: fleet.resume(0))]
+    rows = scripted(fleet, requests(arrivals, rng.geometric(1 / 20, arrivals.size)), moments, until_s)
+    rows = rows[rows["last"] == 1]
+    return arrivals, np.where(rows["outcome"] == Outcome.OK, rows["finished_s"], math.nan)
+
+
+def healed(arrivals: Floats, answered_s: Floats) -> float:
+    """The share of requests of the last minute (except the last 20 s) that are answered."""
+    late = (arrivals > arrivals[-1] - 80) & (arrivals < arrivals[-1] - 20)
+    return float((~np.isnan(answered_s))[late].mean())
+
+
+@pytest.mark.parametrize(("retries", "budget"), [(1, math.inf), (3, math.inf), (3, 0.1), (3, 0.2)])
+@pytest.mark.parametrize("worst", [0.95, 1.05])
+def test_a_storm_dies_out_if_its_worst_load_is_below_one(retries: int, budget: float, worst: float) -> None:
+    """load (1 + min(retries, budget)) = 0.95: every run recovers. 1.05: none does, though load itself is below 1."""
+    load = worst / theory.storm_load(1, retries, budget)
+    shares = [healed(*storm(seed, load, 500, retries=retries, budget=budget)) for seed in SEEDS]
+    assert min(shares) > 0.99 if worst < 1 else max(shares) < 0.01
+
+
+def test_how_long_a_storm_lasts() -> None:
+    """Three retries at a load of 0.2: the backlog after the outage, over what is left of capacity."""
+    backlog = theory.storm_backlog(20, 3, TIMEOUT_S, 20)
+    expected = theory.storm_recovery_s(backlog, 80, CAPACITY, TIMEOUT_S)
+    found = []
+    for seed in SEEDS:
+        arrivals, answered = storm(seed, 0.2, 150, retries=3)
+        back = answered[(answered > 40) & (arrivals > 20)]
+        found.append(back.min() - TIMEOUT_S - 40)  # the first in time was sent one time-out before its answer
+    close_to(found, expected, 0.1)
+
+
+@pytest.mark.parametrize(("margin", "recovers"), [(0.9, True), (1.1, False)])
+def test_a_bounded_queue_recovers_if_it_drains_within_the_timeout(margin: float, recovers: bool) -> None:
+    """Load 0.7, three retries: places for 0.9 or 1.1 of what is served in a time-out."""
+    room = round(margin * CAPACITY * TIMEOUT_S)
+    assert (theory.full_queue_wait_s(room, CAPACITY) < TIMEOUT_S) == recovers
+    shares = [healed(*storm(seed, 0.7, 150, retries=3, max_queue=(room,) * 4)) for seed in SEEDS]
+    assert min(shares) > 0.99 if recovers else max(shares) < 0.05
+
+
+@pytest.mark.parametrize("jitter", ["none", "full", "equal"])
+def test_backoff_alone_does_not_heal_an_open_loop(jitter: str) -> None:
+    """Load 0.35, three retries, waits of 1, 2 and 4 s between them: 1.4 times capacity, only later."""
+    shares = [healed(*storm(s, 0.35, 200, outage_s=40, retries=3, backoff_s=1.0, jitter=jitter)) for s in SEEDS]
+    assert theory.storm_load(0.35, 3) > 1
+    assert max(shares) < 0.01
+
+
+def circle(rng: np.random.Generator, users: int, think_s: float, turns: int) -> np.ndarray:
+    """What *users* ask who think, ask, wait for the end, and think again: *turns* times."""
+    asks = requests(rng.exponential(think_s, users * turns), rng.geometric(1 / 200, users * turns))
+    user, turn = np.arange(asks.size) % users, np.arange(asks.size) // users
+    asks["scheduled_s"][:users] = np.sort(asks["scheduled_s"][:users])
+    asks["session"], asks["turn"] = user, turn
+    asks["follow_up"] = np.where(turn < turns - 1, np.arange(asks.size) + users, -1)
+    return asks
+
+
+@pytest.mark.parametrize(("users", "backoff_s"), [(100, 0.0), (100, 4.0), (200, 4.0)])
+def test_backoff_heals_a_closed_loop_that_is_small_enough(users: int, backoff_s: float) -> None:
+    """10 requests/s are served; users think for 14 s and retry three times after 5 s: 11.8 attempts/s without backoff.
+
+    With 4, 8 and 16 s of it (full jitter) 8.3/s of 100 users, which dies out, and 16.7/s of 200, which does not.
+    """
+    slow = theory.Batch(base_s=0.0005, per_sequence_s=0, mean_tokens=200, seats=1)
+    client = ClientPolicy(timeout_s=5.0, zombie=True, retries=3, backoff_s=backoff_s, jitter="full")
+    moments: Moments = [(100.0, lambda fleet: fleet.hang(0)), (160.0, lambda fleet: fleet.resume(0))]
+    total = theory.backoff_total_s(backoff_s, 2, math.inf, 3, "full")
+    recovers = theory.closed_storm_per_s(users, 14, 5, 3, total) < 10
+    shares = []
+    for seed in SEEDS:
+        fleet = Fleet([pool(slow)], clients=[client], seed=seed, duration_s=900)
+        rows = scripted(fleet, circle(np.random.default_rng(seed), users, 14.0, 100), moments, 900)
+        rows = rows[(rows["last"] == 1) & (rows["scheduled_s"] > 700) & (rows["scheduled_s"] < 850)]
+        shares.append((rows["outcome"] == Outcome.OK).mean())
+    assert recovers == (users == 100 and backoff_s > 0)
+    assert min(shares) > 0.95 if recovers else max(shares) < 0.05
+
+
+# Throttles and second copies
+
+
+def test_throttled_clients_send_twice_what_is_accepted() -> None:
+    """500 requests/s before a limit of 50/s: clients settle at tolerance x 50."""
+    client = ClientPolicy(throttle=2.0)
+    config = pool(SERVER, limit_per_s=50.0, limit_burst=50.0)
+    sent = []
+    for seed in SEEDS:
+        arrivals = poisson(np.random.default_rng(seed), 500, 300)
+        fleet = Fleet([config], clients=[client], seed=seed, duration_s=300)
+        marks: list[int] = []
+        count = partial(tally, marks)
+        scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), [(200.0, count), (299.0, count)], 300)
+        sent.append((marks[1] - marks[0]) / 99)
+    close_to(sent, theory.throttled_per_s(500, 50, 2.0))
+
+
+def tally(marks: list[int], fleet: Fleet) -> None:
+    """Note how many attempts have ended at the pool, well or badly."""
+    marks.append(int(fleet.pools[0].answered + fleet.pools[0].errors))
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+def test_extra_work_of_second_copies(cancel: bool) -> None:
+    """Prompts computed token by token on replicas that are nearly idle; a copy after 1.5 mean services."""
+    client = ClientPolicy(hedge_s=0.03, hedge_cancel=cancel)
+    config = pool(SERVER, replicas=64, max_tokens=1)
+    shares, extra = [], []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        arrivals = poisson(rng, 100, 100)
+        prompt = rng.geometric(1 / 40, arrivals.size)
+        fleet = Fleet([config], clients=[client], seed=seed, duration_s=100)
+        worked: list[int] = []
+        moments: Moments = [
+            (110.0, lambda fleet, worked=worked: worked.append(int(fleet.look()["prompt_tokens"].sum())))
+        ]
+        rows = scripted(fleet, requests(arrivals, np.ones(arrivals.size, int), prompt), moments, 111)
+        shares.append(float(rows["hedge"].sum()) / arrivals.size)
+        extra.append(worked[0] / prompt.sum() - 1)
+    close_to(shares, theory.hedge_extra_load(0.03, 0.02, cancel=True))
+    close_to(extra, theory.hedge_extra_load(0.03, 0.02, cancel))
