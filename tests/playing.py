@@ -29,7 +29,7 @@ def pool(batch: theory.Batch, **settings: object) -> PoolConfig:
 def requests(arrivals: Floats, output: Ints, prompt: Ints | int = 1, level: Ints | int = 0) -> np.ndarray:
     """What users ask, as the fleet takes it."""
     asks = np.zeros(arrivals.size, REQUEST)
-    asks["request"] = np.arange(arrivals.size)
+    asks["request"] = asks["content"] = np.arange(arrivals.size)
     asks["session"] = asks["follow_up"] = asks["prefix"] = -1
     asks["scheduled_s"], asks["output_tokens"] = arrivals, output
     asks["prompt_tokens"], asks["level"] = prompt, level

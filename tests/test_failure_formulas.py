@@ -276,6 +276,28 @@ def test_cache_loss_known_numbers() -> None:
     assert theory.cold_load(0.1, 1, 1) == math.inf
 
 
+def test_refilling_a_cache_against_fluid_in_small_steps() -> None:
+    """Cold 100/s, warm 100 / 0.44: 1000 prefixes at 180/s."""
+    expected = theory.cache_refill(180, 100, 0.8, 0.7, 1000)
+    now, served, worst = 0.0, 0.0, (0.0, 0.0)
+    while not now or 180 * now > served:
+        served += 0.001 * 100 / (0.44 + 0.56 * math.exp(-served / 1000))
+        now += 0.001
+        worst = max(worst, (180 * now - served, now))
+    assert (expected.backlog, expected.worst_s, expected.normal_s) == pytest.approx((*worst, now), rel=1e-3)
+
+
+@given(rate=st.floats(1, 300), hit=CHANCES, share=CHANCES, contents=st.integers(1, 10_000))
+def test_a_cache_refills_if_the_load_is_below_warm_capacity(
+    rate: float, hit: float, share: float, contents: int
+) -> None:
+    refill = theory.cache_refill(rate, 100, hit, share, contents)
+    warm = theory.cached_work(hit, share)
+    assert (refill.backlog == 0) >= (rate <= 100)
+    assert math.isinf(refill.normal_s) == (rate > 100 and rate * warm >= 100)
+    assert refill.normal_s >= refill.worst_s
+
+
 def test_straggler_known_numbers() -> None:
     """One of 50, three times slower, at load 0.6: 2% of requests; P99 of 45 minutes is the middle of its ramp."""
     slow = theory.straggler(30, 1, 50, 3)
@@ -312,6 +334,7 @@ def test_nonsense_is_refused() -> None:
         lambda: theory.cold_start(0, 1, 1, 2, 1),
         lambda: theory.safe_load(4, 1, 4),
         lambda: theory.cached_work(1.2, 0.5),
+        lambda: theory.cache_refill(1, 1, 0.5, 0.5, 0),
         lambda: theory.straggler(1, 1, 0, 2),
     ):
         with pytest.raises(ValueError):

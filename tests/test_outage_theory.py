@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from sim import theory
-from sim.engine.fleet import Fleet
-from sim.records import Outcome
+from sim.engine.fleet import Fleet, PoolConfig
+from sim.engine.latency import linear
+from sim.records import PREFIX, Outcome
 from tests.playing import Floats, poisson, pool, requests, scripted
 
 SEEDS = range(1, 21)
@@ -127,6 +128,62 @@ def test_a_cascade_begins_at_the_safe_load(replicas: int) -> None:
     assert {alive for alive, _ in doomed} == {0}
     assert len(theory.domino(safe + 0.04, replicas)) == replicas - 1
     close_to([load for _, load in calm], theory.domino(safe - 0.04, replicas)[0])
+
+
+# Caches
+
+# Cold, a prompt of 1280 tokens takes 12.8 ms and is 70% of the work; 80% of it may be found in the cache.
+PREFIX_TOKENS, PROMPT_TOKENS, OUTPUT_TOKENS, PREFILL_S = 1024, 1280, 21, 1e-5
+HIT, PREFILL_SHARE = 0.8, 0.7
+COLD_PER_S = PREFILL_SHARE / (PREFILL_S * PROMPT_TOKENS)
+
+
+def cached_fleet(contents: int, seed: int) -> Fleet:
+    """One seat with an empty cache, and so many prefixes."""
+    base_s = (1 - PREFILL_SHARE) / COLD_PER_S / OUTPUT_TOKENS
+    steps = linear(1, 8192, base_s, per_prefill_token_s=PREFILL_S)
+    config = PoolConfig(steps=steps, replicas=1, blocks=150 * contents + 100, max_seqs=1, prefix_caching=True)
+    tree = np.array([(-1, PREFIX_TOKENS)] * contents, PREFIX)
+    return Fleet([config], prefixes=tree, seed=seed, duration_s=1000)
+
+
+def about(arrivals: Floats, contents: np.ndarray) -> np.ndarray:
+    """Requests that begin with the prefixes *contents* and go on with something of their own."""
+    asks = requests(arrivals, np.full(arrivals.size, OUTPUT_TOKENS), PROMPT_TOKENS)
+    asks["prefix"], asks["prefix_tokens"] = contents, PREFIX_TOKENS
+    return asks
+
+
+def test_a_warm_cache_saves_hit_times_prefill_share() -> None:
+    """The same 300 prefixes twice, and after a crash a third time: cold, warm, cold again."""
+    fleet = cached_fleet(300, 1)
+    moments = [(50.0, lambda fleet: fleet.crash(0)), (51.0, lambda fleet: fleet.restore(0))]
+    rows = scripted(fleet, about(np.repeat([0.0, 20.0, 60.0], 300), np.tile(np.arange(300), 3)), moments, 100)
+    cold, warm, again = np.diff(np.sort(rows["finished_s"]).reshape(3, 300)[:, [0, -1]])[:, 0] / 299
+    assert cold == pytest.approx(1 / COLD_PER_S)
+    assert warm / cold == pytest.approx(theory.cached_work(HIT, PREFILL_SHARE))
+    assert again == pytest.approx(cold)
+    assert rows["cached_tokens"].sum() / (300 * PROMPT_TOKENS) == pytest.approx(HIT)
+
+
+def test_a_cold_cache_refills() -> None:
+    """A restart at a load of 0.8 with warm caches, 1.8 with cold ones: backlog, when it is worst, when it is gone."""
+    expected = theory.cache_refill(1.8 * COLD_PER_S, COLD_PER_S, HIT, PREFILL_SHARE, 4000)
+    assert theory.cold_load(1.8 * 0.44, HIT, PREFILL_SHARE) == pytest.approx(1.8)
+    backlog, normal, early, all_of_it = [], [], [], []
+    end = 1.3 * expected.normal_s
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        arrivals = poisson(rng, 1.8 * COLD_PER_S, end)
+        rows = scripted(cached_fleet(4000, seed), about(arrivals, rng.integers(0, 4000, arrivals.size)), [], end)
+        times = np.arange(expected.worst_s, end, 0.1)
+        queue = waiting(rows, times)
+        backlog.append(float(queue[0]))
+        normal.append(times[queue < 5][0])
+        early.append(float((arrivals < expected.worst_s).sum()))
+        all_of_it.append(float((arrivals < expected.normal_s).sum()))
+    close_to(backlog, expected.backlog, work=(early, 1.8 * COLD_PER_S * expected.worst_s))
+    close_to(normal, expected.normal_s, work=(all_of_it, 1.8 * COLD_PER_S * expected.normal_s))
 
 
 # One bad replica, one bad class

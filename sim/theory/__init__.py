@@ -31,7 +31,9 @@ from sim.theory.chance import (
 )
 from sim.theory.outages import (
     ColdStart,
+    Refill,
     Straggler,
+    cache_refill,
     cached_work,
     cold_load,
     cold_start,
@@ -80,6 +82,7 @@ __all__ = [
     "ColdStart",
     "LossQueue",
     "PatientQueue",
+    "Refill",
     "Stepped",
     "Straggler",
     "at_least_one",
@@ -88,6 +91,7 @@ __all__ = [
     "beta_compound",
     "birth_death",
     "bootstrap_interval",
+    "cache_refill",
     "cached_work",
     "clopper_pearson",
     "closed_storm_per_s",

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy import special
+
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
@@ -109,6 +111,38 @@ def cold_load(load: float, hit: float, prefill_share: float) -> float:
     """
     work = cached_work(hit, prefill_share)
     return load / work if work > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Refill:
+    """A fleet whose caches were emptied under load, until everything is back in them."""
+
+    backlog: float
+    """Requests waiting at the worst moment."""
+    worst_s: float
+    """When that is, from the restart."""
+    normal_s: float
+    """When nobody waits any more, from the restart."""
+
+
+def cache_refill(rate_per_s: float, cold_per_s: float, hit: float, prefill_share: float, contents: int) -> Refill:
+    """Return what follows a restart when *contents* prefixes, all as likely, are each computed once and then found.
+
+    After k requests a prefix is still missing with chance exp(-k / contents), so k of them took
+    ((1 - hs) k + hs contents (1 - exp(-k / contents))) / cold rate. The backlog is worst where that grows as
+    fast as arrivals do, and gone where both are equal (Lambert's W). ``inf`` above the warm capacity.
+    """
+    _positive(rate_per_s=rate_per_s, cold_per_s=cold_per_s, contents=contents)
+    warm = cached_work(hit, prefill_share)
+    if rate_per_s <= cold_per_s:
+        return Refill(0.0, 0.0, 0.0)
+    missing = (cold_per_s / rate_per_s - warm) / (1 - warm) if warm < 1 else 0.0
+    if missing <= 0:
+        return Refill(math.inf, math.inf, math.inf)
+    served = -contents * math.log(missing)
+    worst_s = (warm * served + (1 - warm) * contents * (1 - missing)) / cold_per_s
+    all_served = contents * (1 / missing + special.lambertw(-math.exp(-1 / missing) / missing).real)
+    return Refill(rate_per_s * worst_s - served, worst_s, float(all_served) / rate_per_s)
 
 
 # One bad replica, one bad class
