@@ -131,24 +131,33 @@ def test_a_storm_dies_out_if_its_worst_load_is_below_one(
 
 
 def test_how_long_a_storm_lasts() -> None:
-    """Three retries at a load of 0.2: the backlog after the outage, over what is left of capacity."""
-    backlog = theory.storm_backlog(20, 3, TIMEOUT_S, 20)
+    """Three retries at a load of 0.2, nothing served for a minute: the backlog over what is left of capacity."""
+    backlog = theory.storm_backlog(20, 3, TIMEOUT_S, 60)
     expected = theory.storm_recovery_s(backlog, 80, CAPACITY, TIMEOUT_S)
-    found = []
+    found, work = [], []
     for seed in SEEDS:
-        arrivals, answered = storm(seed, 0.2, 150, retries=3)
-        back = answered[(answered > 40) & (arrivals > 20)]
-        found.append(back.min() - TIMEOUT_S - 40)  # the first in time was sent one time-out before its answer
-    close_to(found, expected, 0.1)
+        arrivals, answered = storm(seed, 0.2, 400, outage_s=60, retries=3)
+        back = answered[(answered > 80) & (arrivals > 20)].min()
+        found.append(back - TIMEOUT_S - 80)  # the first in time was sent one time-out before its answer
+        work.append(float(((arrivals > 20) & (arrivals < 80 + expected)).sum()))
+    close_to(found, expected, 0.07, work=(work, 20 * (60 + expected)))
 
 
 @pytest.mark.parametrize(("margin", "recovers"), [(0.9, True), (1.1, False)])
 def test_a_bounded_queue_recovers_if_it_drains_within_the_timeout(margin: float, recovers: bool) -> None:
-    """Load 0.7, three retries: places for 0.9 or 1.1 of what is served in a time-out."""
+    """Load 0.7, three retries with backoff: places for 0.9 or 1.1 of what is served in a time-out."""
     room = round(margin * CAPACITY * TIMEOUT_S)
     assert (theory.full_queue_wait_s(room, CAPACITY) < TIMEOUT_S) == recovers
-    shares = [healed(*storm(seed, 0.7, 150, retries=3, max_queue=(room,) * 4)) for seed in SEEDS]
-    assert min(shares) > 0.99 if recovers else max(shares) < 0.05
+    shares = [
+        healed(*storm(s, 0.7, 200, retries=3, backoff_s=1.0, jitter="full", max_queue=(room,) * 4)) for s in SEEDS
+    ]
+    assert min(shares) > 0.99 if recovers else max(shares) < 0.1
+
+
+def test_retries_that_do_not_wait_burn_out_at_a_full_queue() -> None:
+    """The same queue, too long by 10%, without backoff: four refusals in a moment, and the storm is over."""
+    room = round(1.1 * CAPACITY * TIMEOUT_S)
+    assert min(healed(*storm(s, 0.7, 200, retries=3, max_queue=(room,) * 4)) for s in SEEDS) > 0.99
 
 
 @pytest.mark.parametrize("jitter", ["none", "full", "equal"])
