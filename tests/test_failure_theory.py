@@ -7,7 +7,6 @@ of the boundary, and all have to agree; means are bounded as in `tests.test_orac
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
@@ -34,25 +33,24 @@ Moments = list[tuple[float, Callable[[Fleet], object]]]
 @pytest.mark.parametrize("load", [12, 9])
 def test_impatient_clients_are_erlang_a(load: int) -> None:
     """Ten seats, patience exponential with a mean of two services: who waits, who leaves, how many wait."""
-    batch = theory.Batch(base_s=0.001, per_sequence_s=0, mean_tokens=400, seats=10)
+    batch = theory.Batch(base_s=0.0001, per_sequence_s=0, mean_tokens=4000, seats=10)
     rate, client = load / 0.4, ClientPolicy(patience_s=0.8, patience_exponential=True)
     waits, leaves, number, work = [], [], [], []
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         arrivals = poisson(rng, rate, 1000)
-        output = rng.geometric(1 / 400, arrivals.size)
-        rows = scripted(
-            Fleet([pool(batch)], clients=[client], seed=seed, duration_s=1000), requests(arrivals, output), [], 1100
-        )
+        output = rng.geometric(1 / 4000, arrivals.size)
+        fleet = Fleet([pool(batch)], clients=[client], seed=seed, duration_s=1000)
+        rows = scripted(fleet, requests(arrivals, output), [], 1100)
         left = np.fmin(rows["admitted_s"], rows["finished_s"])
-        waits.append((left - arrivals > 0.0011).mean())
+        waits.append((left - arrivals > 0.00011).mean())
         leaves.append((rows["outcome"] == Outcome.CANCELLED).mean())
         number.append(mean_number(arrivals, left, 5, 1000))
-        work.append(0.001 * output.sum() / 1000)
+        work.append(0.0001 * output.sum() / 1000)
     expected = theory.erlang_a(rate, 0.4, 10, 0.8)
-    bounds(waits, expected.waits, 0.02, bias=0.01, controls=(work, load))
-    bounds(leaves, expected.abandons, 0.03, bias=0.01, controls=(work, load))
-    bounds(number, expected.mean_waiting, 0.03, bias=0.01, controls=(work, load))
+    bounds(waits, expected.waits, 0.02, bias=0.005, controls=(work, load))
+    bounds(leaves, expected.abandons, 0.04, bias=0.005, controls=(work, load))
+    bounds(number, expected.mean_waiting, 0.04, bias=0.005, controls=(work, load))
 
 
 @pytest.mark.parametrize(("seats", "room", "load"), [(1, 10, 1.2), (4, 20, 4.4)])
@@ -63,14 +61,14 @@ def test_a_bounded_queue_is_mmck(seats: int, room: int, load: float) -> None:
     blocked, number, waits, work = [], [], [], []
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        arrivals = poisson(rng, load / 0.2, 3000)
+        arrivals = poisson(rng, load / 0.2, 2000)
         output = rng.geometric(1 / 200, arrivals.size)
-        rows = scripted(Fleet([config], seed=seed, duration_s=3000), requests(arrivals, output), [], 3100)
+        rows = scripted(Fleet([config], seed=seed, duration_s=2000), requests(arrivals, output), [], 2100)
         inside = rows["outcome"] == Outcome.OK
         blocked.append((rows["outcome"] == Outcome.REJECTED).mean())
-        number.append(mean_number(arrivals[inside], rows["finished_s"][inside], 20, 3000))
+        number.append(mean_number(arrivals[inside], rows["finished_s"][inside], 20, 2000))
         waits.append((rows["admitted_s"] - arrivals)[inside].mean())
-        work.append(0.001 * output.sum() / 3000)
+        work.append(0.001 * output.sum() / 2000)
     expected = theory.mmck(load / 0.2, 0.2, seats, room)
     bounds(blocked, expected.blocked, 0.03, bias=0.01, controls=(work, load))
     bounds(number, expected.mean_number, 0.03, bias=0.01, controls=(work, load))
@@ -83,7 +81,7 @@ def test_a_bounded_queue_is_mmck(seats: int, room: int, load: float) -> None:
 @pytest.mark.parametrize(("failing", "retries", "budget"), [(0.3, 2, math.inf), (0.8, 4, math.inf), (1.0, 3, 0.1)])
 def test_attempts_per_request(failing: float, retries: int, budget: float) -> None:
     """A share of attempts refused: a truncated geometric number of them, or what the budget allows."""
-    client = ClientPolicy(retries=retries, backoff_s=0.1, budget=budget, budget_burst=1.0)
+    client = ClientPolicy(retries=retries, backoff_s=0.1, budget=budget, budget_burst=2.0)
     found = []
     for seed in SEEDS:
         arrivals = poisson(np.random.default_rng(seed), 20, 200)
@@ -117,9 +115,7 @@ def healed(arrivals: Floats, answered_s: Floats) -> float:
     return float((~np.isnan(answered_s))[late].mean())
 
 
-@pytest.mark.parametrize(
-    ("retries", "budget", "outage_s"), [(1, math.inf, 12), (3, math.inf, 20), (3, 0.1, 12), (3, 0.2, 12)]
-)
+@pytest.mark.parametrize(("retries", "budget", "outage_s"), [(1, math.inf, 12), (3, math.inf, 20), (3, 0.1, 12)])
 @pytest.mark.parametrize("worst", [0.95, 1.05])
 def test_a_storm_dies_out_if_its_worst_load_is_below_one(
     retries: int, budget: float, outage_s: float, worst: float
@@ -145,25 +141,18 @@ def test_how_long_a_storm_lasts() -> None:
 
 @pytest.mark.parametrize(("margin", "recovers"), [(0.9, True), (1.1, False)])
 def test_a_bounded_queue_recovers_if_it_drains_within_the_timeout(margin: float, recovers: bool) -> None:
-    """Load 0.7, three retries with backoff: places for 0.9 or 1.1 of what is served in a time-out."""
-    room = round(margin * CAPACITY * TIMEOUT_S)
-    assert (theory.full_queue_wait_s(room, CAPACITY) < TIMEOUT_S) == recovers
-    shares = [
-        healed(*storm(s, 0.7, 200, retries=3, backoff_s=1.0, jitter="full", max_queue=(room,) * 4)) for s in SEEDS
-    ]
-    assert min(shares) > 0.99 if recovers else max(shares) < 0.1
+    """Load 0.7, three retries with backoff, 10 s of patience: places for 0.9 or 1.1 of what is served in that time."""
+    room = round(margin * CAPACITY * 10)
+    assert (theory.full_queue_wait_s(room, CAPACITY) < 10) == recovers
+    client = {"timeout_s": 10.0, "retries": 3, "backoff_s": 1.0, "max_queue": (room,) * 4}
+    shares = [healed(*storm(seed, 0.7, 150, outage_s=30, **client)) for seed in SEEDS]
+    assert min(shares) > 0.99 if recovers else max(shares) < 0.01
 
 
-def test_retries_that_do_not_wait_burn_out_at_a_full_queue() -> None:
-    """The same queue, too long by 10%, without backoff: four refusals in a moment, and the storm is over."""
-    room = round(1.1 * CAPACITY * TIMEOUT_S)
-    assert min(healed(*storm(s, 0.7, 200, retries=3, max_queue=(room,) * 4)) for s in SEEDS) > 0.99
-
-
-@pytest.mark.parametrize("jitter", ["none", "full", "equal"])
+@pytest.mark.parametrize("jitter", ["full", "equal"])
 def test_backoff_alone_does_not_heal_an_open_loop(jitter: str) -> None:
     """Load 0.35, three retries, waits of 1, 2 and 4 s between them: 1.4 times capacity, only later."""
-    shares = [healed(*storm(s, 0.35, 200, outage_s=40, retries=3, backoff_s=1.0, jitter=jitter)) for s in SEEDS]
+    shares = [healed(*storm(s, 0.35, 150, outage_s=30, retries=3, backoff_s=1.0, jitter=jitter)) for s in SEEDS]
     assert theory.storm_load(0.35, 3) > 1
     assert max(shares) < 0.01
 
@@ -203,23 +192,14 @@ def test_backoff_heals_a_closed_loop_that_is_small_enough(users: int, backoff_s:
 
 
 def test_throttled_clients_send_twice_what_is_accepted() -> None:
-    """500 requests/s before a limit of 50/s: clients settle at tolerance x 50."""
-    client = ClientPolicy(throttle=2.0)
-    config = pool(SERVER, limit_per_s=50.0, limit_burst=50.0)
-    sent = []
+    """100 requests/s before a limit of 10/s: clients settle at tolerance x 10, and refuse the rest themselves."""
+    config, sent = pool(SERVER, limit_per_s=10.0, limit_burst=20.0), []
     for seed in SEEDS:
-        arrivals = poisson(np.random.default_rng(seed), 500, 300)
-        fleet = Fleet([config], clients=[client], seed=seed, duration_s=300)
-        marks: list[int] = []
-        count = partial(tally, marks)
-        scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), [(200.0, count), (299.0, count)], 300)
-        sent.append((marks[1] - marks[0]) / 99)
-    close_to(sent, theory.throttled_per_s(500, 50, 2.0))
-
-
-def tally(marks: list[int], fleet: Fleet) -> None:
-    """Note how many attempts have ended at the pool, well or badly."""
-    marks.append(int(fleet.pools[0].answered + fleet.pools[0].errors))
+        arrivals = poisson(np.random.default_rng(seed), 100, 400)
+        fleet = Fleet([config], clients=[ClientPolicy(throttle=2.0)], seed=seed, duration_s=400)
+        rows = scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), [], 401)
+        sent.append(((rows["status"] != 0) & (rows["sent_s"] > 200)).sum() / 200)
+    close_to(sent, theory.throttled_per_s(100, 10, 2.0))
 
 
 @pytest.mark.parametrize("cancel", [True, False])
@@ -230,14 +210,14 @@ def test_extra_work_of_second_copies(cancel: bool) -> None:
     shares, extra = [], []
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        arrivals = poisson(rng, 100, 100)
+        arrivals = poisson(rng, 100, 60)
         prompt = rng.geometric(1 / 40, arrivals.size)
-        fleet = Fleet([config], clients=[client], seed=seed, duration_s=100)
+        fleet = Fleet([config], clients=[client], seed=seed, duration_s=60)
         worked: list[int] = []
         moments: Moments = [
-            (110.0, lambda fleet, worked=worked: worked.append(int(fleet.look()["prompt_tokens"].sum())))
+            (70.0, lambda fleet, worked=worked: worked.append(int(fleet.look()["prompt_tokens"].sum())))
         ]
-        rows = scripted(fleet, requests(arrivals, np.ones(arrivals.size, int), prompt), moments, 111)
+        rows = scripted(fleet, requests(arrivals, np.ones(arrivals.size, int), prompt), moments, 71)
         shares.append(float(rows["hedge"].sum()) / arrivals.size)
         extra.append(worked[0] / prompt.sum() - 1)
     close_to(shares, theory.hedge_extra_load(0.03, 0.02, cancel=True))

@@ -67,11 +67,11 @@ def test_a_herd_drains_at_what_is_left_over() -> None:
 
 @pytest.mark.parametrize("after", [13, 20, 25])
 def test_cold_start(after: int) -> None:
-    """From 80% to 120% of ten replicas, more of them after half a minute: backlog, longest wait, drain.
+    """From 80% to 120% of ten replicas, more of them after 20 s: backlog, longest wait, drain.
 
     With 15 more the router sends everybody there, and the drain is that of the old replicas' own queues.
     """
-    expected = theory.cold_start(600, MU, 10, after, 30)
+    expected = theory.cold_start(600, MU, 10, after, 20)
     backlog, peak, drain, early, late = [], [], [], [], []
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
@@ -83,16 +83,16 @@ def test_cold_start(after: int) -> None:
             for replica in range(10, after):
                 fleet.restore(replica)
 
-        rows = scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), [(40.0, help_comes)], end)
-        early.append(float(((arrivals > 10) & (arrivals < 40)).sum()))
-        late.append(early[-1] + float(((arrivals >= 40) & (arrivals < 10 + expected.normal_s)).sum()))
-        backlog.append(float(waiting(rows, np.array([40.0]))[0]))
-        last = (arrivals > 39.5) & (arrivals < 40)
+        rows = scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), [(30.0, help_comes)], end)
+        early.append(float(((arrivals > 10) & (arrivals < 30)).sum()))
+        late.append(early[-1] + float(((arrivals >= 30) & (arrivals < 10 + expected.normal_s)).sum()))
+        backlog.append(float(waiting(rows, np.array([30.0]))[0]))
+        last = (arrivals > 29.9) & (arrivals < 30)
         peak.append(float((rows["admitted_s"] - arrivals)[last].mean()))
-        times = np.arange(40, end, 0.02)
-        drain.append(times[waiting(rows, times) < 10][0] - 40)
-    close_to(backlog, expected.backlog, work=(early, 600 * 30))
-    close_to(peak, expected.peak_wait_s, work=(early, 600 * 30))
+        times = np.arange(30, end, 0.02)
+        drain.append(times[waiting(rows, times) < 10][0] - 30)
+    close_to(backlog, expected.backlog, work=(early, 600 * 20))
+    close_to(peak, expected.peak_wait_s, work=(early, 600 * 20))
     close_to(drain, expected.drain_s, work=(late, 600 * expected.normal_s))
 
 
@@ -100,23 +100,23 @@ def test_cold_start(after: int) -> None:
 
 
 def kill_the_overloaded(fleet: Fleet) -> Iterable[None]:
-    """Health checks in the same queue as requests: whoever has a second of work waiting is killed."""
+    """Health checks in the same queue as requests: whoever has half a second of work waiting is killed."""
     gauges = fleet.look()
-    for replica in np.flatnonzero((gauges["up"] == 1) & (gauges["waiting"] > MU)):
+    for replica in np.flatnonzero((gauges["up"] == 1) & (gauges["waiting"] > MU / 2)):
         yield from fleet.crash(int(replica))
 
 
 def survivors(load: float, replicas: int, seed: int) -> tuple[int, float]:
-    """Lose one of *replicas* at 10 s: how many are alive at 100 s, and the load that each of the alive carried."""
+    """Lose one of *replicas* at 10 s: how many are alive at 40 s, and the load that each of the alive carried."""
     rng = np.random.default_rng(seed)
-    arrivals = poisson(rng, load * replicas * MU, 100)
-    fleet = Fleet([pool(SERVER, replicas=replicas)], seed=seed, duration_s=100)
+    arrivals = poisson(rng, load * replicas * MU, 40)
+    fleet = Fleet([pool(SERVER, replicas=replicas)], seed=seed, duration_s=40)
     moments: list[tuple[float, Callable[[Fleet], object]]] = [(10.0, lambda fleet: fleet.crash(0))]
-    moments += [(float(at), kill_the_overloaded) for at in range(11, 100)]
-    rows = scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), moments, 100)
-    late = (rows["finished_s"] > 15) & (rows["finished_s"] < 100) & (rows["outcome"] == Outcome.OK)
+    moments += [(float(at), kill_the_overloaded) for at in range(11, 40)]
+    rows = scripted(fleet, requests(arrivals, np.full(arrivals.size, 20)), moments, 40)
+    late = (rows["finished_s"] > 15) & (rows["finished_s"] < 40) & (rows["outcome"] == Outcome.OK)
     alive = int(fleet.look()["up"].sum())
-    return alive, float(late.sum()) / 85 / MU / max(1, alive)
+    return alive, float(late.sum()) / 25 / MU / max(1, alive)
 
 
 @pytest.mark.parametrize("replicas", [4, 8])
@@ -191,12 +191,12 @@ def test_a_cold_cache_refills() -> None:
 
 @cache
 def with_and_without_a_straggler(seed: int) -> tuple[Floats, Floats, np.ndarray]:
-    """Waits behind round robin, 50 replicas at load 0.6 of which none or one is three times slower; and those rows."""
+    """Waits behind round robin, 20 replicas at load 0.6 of which none or one is three times slower; and those rows."""
     waits = []
     for slower in (1.0, 3.0):
         rng = np.random.default_rng(seed)
-        arrivals = poisson(rng, 0.6 * 50 * MU, 40)
-        fleet = Fleet([pool(SERVER, replicas=50, router="round_robin")], seed=seed, duration_s=40)
+        arrivals = poisson(rng, 0.6 * 20 * MU, 40)
+        fleet = Fleet([pool(SERVER, replicas=20, router="round_robin")], seed=seed, duration_s=40)
         fleet.slow(7, slower)
         rows = scripted(fleet, requests(arrivals, rng.integers(1, 40, arrivals.size)), [], 80)
         waits.append(rows["admitted_s"] - arrivals)
@@ -204,22 +204,22 @@ def with_and_without_a_straggler(seed: int) -> tuple[Floats, Floats, np.ndarray]
 
 
 def test_a_straggler_breaks_one_percentile_and_no_other() -> None:
-    """The wait there grows at load x slower - 1; P99 is the middle of that ramp, P95 what was P96.9 of all."""
-    expected = theory.straggler(0.6 * 50 * MU, MU, 50, 3)
-    growth, p95, p99, work = [], [], [], []
+    """The wait there grows at load x slower - 1; P97.5 is the middle of that ramp; P90 is what P94.7 was."""
+    expected = theory.straggler(0.6 * 20 * MU, MU, 20, 3)
+    growth, middle, below, work = [], [], [], []
     for seed in SEEDS:
         before, after, rows = with_and_without_a_straggler(seed)
         there = rows["replica"] == 7
         growth.append(np.polyfit(rows["sent_s"][there], after[there], 1)[0])
-        p99.append(np.quantile(after, 0.99))
+        middle.append(np.quantile(after, 0.975))
         work.append(rows["output_tokens"][there].sum() / 40)
-        p95.append(np.quantile(after, 0.95) / np.quantile(before, 0.95 / 0.98))
+        below.append(np.quantile(after, 0.9) / np.quantile(before, 0.9 / 0.95))
         assert there.mean() == pytest.approx(expected.share, abs=1e-4)
         assert np.quantile(after, 0.5) < 1.05 * np.quantile(before, 0.5) + 0.001
     offered = (work, 0.6 * MU * 20)
     close_to(growth, expected.wait_growth, work=offered)
-    close_to(p99, expected.wait_quantile_s(0.99, 40), work=offered)
-    close_to(p95, 1)
+    close_to(middle, expected.wait_quantile_s(0.975, 40), work=offered)
+    close_to(below, 1)
 
 
 def test_three_priorities_wait_as_cobham_says() -> None:
@@ -229,18 +229,18 @@ def test_three_priorities_wait_as_cobham_says() -> None:
     found, work = [], []
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        arrivals = poisson(rng, 30, 3000)
+        arrivals = poisson(rng, 30, 1500)
         level = rng.choice(3, arrivals.size, p=rates / 30)
         output = np.where(level == 0, 10, rng.geometric(1 / means[level]))
-        fleet = Fleet([pool(SERVER)], seed=seed, duration_s=3000)
-        wait = scripted(fleet, requests(arrivals, output, level=level), [], 4000)["admitted_s"] - arrivals
+        fleet = Fleet([pool(SERVER)], seed=seed, duration_s=1500)
+        wait = scripted(fleet, requests(arrivals, output, level=level), [], 2500)["admitted_s"] - arrivals
         found.append([wait[level == k].mean() for k in range(3)])
-        work.append(0.001 * output.sum() / 3000)
+        work.append(0.001 * output.sum() / 1500)
     known = theory.cobham_waits_s(rates.tolist(), (0.001 * means).tolist(), scvs)
     for values, expected in zip(np.array(found).T, known, strict=True):
         interval = theory.controlled_interval(values, work, float(rates @ means) * 0.001, 0.999)
         assert interval.low <= expected <= interval.high
-        assert interval.high - interval.low < 0.1 * expected
+        assert interval.high - interval.low < 0.14 * expected
 
 
 def test_the_last_class_starves_and_the_others_do_not_notice() -> None:
