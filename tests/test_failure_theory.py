@@ -145,7 +145,7 @@ def test_a_bounded_queue_recovers_if_it_drains_within_the_timeout(margin: float,
     room = round(margin * CAPACITY * 10)
     assert (theory.full_queue_wait_s(room, CAPACITY) < 10) == recovers
     client = {"timeout_s": 10.0, "retries": 3, "backoff_s": 1.0, "max_queue": (room,) * 4}
-    shares = [healed(*storm(seed, 0.7, 150, outage_s=30, **client)) for seed in SEEDS]
+    shares = [healed(*storm(seed, 0.7, 180, outage_s=30, **client)) for seed in SEEDS]
     assert min(shares) > 0.99 if recovers else max(shares) < 0.01
 
 
