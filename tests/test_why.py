@@ -149,10 +149,12 @@ def test_who_was_tried_again_elsewhere_is_blamed_on_the_replica_that_failed_it(t
     assert found.groups["replica"][0].share.of_trouble == 1.0
     assert found.requests == 2020
     assert found.ends == {}
-    assert "lost in attempts before: 83%" in explain.answer(found)
+    assert "in earlier attempts: 83%" in explain.answer(found)
     group = found.whole.group
     assert group is not None
     lost = dict(zip(KIND.names, group.tail_s))
+    assert found.lost_to_s["kv_wait_s"] == pytest.approx(10.0)
+    assert "In earlier attempts they were, most first: waiting for KV cache blocks (10.0 s)." in explain.in_full(found)
     assert (lost["lost_s"], lost["backoff_s"], lost["client_wait_s"]) == pytest.approx((10.0, 2.0, 0.0), abs=1e-6)
 
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from sim.results import Member
     from sim.scenario import Scenario
 
-_AFTER_CLIENT = {"lost_s": "lost in attempts before"}
 KIND = Kind(
-    {"client_wait_s": words.PART_NAMES["client_wait_s"]} | _AFTER_CLIENT | words.PART_NAMES,
+    {"client_wait_s": words.PART_NAMES["client_wait_s"], "lost_s": "in earlier attempts"} | words.PART_NAMES,
     {"client_wait_s": style.PARTS["client_wait_s"], "lost_s": "#d7a3cd"} | style.PARTS,
 )
-"""The ten parts; and of the wait in the client, what was lost in attempts that others had to follow."""
+"""The ten parts; and out of the wait in the client, what was lost in attempts that others had to follow."""
+IN_ENGINE = PARTS[2:]
+"""Parts that an attempt spends behind the gateway: those of one that failed are part of what the next calls lost."""
 
 TIMED = (Outcome.OK, Outcome.TIMED_OUT, Outcome.UNFINISHED)
 """Ends that count in latencies, with the time waited so far; the others are errors and no latencies."""
@@ -75,6 +76,12 @@ class Asked:
         before = self.last["sent_s"] - self.rows["sent_s"][self.starts[:-1]] - others[0]
         lost = np.clip(before, 0.0, client)
         return np.stack([client - lost, lost, *others], axis=1)
+
+    def lost_to_s(self, places: np.ndarray) -> dict[str, float]:
+        """Return where the requests at *places* lost time in earlier attempts: mean seconds by part."""
+        rows = [self.attempts(k) for k in places]
+        before = [row[row["finished_s"] <= row["sent_s"][row["last"] == 1]] for row in rows]
+        return {part: sum(float(row[part].sum()) for row in before) / max(1, len(rows)) for part in IN_ENGINE}
 
     @cached_property
     def met(self) -> tuple[np.ndarray, np.ndarray]:

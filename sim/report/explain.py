@@ -33,6 +33,7 @@ class Explanation:
     by: str
     requests: int
     whole: causes.Slow
+    lost_to_s: dict[str, float]  # where the slowest 1% lost time in earlier attempts, mean seconds by part
     groups: dict[str, list[causes.Slow]]  # by what they have in common: cohort, pool, replica
     ends: dict[str, int]  # requests that ended otherwise than well
     burning: list[causes.Share]
@@ -69,6 +70,7 @@ def explain(run: "Run", point: Point, seed: int | None, by: str) -> Explanation:
         by=by,
         requests=len(found),
         whole=whole,
+        lost_to_s=found.lost_to_s(slow),
         groups={what: causes.groups(found, by, masks) for what, masks in _masks(found, by, scenario).items()},
         ends=causes.ends(found),
         burning=causes.burning(found, kinds),
@@ -140,8 +142,12 @@ def in_full(found: Explanation) -> str:
         return ""
     tail, median = found.whole.group.tail_s.tolist(), found.whole.group.median_s.tolist()
     if found.by == "e2e":
-        return words.slowest_e2e(tail, median, KIND.names)
-    return words.slowest("", tail, median, KIND.names)
+        text = words.slowest_e2e(tail, median, KIND.names)
+    else:
+        text = words.slowest("", tail, median, KIND.names)
+    lost = sorted(((s, part) for part, s in found.lost_to_s.items() if s > words.NOTICED * sum(tail)), reverse=True)
+    what = words.listing([f"{KIND.names[part]} ({words.seconds(s)})" for s, part in lost[:3]])
+    return f"{text} In earlier attempts they were, most first: {what}." if lost else text
 
 
 def rests_on(found: Explanation) -> str:

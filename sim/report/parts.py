@@ -69,13 +69,17 @@ def grew(group: Group, kind: Kind, by: str = "ttft") -> str:
     """Return the sentence that says which part delayed the slowest 1% most: up to the first token, or *by* e2e all."""
     before = (group.tail_s - group.median_s)[: kind.before_first_token if by == "ttft" else None]
     most = int(np.argmax(before))
-    if before[most] <= 0:
-        took = words.seconds(float(group.tail_s.sum()))
-        return f"the slowest 1% took {took} from the question to the last token"
+    whole = group.tail_s[: len(before)]
+    token = "first" if by == "ttft" else "last"
+    if before[most] <= words.NOTICED * whole.sum():
+        largest = int(np.argmax(whole))
+        part = f"{list(kind.names.values())[largest]} ({words.seconds(float(whole[largest]))})"
+        took = f"took {words.seconds(float(whole.sum()))} to their {token} token, most of it {part}"
+        return f"the slowest 1% {took}, and no part of it much longer than the median"
     share = before[most] / before[before > 0].sum()
     told = "nearly all" if share > 0.99 else words.percent(share)
     more = f"{words.seconds(before[most], 2)} more than the median {list(kind.names.values())[most]}"
-    return f"the slowest 1% spent {more}: {told} of what delayed their {'first' if by == 'ttft' else 'last'} token"
+    return f"the slowest 1% spent {more}: {told} of what delayed their {token} token"
 
 
 def draw(view: View, groups: Sequence[Group], kind: Kind, title: str) -> "Figure":

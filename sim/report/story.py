@@ -56,6 +56,8 @@ def _attempt(
         return
     yield row["sent_s"], f"{whose}{what}{f' to {replica}' if replica else ', and reached no replica'}"
     waits = [f"{words.seconds(float(row[part]))} for {name}" for part, name in WAITS.items() if row[part] > NOTED_S]
+    stalled_s = _stalled_before_admission(row)
+    waits += [f"{words.seconds(stalled_s)} because a fault held it up"] * (stalled_s > NOTED_S)
     admitted = not np.isnan(row["admitted_s"])
     if admitted:
         waited = f" after waiting {words.listing(waits)}" if waits else " at once"
@@ -66,6 +68,13 @@ def _attempt(
         computed = f"{words.seconds(float(row['prefill_s']))} after admission"
         yield row["first_token_s"], f"{whose}first token, {computed}"
     yield row["finished_s"], f"{whose}{_end(row)}"
+
+
+def _stalled_before_admission(row: np.void) -> float:
+    """Return how much of an attempt's wait for admission is a fault's doing, in seconds: what no queue explains."""
+    until_s = row["finished_s"] if np.isnan(row["admitted_s"]) else row["admitted_s"]
+    unexplained_s = until_s - row["sent_s"] - sum(float(row[part]) for part in WAITS)
+    return float(np.clip(unexplained_s, 0.0, row["fault_stall_s"]))
 
 
 def _unsent(row: np.void) -> str:
@@ -87,7 +96,8 @@ def _end(row: np.void) -> str:
     if row["preemptions"]:
         often = "once" if row["preemptions"] == 1 else f"{row['preemptions']} times"
         costs.append(f"preempted {often}, which cost {words.seconds(float(row['preempted_s']))}")
-    for part, cost in (("decode_slowed_s", "the batch slowed it by"), ("fault_stall_s", "a fault stalled it for")):
-        if row[part] > max(NOTED_S, 0.05 * (row["finished_s"] - row["sent_s"])):
-            costs.append(f"{cost} {words.seconds(float(row[part]))}")
+    stalled_s = float(row["fault_stall_s"]) - _stalled_before_admission(row)
+    for cost, cost_s in (("the batch slowed it by", row["decode_slowed_s"]), ("a fault stalled it for", stalled_s)):
+        if cost_s > max(NOTED_S, 0.05 * (row["finished_s"] - row["sent_s"])):
+            costs.append(f"{cost} {words.seconds(float(cost_s))}")
     return "; ".join([f"{lost}{status}{tokens}", *costs])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+SEEN = 1e-5
+"""Share of the whole below which a part is left out: parts are kept as 4-byte floats."""
 BLIND = ("round_robin", "random")
 """Routers that do not look at how busy a replica is."""
 
@@ -54,7 +56,7 @@ def _parts(found: Explanation) -> list["RenderableType"]:
     table = _table("", "around the median", "slowest 1%", "more")
     most = float(np.max(group.tail_s - group.median_s))
     for name, median_s, tail_s in zip(KIND.names.values(), group.median_s, group.tail_s):
-        if max(median_s, tail_s) > 0:
+        if max(median_s, tail_s) > SEEN * group.tail_s.sum():
             style = "bold" if tail_s - median_s == most and most > 0 else ""
             table.add_row(name, *_times(median_s, tail_s), style=style)
     table.add_row("all", *_times(group.median_s.sum(), group.tail_s.sum()))
@@ -62,6 +64,8 @@ def _parts(found: Explanation) -> list["RenderableType"]:
 
 
 def _times(median_s: float, tail_s: float) -> list[str]:
+    if abs(tail_s - median_s) <= SEEN * (tail_s + median_s):
+        return [words.seconds(median_s), words.seconds(tail_s), "±0"]
     more = words.seconds(abs(tail_s - median_s))
     return [words.seconds(median_s), words.seconds(tail_s), f"{'+' if tail_s >= median_s else '−'}{more}"]
 
@@ -179,6 +183,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
         "answer": explain.answer(found),
         "why": explain.in_full(found),
         "parts": {part: {"median_s": median_s, "tail_s": tail_s} for part, median_s, tail_s in both},
+        "lost_to_s": found.lost_to_s,
         "groups": groups,
         "requests": found.requests,
         "not_answered": found.ends,

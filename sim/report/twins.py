@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TOPIC = "After the faults"
 MOST_COLUMNS = 4
+LIMIT: Any = {"color": style.QUIET, "lw": 1, "ls": (0, (4, 3))}
 LINES = {"with the faults": style.SERIES[1], "control run, without them": style.SERIES[0]}
 
 
@@ -51,7 +52,9 @@ def sentence(point: Point) -> str:
             )
         case "overloaded":
             good = words.percent(words.to_float(found["control_good"]))
-            text = f"no verdict: without the faults only {good} of the answers are good, so there is no way back"
+            text = (
+                f"no verdict: the control run, without any fault, is not well either ({good} of its answers are good)"
+            )
         case _:
             text = f"no verdict: too little time is left after the last fault, for {ten}; play a longer run"
     return text + f" (provisional: {seeds} of the {metastability.FEW_SEEDS} seeds that it takes)" * found["provisional"]
@@ -101,7 +104,9 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
         style.from_zero(row)
         style.count_axis(row[0].yaxis)
     handles: list[Any] = [Line2D([], [], color=colour, label=name) for name, colour in LINES.items()]
-    style.legend(figure, [*handles, Patch(color=happened.FAULT, label="something is broken")])
+    handles.append(Patch(color=happened.FAULT, label="something is broken"))
+    handles.append(Line2D([], [], **LIMIT, label="ten relaxation times later"))
+    style.legend(figure, handles)
     return figure
 
 
@@ -116,7 +121,7 @@ def _column(column: np.ndarray, view: View, point: Point, unit_s: float) -> None
             _line(ax, np.array(rows), colour, view.duration_s, unit_s)
     for ax in column:
         if np.isfinite(ten_s) and found["faults_end_s"] + ten_s < view.duration_s:
-            ax.axvline((found["faults_end_s"] + ten_s) / unit_s, color=style.QUIET, lw=1, ls=(0, (4, 3)))
+            ax.axvline((found["faults_end_s"] + ten_s) / unit_s, **LIMIT)
 
 
 def _by_minute(member: "Member", view: View) -> tuple[np.ndarray, np.ndarray]:
