@@ -44,9 +44,7 @@ class Slow:
 
 def groups(found: Asked, by: str, masks: Mapping[str, np.ndarray]) -> list[Slow]:
     """Return each group of requests of *masks* (label -> which) beside all: who holds the slowest 1% by *by*."""
-    _, slowest = found.slow(by, np.ones(len(found), bool))
-    slow = np.zeros(len(found), bool)
-    slow[slowest] = True
+    slow = slowest(found, by)
     result = []
     for label, mask in masks.items():
         counted = mask & found.counted
@@ -82,30 +80,30 @@ def stands_out(hits: np.ndarray, traffic: np.ndarray, trouble: int, everybody: i
     return far & (hits >= 3) & (chance < BY_CHANCE / max(1, len(hits)))
 
 
-def replicas(found: Asked, by: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return which requests met each of the replicas that stand out, the worst first, and those that met none of them.
+def slowest(found: Asked, by: str) -> np.ndarray:
+    """Return which requests are the slowest 1% of those that count."""
+    mask = np.zeros(len(found), bool)
+    mask[found.slow(by, np.ones(len(found), bool))[1]] = True
+    return mask
+
+
+def replicas(found: Asked, trouble: np.ndarray, among: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return which requests met each replica that holds far more of the *trouble* than of those *among*, worst first.
 
     A request met a replica when any of its attempts reached it: who was tried again elsewhere is not blamed on
     where it ended.
     """
     place, replica = found.met
-    _, slowest = found.slow(by, np.ones(len(found), bool))
-    slow = np.zeros(len(found), bool)
-    slow[slowest] = True
-    met = found.counted[place]
-    traffic = np.bincount(replica[met], minlength=len(names))
-    hits = np.bincount(replica[slow[place]], minlength=len(names))
+    traffic = np.bincount(replica[among[place]], minlength=len(names))
+    hits = np.bincount(replica[(trouble & among)[place]], minlength=len(names))
     used = np.flatnonzero(traffic)
     if len(used) < 2:
         return {}
-    out = used[stands_out(hits[used], traffic[used], len(slowest), int(found.counted.sum()))]
-    out = out[np.argsort(-hits[out], kind="stable")][:MOST]
+    out = used[stands_out(hits[used], traffic[used], int((trouble & among).sum()), int(among.sum()))]
     masks = {}
-    for r in out:
+    for r in out[np.argsort(-hits[out], kind="stable")][:MOST]:
         masks[names[r]] = np.zeros(len(found), bool)
         masks[names[r]][place[replica == r]] = True
-    if masks:
-        masks["every other replica"] = ~np.logical_or.reduce(list(masks.values()))
     return masks
 
 
@@ -135,9 +133,14 @@ def query_types(found: Asked, cohorts: Sequence[str], output_tokens: np.ndarray 
     return masks
 
 
-def burning(found: Asked, kinds: Mapping[str, np.ndarray]) -> list[Share]:
-    """Return the kinds of request that hold far more of the errors than of the traffic, the most errors first."""
+def burning(found: Asked, kinds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Share]:
+    """Return the kinds of request that hold far more of the errors than of the traffic, the most errors first.
+
+    *kinds* are of requests; those that met one of the replicas called *names* are looked at as well.
+    """
     errors = found.last["outcome"] != Outcome.OK
+    met = replicas(found, errors, np.ones(len(found), bool), names)
+    kinds = {**kinds, **{f"what met {name}": mask for name, mask in met.items()}}
     counts = np.array([(mask.sum(), (mask & errors).sum()) for mask in kinds.values()]).reshape(-1, 2)
     out = stands_out(counts[:, 1], counts[:, 0], int(errors.sum()), len(found))
     everyone = np.ones(len(found), bool)
@@ -162,11 +165,10 @@ def meanwhile(found: Asked, by: str, events: Iterable[Mapping[str, Any]], end_s:
         times.setdefault(span.label, []).append((span.start_s, span.end_s))
     for label, at_s in happened.moments(events):
         times.setdefault(label, []).append((at_s, at_s))
-    _, slowest = found.slow(by, np.ones(len(found), bool))
-    everyone = np.flatnonzero(found.counted)
+    among = (slowest(found, by), found.counted)
     shares = []
     for label, intervals in times.items():
-        slow, usual = (_overlap(found.last[places], happened.merged(intervals)) for places in (slowest, everyone))
+        slow, usual = (_overlap(found.last[mask], happened.merged(intervals)) for mask in among)
         if slow > 0:
             shares.append(Share(f"{label} ({_when(intervals)})", usual, slow, np.nan))
     return sorted(shares, key=lambda share: share.of_traffic - share.of_trouble)[:MOST]

@@ -73,7 +73,7 @@ def explain(run: "Run", point: Point, seed: int | None, by: str) -> Explanation:
         lost_to_s=found.lost_to_s(slow),
         groups={what: causes.groups(found, by, masks) for what, masks in _masks(found, by, scenario).items()},
         ends=causes.ends(found),
-        burning=causes.burning(found, kinds),
+        burning=causes.burning(found, kinds, names),
         meanwhile=causes.meanwhile(found, by, member.events(), scenario.duration),
         slowest=[(found.last[k], story.steps(found.attempts(k), names)) for k in slow[::-1][:SLOWEST]],
     )
@@ -91,7 +91,8 @@ def _masks(found: Asked, by: str, scenario: "Scenario") -> dict[str, dict[str, n
     for what, names in (("cohort", scenario.workload.cohorts), ("pool", scenario.fleet.pools)):
         if len(names) > 1:
             masks[what] = {name: found.last[what] == k for k, name in enumerate(names)}
-    masks["replica"] = causes.replicas(found, by, replica_names(scenario))
+    met = causes.replicas(found, causes.slowest(found, by), found.counted, replica_names(scenario))
+    masks["replica"] = met | {"every other replica": ~np.logical_or.reduce(list(met.values()))} if met else {}
     return {what: some for what, some in masks.items() if some}
 
 

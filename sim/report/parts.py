@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.report import style, words
-from sim.report.view import View, worst
+from sim.report.view import Point, View, worst
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,11 @@ class Kind:
         return list(self.names).index("prefill_s") + 1
 
 
-TEN = Kind(words.PART_NAMES, style.PARTS)
+def ten(point: Point) -> Kind:
+    """Return the ten parts; where clients try again, the wait in the client holds what earlier attempts lost too."""
+    tried_again = point.metric("retries").value > 0 or point.metric("hedges").value > 0
+    names = {"client_wait_s": "in the client and in earlier attempts"} if tried_again else {}
+    return Kind(words.PART_NAMES | names, style.PARTS)
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,15 @@ def plate(view: View) -> style.Plate | None:
     if not points:
         return None
     bad = worst(points)
-    title = words.at(bad.label, grew(Group(bad.label, bad.parts("median"), bad.parts("tail")), TEN))
+    kind = ten(bad)
+    title = words.at(bad.label, grew(Group(bad.label, bad.parts("median"), bad.parts("tail")), kind))
     caption = (
         "Mean time in each of the ten parts of latency, in seconds, over the slowest 1% of requests by time to first "
         "token and over the requests around its median (P45 to P55). Left: what came before the first token. Right: "
         "the whole request. Blue is work, warm colours are waiting."
     )
     groups = [Group(point.label, point.parts("median"), point.parts("tail")) for point in points]
-    return style.Plate("where-time-went", TOPIC, title, caption, partial(draw, view, groups, TEN, title))
+    return style.Plate("where-time-went", TOPIC, title, caption, partial(draw, view, groups, kind, title))
 
 
 def grew(group: Group, kind: Kind, by: str = "ttft") -> str:

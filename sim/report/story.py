@@ -65,8 +65,8 @@ def _attempt(
     elif waits:
         yield row["finished_s"], f"{whose}never admitted, after waiting {words.listing(waits)}"
     if not np.isnan(row["first_token_s"]):
-        computed = f"{words.seconds(float(row['prefill_s']))} after admission"
-        yield row["first_token_s"], f"{whose}first token, {computed}"
+        later = f", {words.seconds(row['first_token_s'] - row['admitted_s'])} after admission" if admitted else ""
+        yield row["first_token_s"], f"{whose}first token{later}"
     yield row["finished_s"], f"{whose}{_end(row)}"
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.report import printing, twins, words
+from sim.report import parts, printing, twins, words
 from sim.report.view import Point, View, view, worst
 
 if TYPE_CHECKING:
@@ -250,5 +250,6 @@ def why(seen: View) -> list[str]:
     point = worst(seen.points)
     if not point.members or "parts_tail" not in point.histograms[0]:
         return []
-    text = words.slowest(point.label, point.parts("tail").tolist(), point.parts("median").tolist())
+    names = parts.ten(point).names
+    text = words.slowest(point.label, point.parts("tail").tolist(), point.parts("median").tolist(), names)
     return [text] if text else []

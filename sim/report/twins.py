@@ -74,14 +74,15 @@ def plate(view: View) -> style.Plate | None:
     order = ("metastable", "vulnerable", "recovered")
     told = min(points, key=lambda p: order.index(p.verdict["verdict"]) if p.verdict["verdict"] in order else 9)  # type: ignore[index]
     title = words.at(told.label, sentence(told))
-    within = f", within the SLO ({', '.join(view.targets)})" if any("_p" in name for name in view.targets) else ""
+    bounds = [name for name in view.targets if name.partition("_")[0] in ("ttft", "e2e")]
+    within = f" and within the SLO ({', '.join(bounds)})" if bounds else ""
     caption = (
         f"Above: good answers a second (right{within}) by the minute of asking. Below: attempts a second by the minute "
         "of sending, retries and second copies included. The control run meets the same users with the same luck, "
         "and nothing breaks. Lines are the mean over seeds, bands all of them. Dashed: ten relaxation times after the "
         "last fault, by when a service that only drains its backlog is back."
     )
-    return style.Plate("control", TOPIC, title, caption, partial(_draw, view, points, title))
+    return style.Plate("control", "With and without the faults", title, caption, partial(_draw, view, points, title))
 
 
 def _draw(view: View, points: list[Point], title: str) -> "Figure":
