@@ -4,7 +4,8 @@
     sum      := product ((`+` | `-`) product)*
     product  := operand ((`*` | `/`) operand)*
     operand  := `-` operand | `(` sum `)` | number, duration (2s, 100ms) or percentage (5%) | metric
-    metric   := NAME_STATISTIC or cohort.NAME.NAME_STATISTIC; with a sweep, the point's values in [ ] behind it
+    metric   := NAME_STATISTIC or cohort.NAME.NAME_STATISTIC, some with a window (``errors@40m-50m``) behind it;
+                with a sweep, the point's values in [ ] behind that
 
 A claim is evaluated once a seed, so that the ratio of two points compares the same users, and judged by the median
 over seeds; its interval is a percentile bootstrap of that median (Efron and Tibshirani 1993, chapter 13).
@@ -26,6 +27,14 @@ COMPARE = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator
 ARITHMETIC = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 RESAMPLES = 4000
 MOST_PARENTHESES = 50
+WINDOWED = (
+    *("errors", "goodput_per_s", "attempts_per_s", "requests_per_s"),
+    *(f"{time}_{stat}" for time in ("ttft", "e2e") for stat in ("mean", "p50", "p90", "p95", "p99", "p999")),
+)
+"""Metrics that a claim may ask of a part of the run, by the time at which users asked."""
+
+OF_CONTROL = ("recovery_s", "goodput_kept")
+"""Metrics that compare a run with its control run; a claim that names one lets the control run be played."""
 
 Index = tuple[str, ...]
 """Values of `vary` as they are written behind a metric; empty where there is no [ ]."""
@@ -44,7 +53,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of one point of the sweep."""
+    """A metric of one point of the sweep; its name ends with ``@START-END`` where a window was written."""
 
     name: str
     index: Index
@@ -137,8 +146,28 @@ def check_metrics(claims: Mapping[str, str], known: Collection[str], where: str 
     """
     for name, text in claims.items():
         for metric, _ in sorted(parse(text, f"{where}.{name}").metrics):
-            if metric not in known:
+            if window_of(metric)[0] not in known:
                 raise ScenarioError(f"{where}.{name}: {unknown(metric, known)}")
+
+
+def window_of(metric: str) -> tuple[str, tuple[float, float] | None]:
+    """Return *metric* without its window, and the window's start and end in seconds; None where it has none."""
+    name, at, window = metric.partition("@")
+    start, _, end = window.partition("-")
+    return name, (quantity(start), quantity(end)) if at else None
+
+
+def beyond(metric: str, duration_s: float) -> str:
+    """Return what is wrong with the window of *metric* in a run of *duration_s*: it ends later; or nothing."""
+    window = window_of(metric)[1]
+    if window is None or window[1] <= duration_s:
+        return ""
+    return f"expected a window that ends by duration ({show(duration_s)} s), got {metric}"
+
+
+def needs_control(claims: Mapping[str, str]) -> bool:
+    """Return whether one of *claims* (name -> text) compares a run with its control run."""
+    return any(metric in OF_CONTROL for text in claims.values() for metric, _ in parse(text).metrics)
 
 
 def point_of(metric: str, index: Index, points: Sequence[Point]) -> int:
@@ -188,7 +217,7 @@ def _metrics(node: Node) -> set[tuple[str, Index]]:
 _TOKEN = re.compile(
     rf"""\s*(?:
       (?P<quantity>{DURATION_TOKEN}|{NUMBER}\s*%|{NUMBER})(?![\w.%])
-    | (?P<name>[A-Za-z_]\w*(?:\.[\w-]+\.\w+)?)\s*(?:\[(?P<index>[^\[\]]*)\])?
+    | (?P<name>[A-Za-z_]\w*(?:\.[\w-]+\.\w+)?)(?P<window>@[\w.]*(?:-[\w.]*)?)?\s*(?:\[(?P<index>[^\[\]]*)\])?
     | (?P<sign><=|>=|<|>|[-+*/()])
     )""",
     re.VERBOSE,
@@ -197,7 +226,23 @@ _TOKEN = re.compile(
 
 def is_time(metric: str) -> bool:
     """Return whether *metric* is a latency, which is said in seconds or milliseconds."""
-    return metric.rpartition(".")[2].partition("_")[0] in ("ttft", "e2e", "itl", "tpot", "queue")
+    name = window_of(metric)[0].rpartition(".")[2]
+    return name.partition("_")[0] in ("ttft", "e2e", "itl", "tpot", "queue", "recovery")
+
+
+def _window(name: str, written: str) -> str:
+    """Return *written* (``@40m-50m``) once it is known to be a window that metric *name* may have."""
+    if name not in WINDOWED:
+        known = f"{', '.join(WINDOWED[:4])}, or a statistic of ttft or e2e"
+        raise ScenarioError(f"{name} has no windows, expected one of {known}")
+    match = re.fullmatch(rf"@({DURATION_TOKEN}|0)-({DURATION_TOKEN})", written)
+    try:
+        start_s, end_s = map(quantity, match.groups() if match else ("1", "0"))
+    except ValueError as error:
+        raise ScenarioError(f"{name}{written}: {error}") from None
+    if not start_s < end_s:
+        raise ScenarioError(f"expected a window from its start to its end, such as {name}@40m-50m, got {name}{written}")
+    return written
 
 
 class _Parser:
@@ -257,12 +302,13 @@ class _Parser:
             except ValueError as error:
                 raise ScenarioError(str(error)) from None
         index = match["index"]
-        return Metric(match["name"], tuple(part.strip() for part in index.split(",")) if index is not None else ())
+        name = match["name"] + (_window(match["name"], match["window"]) if match["window"] else "")
+        return Metric(name, tuple(part.strip() for part in index.split(",")) if index is not None else ())
 
     def take(self, *wanted: str) -> str | None:
         """Read the next token if it is one of *wanted*."""
         match = _TOKEN.match(self.text, self.at)
-        found = match and (match["sign"] or (match["index"] is None and match["name"]))
+        found = match and (match["sign"] or (match["index"] is None and not match["window"] and match["name"]))
         if not match or found not in wanted:
             return None
         self.at = match.end()

@@ -20,6 +20,7 @@ COMMANDS = {
     "scenarios": ("sim.commands.scenarios", "List the scenarios that are shipped."),
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
+    "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
     "schema": ("sim.commands.schema", "Print the JSON Schema of scenario files."),
 }
 

@@ -64,19 +64,20 @@ def _next_number(parent: Path) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Write *value* as JSON, all at once; what is not a number becomes null."""
-    text = json.dumps(_plain(value), indent=1, allow_nan=False)
+    text = json.dumps(plain(value), indent=1, allow_nan=False)
     part = path.with_suffix(".part")
     part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return *value* with JSON's types only: arrays as lists, what is not a number as None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.integer):
@@ -120,7 +121,7 @@ class Recorder:
 
     def event(self, t_s: float, what: str, **fields: Any) -> None:
         """Add something that happened to the world."""
-        self._events.write(json.dumps({"t_s": t_s, "event": what, **_plain(fields)}) + "\n")
+        self._events.write(json.dumps({"t_s": t_s, "event": what, **plain(fields)}) + "\n")
 
     def close(self, histograms: Mapping[str, np.ndarray] | None = None, info: Mapping[str, Any] | None = None) -> None:
         """Finish every file, so that what was computed can be read; *info* becomes ``member.json``."""
@@ -231,7 +232,15 @@ class Run:
     @cached_property
     def members(self) -> list[Member]:
         """Every (point, seed) that was finished."""
-        found = [Member(entry["point"], entry["seed"], self.path / entry["path"]) for entry in self.info["members"]]
+        return self._finished("members")
+
+    @cached_property
+    def controls(self) -> list[Member]:
+        """The same without the faults, where the control run was asked for."""
+        return self._finished("control")
+
+    def _finished(self, key: str) -> list[Member]:
+        found = [Member(entry["point"], entry["seed"], self.path / entry["path"]) for entry in self.info.get(key, ())]
         return [member for member in found if (member.path / "member.json").exists()]
 
 

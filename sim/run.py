@@ -8,20 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import Array, connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from sim import __version__, claims, results, summary
+from sim.conclude import conclude
 from sim.errors import InputError, RunError
 from sim.interrupts import PATIENCE_S, Interrupts
 from sim.results import Run
 from sim.scenario import Scenario, digest, dump, points
 from sim.scenario.messages import condition
-
-FEW_REQUESTS = 300
-"""Below so many requests a run, a P99 rests on the two or three slowest."""
 
 Progress = Callable[[float, float], None]
 """Called with the simulated seconds played so far, and those to play in all."""
@@ -37,23 +35,30 @@ class Task:
     seed: int
     folder: Path
     alone: bool
+    control: bool = False
 
     @property
     def words(self) -> str:
         """How a message begins that is about this task."""
-        return "" if self.alone else f"{condition({**self.point, 'seed': self.seed})}: "
+        begins = "" if self.alone else f"{condition({**self.point, 'seed': self.seed})}: "
+        return f"without the faults: {begins}" if self.control else begins
 
 
-def tasks_of(scenario: Scenario, folder: Path, seeds: int | None = None) -> list[Task]:
-    """Return what there is to play; one (point, seed) alone keeps its files in *folder* itself."""
+def tasks_of(scenario: Scenario, folder: Path, seeds: int | None = None, control: bool = False) -> list[Task]:
+    """Return what there is to play; one (point, seed) alone keeps its files in *folder* itself.
+
+    With *control*, each is played without its faults too, below ``control/``.
+    """
     swept = points(scenario)
     numbers = range(scenario.seed, scenario.seed + (seeds or scenario.seeds))
     alone = len(swept) * len(numbers) == 1
     tasks: list[Task] = []
-    for k, (point, played) in enumerate(swept):
-        for seed in numbers:
-            place = folder if alone else folder / f"point-{k}" / f"seed-{seed}"
-            tasks.append(Task(len(tasks), point, played, seed, place, alone))
+    for top, is_control in [(folder, False), (folder / "control", True)][: 1 + control]:
+        for k, (point, played) in enumerate(swept):
+            played = played.model_copy(update={"faults": []}) if is_control else played
+            for seed in numbers:
+                place = top if alone else top / f"point-{k}" / f"seed-{seed}"
+                tasks.append(Task(len(tasks), point, played, seed, place, alone, is_control))
     return tasks
 
 
@@ -63,12 +68,15 @@ def play(
     *,
     seeds: int | None = None,
     workers: int | None = None,
+    control: bool = False,
     command: Sequence[str] = (),
     progress: Progress = lambda done_s, all_s: None,
 ) -> Run:
     """Play every (point, seed) of *scenario* into *folder* and judge its claims.
 
-    What was finished stays readable when a run is interrupted or fails; its ``run.json`` then says so.
+    With *control*, or where a claim needs it, each is played without its faults too, and what became of the service
+    after them is judged. What was finished stays readable when a run is interrupted or fails; its ``run.json`` then
+    says so.
 
     Raises:
         InputError: the folder cannot be written any more.
@@ -76,8 +84,8 @@ def play(
         KeyboardInterrupt: after everything that was finished has been put in order.
     """
     started = time.time()
-    tasks = tasks_of(scenario, folder, seeds)
-    claims.check_metrics(scenario.claims, summary.metric_names(list(scenario.workload.cohorts)))
+    tasks = tasks_of(scenario, folder, seeds, control or claims.needs_control(scenario.claims))
+    claims.check_metrics(scenario.claims, known_metrics(scenario))
     info = {
         "format": results.FORMAT,
         "kind": "simulated",
@@ -87,10 +95,10 @@ def play(
         "scenario_sha256": digest(scenario),
         "seeds": sorted({task.seed for task in tasks}),
         "versions": _versions(),
-        "members": [
-            {"point": task.point, "seed": task.seed, "path": os.path.relpath(task.folder, folder)} for task in tasks
-        ],
+        "members": [_entry(task, folder) for task in tasks if not task.control],
     }
+    if tasks[-1].control:
+        info["control"] = [_entry(task, folder) for task in tasks if task.control]
     try:
         (folder / "scenario.yaml").write_text(dump(scenario, folder), encoding="utf-8")
         results.write_json(folder / "run.json", info)
@@ -108,6 +116,15 @@ def play(
     except OSError as error:
         raise InputError(f"{folder}: cannot be written any more ({error.strerror or error})") from None
     return Run.open(folder)
+
+
+def known_metrics(scenario: Scenario) -> set[str]:
+    """Return every metric that a claim about *scenario* may name."""
+    return summary.metric_names(list(scenario.workload.cohorts)) | set(claims.OF_CONTROL)
+
+
+def _entry(task: Task, folder: Path) -> dict[str, Any]:
+    return {"point": task.point, "seed": task.seed, "path": os.path.relpath(task.folder, folder)}
 
 
 def _cores() -> int:
@@ -237,64 +254,6 @@ def _play(task: Task, tick: Callable[[float], None]) -> None:
 
 
 # --- what comes out -------------------------------------------------------------------------------------------------
-
-
-def conclude(run: Run) -> None:
-    """Write the summary of what was finished, and the verdict when everything was."""
-    scenario = run.scenario
-    found: dict[int, dict[str, Any]] = {}
-    infos = []
-    swept = [point for point, _ in points(scenario)]
-    for member in run.members:
-        info = member.info
-        infos.append(info)
-        entry = found.setdefault(swept.index(member.point), {"point": member.point, "seeds": [], "values": []})
-        entry["seeds"].append(member.seed)
-        entry["values"].append(info["metrics"])
-    entries = [found[k] for k in sorted(found)]
-    results.write_json(
-        run.path / "summary.json",
-        {
-            "scenario": scenario.name,
-            "state": run.info["state"],
-            "assumptions": [*_warnings(run, infos), *dict.fromkeys(note for info in infos for note in info["notes"])],
-            "uncalibrated": any(info["uncalibrated"] for info in infos),
-            "kv_override": any(info["kv_override"] for info in infos),
-            "points": [
-                {"point": entry["point"], "seeds": entry["seeds"], "metrics": _over_seeds(entry["values"])}
-                for entry in entries
-            ],
-        },
-    )
-    if scenario.claims and run.info["state"] == "complete":
-        values = [[_numbers(metrics) for metrics in entry["values"]] for entry in entries]
-        verdicts = claims.evaluate(scenario.claims, [entry["point"] for entry in entries], values)
-        results.write_json(run.path / "verdict.json", [asdict(verdict) for verdict in verdicts])
-
-
-def _warnings(run: Run, infos: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what a reader must know of the run as a whole before believing its numbers."""
-    found = []
-    state, planned = run.info["state"], len(run.info["members"])
-    if state != "complete":
-        why = f" ({run.info['error']})" if "error" in run.info else ""
-        what = "not finished" if state == "running" else state
-        found.append(f"{what}{why}: {len(infos)} of {planned} runs are counted")
-    fewest = min((info["metrics"]["requests"] for info in infos), default=FEW_REQUESTS)
-    if fewest < FEW_REQUESTS:
-        found.append(f"few samples: with {fewest:,.0f} requests a run, a P99 rests on the slowest two or three")
-    if run.scenario.workload.trace is not None and len(infos) > 1:
-        found.append("every seed replays the same trace: intervals over seeds show the service's luck, not other users")
-    return found
-
-
-def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: float("nan") if value is None else float(value) for name, value in metrics.items()}
-
-
-def _over_seeds(values: list[dict[str, Any]]) -> dict[str, Any]:
-    known = [_numbers(metrics) for metrics in values]
-    return {name: summary.interval([metrics[name] for metrics in known]) for name in known[0]}
 
 
 def _versions() -> dict[str, str]:

@@ -3,10 +3,12 @@
 Latencies are counted by the time their request was scheduled and from that time on (no coordinated omission).
 Histogram bins are 1% wide, so a percentile is exact to 1% however many requests there were. Requests that timed
 out or were unfinished count with the time they had waited; refused, failed and cancelled ones are errors only.
+A request may take several attempts; percentiles and outcomes are of requests.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,17 +27,27 @@ COUNTS = (
     "cancelled",
     "unfinished",
     "wrong",
+    "attempts",
+    "retries",
+    "hedges",
     "preemptions",
     "steps",
 )
 GAUGES = ("kv_mean", "kv_max", "running_mean", "waiting_mean", "waiting_max")
-RATES = ("errors", "wrong_per_min_mean", "wrong_per_min_peak", "goodput_per_s", "throughput_tokens_per_s")
+RATES = (
+    *("errors", "wrong_per_min_mean", "wrong_per_min_peak", "goodput_per_s", "throughput_tokens_per_s"),
+    *("requests_per_s", "attempts_per_s", "amplification", "prefix_hit", "recomputed"),
+)
+MINUTE_S = 60.0
+BY_MINUTE = ("requests", "ok", "wrong", "errors", "attempts")
+"""What is counted by the minute: requests by when they were asked, attempts by when they were sent."""
 
 
 def metric_names(cohorts: Sequence[str]) -> set[str]:
     """Return every metric that a run of a scenario with these *cohorts* measures."""
     stats = {f"{name}_{stat}" for name in LATENCIES for stat in ("mean", *QUANTILES)}
     by_cohort = {f"cohort.{cohort}.{name}" for cohort in cohorts for name in stats if not name.startswith("itl")}
+    by_cohort |= {f"cohort.{cohort}.errors" for cohort in cohorts}
     return stats | by_cohort | set(COUNTS) | set(GAUGES) | set(RATES)
 
 
@@ -95,7 +107,62 @@ def counts(outcomes: Sequence[int], minutes: np.ndarray, duration_s: float) -> d
     width = max(1, min(60, len(wrong)))
     metrics["wrong_per_min_peak"] = float(np.convolve(wrong, np.ones(width), "valid").max() / width)
     metrics["goodput_per_s"] = (metrics["ok"] - metrics["wrong"]) / duration_s
+    metrics["requests_per_s"] = total / duration_s
     return metrics
+
+
+def cohort_errors(outcomes: np.ndarray, cohorts: Sequence[str]) -> dict[str, float]:
+    """Return the share of requests not answered by cohort; *outcomes* has a row a cohort, columns as `Outcome`."""
+    return {f"cohort.{name}.errors": 1.0 - ratio(row[0], row.sum()) for name, row in zip(cohorts, outcomes)}
+
+
+def traffic(totals: Mapping[str, float], requests: float, duration_s: float) -> dict[str, float]:
+    """Return what clients and caches made of the *requests*.
+
+    *totals*: attempts, retries and hedges sent; prompt tokens seen and found in a cache at first admissions
+    (prompt_seen, prompt_cached); prompt tokens computed, and of these once more after a preemption
+    (prompt_tokens, recomputed).
+    """
+    return {
+        **{name: float(totals[name]) for name in ("attempts", "retries", "hedges")},
+        "attempts_per_s": totals["attempts"] / duration_s,
+        "amplification": ratio(totals["attempts"], requests),
+        "prefix_hit": ratio(totals["prompt_cached"], totals["prompt_seen"]),
+        "recomputed": ratio(totals["recomputed"], totals["prompt_tokens"]),
+    }
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return *part* over *whole*, or nan of nothing."""
+    return float(part) / float(whole) if whole else math.nan
+
+
+def in_window(
+    histograms: Mapping[str, np.ndarray], metric: str, window: tuple[float, float], duration_s: float
+) -> tuple[float, tuple[float, float]]:
+    """Return *metric* of what was asked in a *window* (start and end, seconds), and the window that was counted.
+
+    Counts are kept by the minute and latencies by 1/240 of the run: a window is widened to whole ones.
+    Latencies are of all cohorts; the warm-up counts if the window reaches into it.
+    """
+    time, _, stat = metric.partition("_")
+    counted = histograms.get(f"{time}_by_window")
+    step_s = MINUTE_S if counted is None else float(histograms["window_s"])
+    first = int(window[0] / step_s + 1e-9)
+    last = max(first + 1, math.ceil(window[1] / step_s - 1e-9))
+    exact = first * step_s, min(last * step_s, duration_s)
+    if counted is not None:
+        merged = counted[first:last].sum(axis=0, dtype=np.int64)
+        return mean(merged) if stat == "mean" else percentile(merged, QUANTILES[stat]), exact
+    n = {name: float(histograms[f"minute_{name}"][first:last].sum()) for name in BY_MINUTE}
+    seconds = exact[1] - exact[0]
+    values = {
+        "errors": ratio(n["errors"], n["requests"]),
+        "goodput_per_s": ratio(n["ok"] - n["wrong"], seconds),
+        "requests_per_s": ratio(n["requests"], seconds),
+        "attempts_per_s": ratio(n["attempts"], seconds),
+    }
+    return values[metric], exact
 
 
 def parts_table(parts: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
@@ -113,7 +180,7 @@ def parts_table(parts: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
     return table
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, object]:
+def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
     """Return the median over seeds with its interval: Student-t below 10 seeds, else bootstrap percentiles.
 
     The Student-t interval is that of the mean; with one seed there is none.
@@ -137,4 +204,20 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, obj
     return {"estimate": estimate, "low": low, "high": high, "values": [float(value) for value in values]}
 
 
-__all__ = ["PARTS", "counts", "edges_s", "interval", "latencies", "mean", "metric_names", "parts_table", "percentile"]
+__all__ = [
+    "BY_MINUTE",
+    "MINUTE_S",
+    "PARTS",
+    "cohort_errors",
+    "counts",
+    "edges_s",
+    "in_window",
+    "interval",
+    "latencies",
+    "mean",
+    "metric_names",
+    "parts_table",
+    "percentile",
+    "ratio",
+    "traffic",
+]

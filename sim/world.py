@@ -179,6 +179,8 @@ class World(simpy.Environment):
         metrics["throughput_tokens_per_s"] = float(fleet.reps.output_tokens.sum()) / max(self.now, counted_s)
         metrics["preemptions"] = float(fleet.reps.preemptions.sum())
         metrics["steps"] = float(fleet.w[0].steps)
+        metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
+        metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():
             factor = ", as the scenario says" if scenario.fleet.pools[name].calibration != 1.0 else ""
@@ -209,6 +211,14 @@ class World(simpy.Environment):
         for k, name in enumerate(MINUTE_COLUMNS):
             arrays[f"minute_{name}"] = fleet.minutes[:, k]
         return arrays | summary.parts_table(fleet.parts, arrays["ttft"].sum(axis=0))
+
+
+def _totals(fleet: Fleet) -> dict[str, float]:
+    """Return what clients sent and caches saw, as `sim.summary.traffic` counts it."""
+    w = fleet.w[0]
+    totals = {name: float(w[name]) for name in ("retries", "hedges", "prompt_seen", "prompt_cached", "recomputed")}
+    attempts = float(fleet.minutes[:, MINUTE_COLUMNS.index("attempts")].sum())
+    return {**totals, "attempts": attempts, "prompt_tokens": float(fleet.reps.prompt_tokens.sum())}
 
 
 class _Gauges:

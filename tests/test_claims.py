@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.claims import Verdict, check_metrics, evaluate, parse, point_of
+from sim import summary
+from sim.claims import WINDOWED, Verdict, beyond, check_metrics, evaluate, needs_control, parse, point_of, window_of
 from sim.errors import ScenarioError
+from sim.records import Outcome
+from sim.scenario import loads
+from sim.world import World
 
 ONE: list[dict[str, Any]] = [{}]
 LOADS = [{"workload.rate_per_s": 6.0}, {"workload.rate_per_s": 7.2}]
@@ -78,13 +82,32 @@ def test_arithmetic(left: str, value: float) -> None:
         ("of < 2", "expected a metric, a number or '(', got 'of < 2' in 'of < 2'"),
         ("a.b < 2", "expected a comparison (<=, <, >=, > or within 5% of), got '.b < 2' in 'a.b < 2'"),
         ("(" * 60 + "1", "expected at most 50 parentheses, got 60"),
+        ("errors@40m < 1", "expected a window from its start to its end, such as errors@40m-50m, got errors@40m"),
+        ("errors@ < 1", "expected a window from its start to its end, such as errors@40m-50m, got errors@"),
+        ("errors@9m-8m < 1", "expected a window from its start to its end, such as errors@40m-50m, got errors@9m-8m"),
+        ("errors@8m-8m < 1", "expected a window from its start to its end, such as errors@40m-50m, got errors@8m-8m"),
+        ("errors@10-20 < 1", "expected a window from its start to its end, such as errors@40m-50m, got errors@10-20"),
+        (
+            "errors@1m1h-2h < 1",
+            "errors@1m1h-2h: expected a number, a duration such as 2s or a percentage such as 0.1%, got '1m1h'",
+        ),
+        (
+            "kv_mean@1m-2m < 1",
+            "kv_mean has no windows, expected one of errors, goodput_per_s, attempts_per_s, requests_per_s, or a "
+            "statistic of ttft or e2e",
+        ),
+        (
+            "ttft_p99@1m-2m < 2",
+            "ttft_p99@1m-2m is a time: expected a bound such as 2ms or 2s, got 2 in 'ttft_p99@1m-2m < 2'",
+        ),
+        ("recovery_s < 60", "recovery_s is a time: expected a bound such as 60ms or 60s, got 60 in 'recovery_s < 60'"),
     ],
 )
 def test_what_is_no_claim_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     assert refused(text) == sentence
 
 
-@given(st.text(alphabet="ab_p9 .,[]()<>=+-*/%smh1e5withnof", max_size=30))
+@given(st.text(alphabet="ab_p9 .,[]()<>=+-*/%smh1e5withnof@", max_size=30))
 def test_no_text_whatever_ends_in_a_traceback(text: str) -> None:
     try:
         claim = parse(text, "here")
@@ -93,6 +116,106 @@ def test_no_text_whatever_ends_in_a_traceback(text: str) -> None:
     else:
         message = f"here: {claim.text}"
     assert message.startswith("here: ")
+
+
+@given(st.sampled_from(WINDOWED), st.text(alphabet="0159.msh-@ [", max_size=12))
+def test_no_window_whatever_ends_in_a_traceback(name: str, window: str) -> None:
+    try:
+        claim = parse(f"{name}@{window} < 1s")
+    except ScenarioError:
+        return
+    for metric, _ in claim.metrics:
+        found = window_of(metric)[1]
+        assert found is not None
+        assert 0 <= found[0] < found[1]
+
+
+# --- windows --------------------------------------------------------------------------------------------------------
+
+
+def test_a_metric_may_be_asked_of_a_part_of_the_run_at_a_point_of_the_sweep() -> None:
+    claim = parse("errors@40m-50m[7.2] <= 2 * errors@0-1h30m[6.0] - errors")
+    assert claim.metrics == {("errors@40m-50m", ("7.2",)), ("errors@0-1h30m", ("6.0",)), ("errors", ())}
+    assert window_of("errors@0-1h30m") == ("errors", (0.0, 5400.0))
+    assert window_of("errors") == ("errors", None)
+    rows = [[{"errors@40m-50m": 0.1}], [{"errors@40m-50m": 0.3}]]
+    found = evaluate({"it": "errors@40m-50m[7.2] / errors@40m-50m[6.0] within 1% of 3"}, LOADS, rows)[0]
+    assert found.passed
+
+
+def test_a_window_must_end_with_the_run() -> None:
+    assert beyond("errors@40m-50m", 3000.0) == ""
+    assert beyond("errors", 1.0) == ""
+    assert beyond("errors@40m-51m", 3000.0) == ("expected a window that ends by duration (3000 s), got errors@40m-51m")
+    check_metrics({"it": "errors@40m-50m < 2%"}, {"errors"})
+    with pytest.raises(ScenarioError, match="unknown metric 'errors@40m-50m'"):
+        check_metrics({"it": "errors@40m-50m < 2%"}, {"ttft_p99"})
+
+
+def test_claims_say_when_they_need_the_control_run() -> None:
+    assert needs_control({"a": "errors < 1%", "b": "recovery_s < 5m"})
+    assert needs_control({"a": "1 - goodput_kept[7.2] < 1%"})
+    assert not needs_control({"a": "errors@1m-2m < 1%"})
+
+
+BUSY = """\
+name: busy
+duration: 10m
+fleet: {kv_blocks: 100, max_num_seqs: 4, step_time: {linear: {base: 20ms, per_sequence: 2ms}}}
+workload:
+  arrivals: {piecewise: [{at: 0, rate_per_s: 1}, {at: 5m, rate_per_s: 6}, {at: 7m, rate_per_s: 1}]}
+  cohorts: {a: {prompt_tokens: 20, output_tokens: 40, error: 10%}}
+clients: {timeout: 10s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("window", "exact"),
+    [((300, 420), (300, 420)), ((0, 600), (0, 600)), ((310, 350), (300, 360)), ((599, 600), (540, 600))],
+)
+def test_what_a_window_holds_is_what_the_rows_of_its_time_say(
+    window: tuple[float, float], exact: tuple[float, float]
+) -> None:
+    world = World(loads(BUSY), 2)
+    world.run_to_end()
+    rows, histograms = world.result().attempts, world.histograms()
+    inside = rows[(rows["scheduled_s"] >= exact[0]) & (rows["scheduled_s"] < exact[1])]
+    good = (inside["outcome"] == Outcome.OK) & (inside["wrong"] == 0)
+    seconds = exact[1] - exact[0]
+    expected = {
+        "errors": float((inside["outcome"] != Outcome.OK).mean()),
+        "requests_per_s": len(inside) / seconds,
+        "goodput_per_s": good.sum() / seconds,
+        "attempts_per_s": len(inside) / seconds,  # nobody tries twice
+    }
+    for metric, value in expected.items():
+        assert summary.in_window(histograms, metric, window, 600.0) == (pytest.approx(value), exact)
+
+
+def test_percentiles_of_a_window_are_those_of_its_rows() -> None:
+    world = World(loads(BUSY), 2)
+    world.run_to_end()
+    rows, histograms = world.result().attempts, world.histograms()
+    assert len(rows) > 900
+    for window in ((300.0, 420.0), (0.0, 300.0)):
+        inside = rows[(rows["scheduled_s"] >= window[0]) & (rows["scheduled_s"] < window[1])]
+        e2e_s = inside["finished_s"] - inside["scheduled_s"]
+        for stat, value in (("mean", e2e_s.mean()), ("p50", np.median(e2e_s)), ("p90", np.quantile(e2e_s, 0.9))):
+            found, exact = summary.in_window(histograms, f"e2e_{stat}", window, 600.0)
+            assert found == pytest.approx(value, rel=0.015)
+            assert exact == window
+    assert summary.in_window(histograms, "ttft_p99", (1.0, 4.0), 600.0)[1] == (0.0, 5.0)
+
+
+def test_nothing_asked_in_a_window_has_no_percentile() -> None:
+    world = World(
+        loads(BUSY, overrides=["workload.arrivals={piecewise: [{at: 0, rate_per_s: 0}, {at: 9m, rate_per_s: 1}]}"]), 2
+    )
+    world.run_to_end()
+    histograms = world.histograms()
+    assert math.isnan(summary.in_window(histograms, "ttft_p99", (0.0, 60.0), 600.0)[0])
+    assert math.isnan(summary.in_window(histograms, "errors", (0.0, 60.0), 600.0)[0])
+    assert summary.in_window(histograms, "goodput_per_s", (0.0, 60.0), 600.0)[0] == 0
 
 
 # --- points of a sweep ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Mistakes are typed into `sim.cli.main`, which is all that the command ``blowout`
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,20 @@ def test_a_claim_that_fails_is_exit_code_1(typed: Typed) -> None:
     assert code == 1
     assert [verdict["passed"] for verdict in json.loads(out)["verdicts"]] == [False, True]
     assert typed("run", "small.yaml", "--no-figures", "--set", "claims.served=errors <= 0")[0] == 0
+
+
+def test_a_claim_may_be_about_a_part_of_the_run(typed: Typed) -> None:
+    part = ("run", "small.yaml", "--no-figures", "--set")
+    code, out, _ = typed(*part, "claims={late: requests_per_s@0-1m within 25% of 8, served: errors@0-1m <= 0}")
+    assert code == 0
+    assert re.search(r"✓ holds +served +0% +≤ 0% +errors@0-1m <= 0", out)
+    assert "counts what was asked from" not in out
+    code, out, _ = typed(*part, "claims={late: goodput_per_s@10s-20s > 100}", "--json")
+    assert code == 1
+    assert "goodput_per_s@10s-20s counts what was asked from 0 s to 60 s" in json.loads(out)["assumptions"]
+    code, out, err = typed(*part, "claims={late: errors@50s-2m <= 1%}")
+    assert code == 2
+    assert err.endswith("claims.late: expected a window that ends by duration (60 s), got errors@50s-2m\n"), err
 
 
 def test_a_run_in_which_nobody_is_served_is_not_valid(typed: Typed) -> None:

@@ -34,6 +34,8 @@ LAYERS = {
     "sim.telemetry": 1,
     "sim.alerts": 1,
     "sim.summary": 0,
+    "sim.metastability": 0,
+    "sim.conclude": 0,
     "sim.world": 2,
     "sim.control": 2,
     "sim.run": 3,

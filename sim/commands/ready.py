@@ -10,6 +10,7 @@ import click
 from sim import claims, summary
 from sim import scenario as scenarios
 from sim.errors import HardwareError, InputError, ScenarioError
+from sim.run import known_metrics
 from sim.scenario.control import Custom
 
 
@@ -32,11 +33,27 @@ def problems(scenario: scenarios.Scenario) -> Iterator[scenarios.Problem]:
     for name in scenario.slo.targets:
         if name not in known:
             yield ("slo", name), claims.unknown(name, known)
+    played = scenarios.points(scenario)
     for name, text in scenario.claims.items():
-        for metric, _ in sorted(claims.parse(text).metrics):
-            if metric not in known:
-                yield ("claims", name), claims.unknown(metric, known)
+        for metric, index in sorted(claims.parse(text).metrics):
+            if wrong := _metric(metric, played[claims.point_of(metric, index, [point for point, _ in played])][1]):
+                yield ("claims", name), wrong
     yield from scenarios.at_points(scenario, _Service())
+
+
+def has_faults(scenario: scenarios.Scenario) -> bool:
+    """Return whether anything goes wrong at any point of *scenario*."""
+    return any(point.faults for _, point in scenarios.points(scenario))
+
+
+def _metric(metric: str, point: scenarios.Scenario) -> str:
+    """Return what is wrong with a claim about *metric* at *point*, or nothing."""
+    known = known_metrics(point)
+    if claims.window_of(metric)[0] not in known:
+        return claims.unknown(metric, known)
+    if metric in claims.OF_CONTROL and not point.faults:
+        return f"expected faults: {metric} compares a run with its control run, which has none"
+    return claims.beyond(metric, point.duration)
 
 
 class _Service:

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from sim import results
-from sim.run import conclude, require_finished
+from sim.conclude import conclude
+from sim.run import require_finished
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from sim import results
 from sim.commands import ready
-from sim.errors import BlowoutError, RunError
+from sim.errors import BlowoutError, InputError, RunError
 from sim.interrupts import Interrupts, to_a_reader
 from sim.run import Progress, play, rows_so_far
 from sim.words import count
@@ -29,6 +29,7 @@ REDRAW_S = 0.1
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the results, new or empty [results/NAME/001, 002, ...].",
 )
+@click.option("--control", is_flag=True, help="Also play each without its faults, and judge whether it recovers.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes to use (all cores if left out).")
 @click.option("--no-figures", is_flag=True, help="Neither figures nor report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -38,6 +39,7 @@ def command(
     seeds: int | None,
     overrides: tuple[str, ...],
     out: Path | None,
+    control: bool,
     workers: int | None,
     no_figures: bool,
     as_json: bool,
@@ -50,11 +52,14 @@ def command(
     changes = [*overrides]
     changes += [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
     loaded = ready.load(scenario, changes)
+    if control and not ready.has_faults(loaded):
+        raise InputError(f"--control: {loaded.name} has no faults, so it is its own control run")
     folder = results.new_folder(out, loaded.name)
     try:
         _warm()
         with _progress(loaded.name) as progress:
-            run = play(loaded, folder, workers=workers, command=["blowout", *sys.argv[1:]], progress=progress)
+            typed = ["blowout", *sys.argv[1:]]
+            run = play(loaded, folder, workers=workers, control=control, command=typed, progress=progress)
         if not no_figures:
             from sim import report
 

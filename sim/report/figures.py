@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.report import distribution, parts, sweep, timeline, wrong
+from sim.report import distribution, parts, sweep, timeline, twins, wrong
 from sim.report.style import Plate
 from sim.report.view import View, view
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "blowout": sweep.plate,
+    "control": twins.plate,
     "timeline": timeline.plate,
     "distribution": distribution.plate,
     "where-time-went": parts.plate,

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.report import parts, tables, words
+from sim.report import parts, tables, twins, words
 from sim.report.figures import plates
 from sim.report.style import Plate
 from sim.report.view import Point, View, calmest, view, worst
@@ -37,6 +37,7 @@ def write_html(run: "Run") -> Path:
             *_head(seen),
             *_tiles(seen),
             *_verdict(run),
+            *_section(twins.TOPIC, [f"<p>{escape(text)}</p>" for text in twins.sentences(seen)]),
             *_figures(run, plates(seen)),
             *_numbers(seen),
             *_section(

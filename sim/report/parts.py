@@ -1,11 +1,12 @@
 """Where the time went: the ten parts of latency, of the slowest 1% beside the median's."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.records import PARTS
 from sim.report import style, words
 from sim.report.view import Point, View, worst
 
@@ -19,7 +20,36 @@ MOST_POINTS = 4
 SIDE = 1.55  # inches on the left for the names of the bars
 SEEN = 0.004
 """A part below this share of the longest bar cannot be seen, and is left out of the legend."""
-GROUPS = (("median", "around the median"), ("tail", "slowest 1%"))
+LABEL_ROW = 0.92  # inches for a group: its label and its two bars
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which parts there are: what each is called and its colour, in the order of a request's life."""
+
+    names: Mapping[str, str]
+    colours: Mapping[str, str]
+
+    @property
+    def before_first_token(self) -> int:
+        """How many of them end with the first token; preemptions and stalls may fall on either side of it."""
+        return list(self.names).index("prefill_s") + 1
+
+
+def ten(point: Point) -> Kind:
+    """Return the ten parts; where clients try again, the wait in the client holds what earlier attempts lost too."""
+    tried_again = point.metric("retries").value > 0 or point.metric("hedges").value > 0
+    names = {"client_wait_s": "in the client and in earlier attempts"} if tried_again else {}
+    return Kind(words.PART_NAMES | names, style.PARTS)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Requests shown together: their label, and mean seconds by part around their median and of their slowest 1%."""
+
+    label: str
+    median_s: np.ndarray
+    tail_s: np.ndarray
 
 
 def plate(view: View) -> style.Plate | None:
@@ -28,67 +58,69 @@ def plate(view: View) -> style.Plate | None:
     points = [p for p in points if np.isfinite(p.parts("tail")).all() and p.parts("tail").sum() > 0]
     if not points:
         return None
-    title = _title(worst(points))
+    bad = worst(points)
+    kind = ten(bad)
+    title = words.at(bad.label, grew(Group(bad.label, bad.parts("median"), bad.parts("tail")), kind))
     caption = (
         "Mean time in each of the ten parts of latency, in seconds, over the slowest 1% of requests by time to first "
         "token and over the requests around its median (P45 to P55). Left: what came before the first token. Right: "
         "the whole request. Blue is work, warm colours are waiting."
     )
-    return style.Plate("where-time-went", TOPIC, title, caption, partial(_draw, view, points, title))
+    groups = [Group(point.label, point.parts("median"), point.parts("tail")) for point in points]
+    return style.Plate("where-time-went", TOPIC, title, caption, partial(draw, view, groups, kind, title))
 
 
-def _title(point: Point) -> str:
-    extra = point.parts("tail") - point.parts("median")
-    before = extra[: words.BEFORE_FIRST_TOKEN]
+def grew(group: Group, kind: Kind, by: str = "ttft") -> str:
+    """Return the sentence that says which part delayed the slowest 1% most: up to the first token, or *by* e2e all."""
+    before = (group.tail_s - group.median_s)[: kind.before_first_token if by == "ttft" else None]
     most = int(np.argmax(before))
-    if before[most] <= 0:
-        took = words.seconds(float(point.parts("tail").sum()))
-        return words.at(point.label, f"the slowest 1% took {took} from the question to the last token")
+    whole = group.tail_s[: len(before)]
+    token = "first" if by == "ttft" else "last"
+    if before[most] <= words.NOTICED * whole.sum():
+        largest = int(np.argmax(whole))
+        part = f"{list(kind.names.values())[largest]} ({words.seconds(float(whole[largest]))})"
+        took = f"took {words.seconds(float(whole.sum()))} to their {token} token, most of it {part}"
+        return f"the slowest 1% {took}, and no part of it much longer than the median"
     share = before[most] / before[before > 0].sum()
     told = "nearly all" if share > 0.99 else words.percent(share)
-    return words.at(
-        point.label,
-        f"the slowest 1% spent {words.seconds(before[most], 2)} more than the median {words.PART_NAMES[PARTS[most]]}: "
-        f"{told} of what delayed their first token",
-    )
+    more = f"{words.seconds(before[most], 2)} more than the median {list(kind.names.values())[most]}"
+    return f"the slowest 1% spent {more}: {told} of what delayed their {token} token"
 
 
-def _draw(view: View, points: list[Point], title: str) -> "Figure":
-    height = 0.35 + 0.92 * len(points)
-    rows = [(p, which, name) for p in points for which, name in GROUPS]
-    bars = np.array([p.parts(which) for p, which, _ in rows])
-    handles = _handles(bars)
+def draw(view: View, groups: Sequence[Group], kind: Kind, title: str) -> "Figure":
+    """Draw two stacked bars for each of *groups*: up to the first token on the left, the whole on the right."""
+    bars = np.array([row for group in groups for row in (group.median_s, group.tail_s)])
+    handles = _handles(bars, kind)
     figure, axes = style.sheet(
-        title, view.kv_note, view.small_print, heights=(height,), widths=(1, 1), sharex=False, sharey=True,
-        head=0.4 + style.LEGEND_ROW * style.legend_rows([str(handle.get_label()) for handle in handles]),
+        title, view.kv_note, view.small_print, heights=(0.35 + LABEL_ROW * len(groups),), widths=(1, 1), sharex=False,
+        sharey=True, head=0.4 + style.LEGEND_ROW * style.legend_rows([str(handle.get_label()) for handle in handles]),
         gap=(0.45, 0.2), side=SIDE, right=0.5,
     )  # fmt: skip
-    position = [-(i + 0.55 * (i // 2)) for i in range(len(rows))]
+    position = [-(i + 0.55 * (i // 2)) for i in range(len(bars))]
     for ax, kept, name in (
-        (axes[0][0], slice(0, words.BEFORE_FIRST_TOKEN), "Before the first token"),
-        (axes[0][1], slice(0, len(PARTS)), "The whole request"),
+        (axes[0][0], slice(0, kind.before_first_token), "Before the first token"),
+        (axes[0][1], slice(0, len(kind.names)), "The whole request"),
     ):
-        _stack(ax, position, bars[:, kept])
+        _stack(ax, position, bars[:, kept], list(kind.colours.values()))
         ax.set_title(name, size=10, weight="bold", loc="left", pad=8)
         ax.set_xlabel("seconds, mean")
         style.count_axis(ax.xaxis)
-    axes[0][0].set_yticks(position, [name for *_, name in rows])
+    axes[0][0].set_yticks(position, ["around the median", "slowest 1%"] * len(groups))
     axes[0][0].tick_params(axis="y", labelcolor=style.INK, labelsize=8.5)
-    for i, point in enumerate(points):
+    for i, group in enumerate(groups):
         axes[0][0].annotate(
-            point.label, (0, position[2 * i]), xycoords=("axes fraction", "data"), xytext=(-72 * SIDE + 12, 17),
+            group.label, (0, position[2 * i]), xycoords=("axes fraction", "data"), xytext=(-72 * SIDE + 12, 17),
             textcoords="offset points", ha="left", va="center", size=9, weight="bold",
         )  # fmt: skip
     style.legend(figure, handles)
     return figure
 
 
-def _stack(ax: "Axes", position: list[float], bars: np.ndarray) -> None:
+def _stack(ax: "Axes", position: list[float], bars: np.ndarray, colours: Sequence[str]) -> None:
     """Draw horizontal stacked bars (rows, parts) with the total behind each and the share inside wide ones."""
     longest = float(bars.sum(axis=1).max()) or 1.0
     ends = np.cumsum(bars, axis=1)
-    for i in range(bars.shape[1]):
-        colour = style.PARTS[PARTS[i]]
+    for i, colour in zip(range(bars.shape[1]), colours):
         ax.barh(position, bars[:, i], 0.72, ends[:, i] - bars[:, i], color=colour, edgecolor="white", linewidth=0.6)
         for y, value, end, total in zip(position, bars[:, i], ends[:, i], ends[:, -1]):
             if value > 0.09 * longest:
@@ -110,11 +142,12 @@ def _stack(ax: "Axes", position: list[float], bars: np.ndarray) -> None:
     ax.spines["left"].set_visible(False)
 
 
-def _handles(bars: np.ndarray) -> list["Patch"]:
+def _handles(bars: np.ndarray, kind: Kind) -> list["Patch"]:
     from matplotlib.patches import Patch
 
-    seen = bars.max(axis=0) > SEEN * bars[:, : words.BEFORE_FIRST_TOKEN].sum(axis=1).max()
-    return [Patch(color=style.PARTS[part], label=words.PART_NAMES[part]) for part, s in zip(PARTS, seen) if s]
+    seen = bars.max(axis=0) > SEEN * bars[:, : kind.before_first_token].sum(axis=1).max()
+    shown = zip(kind.names.values(), kind.colours.values(), seen)
+    return [Patch(color=colour, label=name) for name, colour, is_seen in shown if is_seen]
 
 
 def _dark(colour: str) -> bool:

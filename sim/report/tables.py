@@ -6,10 +6,9 @@ Plain text wherever nobody watches; nothing in it depends on how long the run to
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.report import words
+from sim.report import parts, printing, twins, words
 from sim.report.view import Point, View, view, worst
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ HEADLINE = (
 )
 ONLY_IF_ANY = ("rejected", "timed_out", "failed", "cancelled", "unfinished", "wrong")
 WRONG = ("wrong_per_min_mean", "wrong_per_min_peak")
+USUAL = {"retries": 0.0, "hedges": 0.0, "amplification": 1.0, "prefix_hit": 0.0, "recomputed": 0.0}
+"""What these are while clients send everything once and nothing is cached or computed again: not worth a row."""
 SWEEP = {
     "ttft_p50": "TTFT P50",
     "ttft_p99": "TTFT P99",
@@ -48,10 +49,12 @@ NAMES = {
     "wrong": "wrong answers",
     "wrong_per_min_mean": "wrong per minute, mean",
     "wrong_per_min_peak": "wrong per minute, peak hour",
+    "hedges": "second copies sent",
+    "amplification": "attempts a request",
+    "prefix_hit": "prompt tokens found in a cache",
+    "recomputed": "prompt tokens computed again",
 }
 MOST_COLUMNS = 4
-PLAIN_WIDTH = 118
-"""Columns of text when the output is no terminal, so that a file says the same wherever it was made."""
 
 
 def name(metric: str) -> str:
@@ -63,7 +66,8 @@ def headline_metrics(seen: View) -> list[str]:
     """Return the metrics worth a row: the usual ones, and those that count what went wrong if anything did."""
     known = set(seen.points[0].metrics) if seen.points else set()
     bad = [m for m in ONLY_IF_ANY if any(p.metric(m).value > 0 for p in seen.points)]
-    wanted = [*HEADLINE, *bad, *(WRONG if "wrong" in bad else ())]
+    unusual = [m for m, usual in USUAL.items() if any(p.metric(m).value > usual for p in seen.points)]
+    wanted = [*HEADLINE, *bad, *(WRONG if "wrong" in bad else ()), *unusual]
     return [metric for metric in wanted if metric in known]
 
 
@@ -166,7 +170,7 @@ def _unit(verdict: Mapping[str, Any]) -> str:
     """Return a metric with the unit of a claim: its own metric, a fraction for `within`, else a plain number."""
     if verdict["op"] == "within":
         return "errors"
-    alone = re.match(r"\s*([\w.]+)\s*(\[[^]]*\])?\s*(<=|>=|<|>)", verdict["text"])
+    alone = re.match(r"\s*([\w.@-]+)\s*(\[[^]]*\])?\s*(<=|>=|<|>)", verdict["text"])
     return alone[1] if alone else "ratio"
 
 
@@ -193,6 +197,10 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
         commands.append((str(folder / "report.html"), "figures and explanation, in one file to open or send"))
     else:
         commands.append((f"blowout report {folder}", "draw the figures and the report"))
+    if any((member.path / "attempts.parquet").exists() for member in run.members):
+        commands.append((f"blowout why {folder}", "what the slowest waited for, by cohort, pool and replica"))
+    if run.scenario.faults and not run.controls and seen.kind == "simulated":
+        commands.append((f"{again} --control", "whether it recovers from the faults"))
     if seen.seeds == 1:
         commands.append((f"{again} --seeds 10", "the same with intervals"))
     if seen.points and seen.kind == "simulated":
@@ -215,6 +223,7 @@ def summary_json(run: "Run") -> dict[str, Any]:
         "kind": seen.kind,
         "assumptions": assumptions(run),
         "why": why(seen),
+        "after_faults": twins.sentences(seen),
         "verdicts": verdicts,
         "passed": None if verdicts is None else all(verdict["passed"] for verdict in verdicts),
     }
@@ -222,30 +231,16 @@ def summary_json(run: "Run") -> dict[str, Any]:
 
 def show(run: "Run", file: IO[str] | None = None) -> None:
     """Print everything there is to say about *run* to *file* (stdout): table, why, verdicts, assumptions, next."""
-    from rich.console import Console, Group
-    from rich.padding import Padding
     from rich.text import Text
 
-    file = file or sys.stdout
-    if hasattr(file, "reconfigure"):
-        file.reconfigure(errors="replace")  # a terminal that has no ✓ shows a question mark, never a traceback
-    watched = Console(file=file, highlight=False)
-    console = watched if watched.is_terminal else Console(file=StringIO(), highlight=False, width=PLAIN_WIDTH)
     blocks: list[tuple[str, list[RenderableType]]] = [
         ("", headline(run)),
         ("Why", [Text(line) for line in why(view(run))]),
+        (twins.TOPIC, [Text(line) for line in twins.sentences(view(run))]),
         ("Claims", claims(run)),
         ("Assumptions", [Text(f"- {line}") for line in assumptions(run)]),
     ]
-    for title, lines in blocks:
-        if lines:
-            console.print(Text(f"\n{title}", style="bold") if title else Text())
-            console.print(Padding(Group(*lines), (0, 0, 0, 2)))
-    console.print(Text("\nNext", style="bold"))
-    for command, good_for in next_commands(run):  # longer than the line, a command must stay one that can be copied
-        console.print(Text.assemble("  ", (command, "cyan"), (f"   # {good_for}", "dim")), soft_wrap=True)
-    if isinstance(console.file, StringIO):
-        file.write("\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n")
+    printing.show(blocks, next_commands(run), file or sys.stdout)
 
 
 def why(seen: View) -> list[str]:
@@ -255,5 +250,6 @@ def why(seen: View) -> list[str]:
     point = worst(seen.points)
     if not point.members or "parts_tail" not in point.histograms[0]:
         return []
-    text = words.slowest(point.label, point.parts("tail").tolist(), point.parts("median").tolist())
+    names = parts.ten(point).names
+    text = words.slowest(point.label, point.parts("tail").tolist(), point.parts("median").tolist(), names)
     return [text] if text else []

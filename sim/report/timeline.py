@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.report import style, words
+from sim.report import happened, style, words
 from sim.report.view import Point, View, calmest, merged_windows, worst
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def _draw(view: View, points: list[Point], seen: list[Scrapes], seed: int, title
     )  # fmt: skip
     step = merged_windows(points)
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
+    broken = False
     for column, point, engines in zip(axes.T, points, seen):
         for ax, metric in zip(column, ("ttft", "e2e")):
             _percentiles(ax, point.over_time(metric, FRACTIONS, step), unit_s, min(seed, len(point.members) - 1))
@@ -99,10 +100,14 @@ def _draw(view: View, points: list[Point], seen: list[Scrapes], seed: int, title
         column[-1].set_xlabel(unit_name)
         for ax in column if view.warmup_s else ():
             ax.axvspan(0, view.warmup_s / unit_s, color=style.SHADE, zorder=0, lw=0)
+        events = point.members[min(seed, len(point.members) - 1)].events()
+        broken |= happened.shade(column, happened.spans(events, view.duration_s), unit_s)
     _name_rows(axes)
     handles = [handle for row in (0, 2, 3) for handle in axes[row, 0].get_legend_handles_labels()[0]]
     if view.warmup_s:
         handles.append(Patch(color=style.SHADE, label="warm-up, not counted"))
+    if broken:
+        handles.append(Patch(color=happened.FAULT, label="something is broken"))
     style.legend(figure, handles)
     return figure
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class Point:
     label: str  # "7.2 requests/s"; empty when nothing varies
     metrics: dict[str, Estimate]
     members: tuple["Member", ...]
+    controls: tuple["Member", ...] = ()  # the same seeds without the faults, where they were played
+    verdict: Mapping[str, Any] | None = None  # what became of it after the faults: `control` in summary.json
 
     def metric(self, name: str) -> Estimate:
         """Return the estimate of a metric; nan when the run has none."""
@@ -107,6 +109,7 @@ class View:
     uncalibrated: bool
     kv_note: str  # how the KV cache was set by hand; empty when it follows from memory
     assumptions: list[str]
+    targets: Mapping[str, float] = field(default_factory=dict)  # of the SLO, by metric
 
     @property
     def heading(self) -> str:
@@ -160,9 +163,10 @@ def _view(run: "Run") -> View:
     points = []
     for entry in summary["points"]:
         values = dict(entry["point"])
-        members = tuple(m for m in run.members if dict(m.point) == values)
+        members, controls = (tuple(m for m in of if dict(m.point) == values) for of in (run.members, run.controls))
         metrics = {name: _estimate(e) for name, e in entry["metrics"].items()}
-        points.append(Point(values, words.point_name(values), metrics, members))
+        verdict = entry.get("control")
+        points.append(Point(values, words.point_name(values), metrics, members, controls, verdict))
     return View(
         name=scenario.name,
         title=scenario.title or scenario.name,
@@ -174,6 +178,7 @@ def _view(run: "Run") -> View:
         uncalibrated=bool(summary.get("uncalibrated")),
         kv_note=_kv_note(scenario) if summary.get("kv_override") else "",
         assumptions=list(summary.get("assumptions", ())),
+        targets=scenario.slo.targets,
     )
 
 

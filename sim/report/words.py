@@ -21,9 +21,6 @@ PART_NAMES = {
 }
 """What a person calls each of the ten parts of `sim.records.PARTS`, in the order of an attempt's life."""
 
-BEFORE_FIRST_TOKEN = list(PART_NAMES).index("prefill_s") + 1
-"""The parts up to prefill end with the first token; preemptions and stalls may fall on either side of it."""
-
 TIMES = ("ttft", "e2e", "itl", "tpot", "queue")
 TIME_NAMES = {
     "ttft": "time to first token",
@@ -40,7 +37,7 @@ AXES = {"workload.rate_per_s": ("requests per second", "{} requests/s")}
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
 
-FRACTIONS = {"kv_mean", "kv_max", "errors"}
+FRACTIONS = {"kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept"}
 
 
 def seconds(value: float, digits: int = 3) -> str:
@@ -113,7 +110,7 @@ def percent(fraction: float) -> str:
 
 def quantity(metric: str, value: float) -> str:
     """Return *value* in the unit of *metric*: a time, a percentage or a count."""
-    kind = metric.rpartition(".")[2]
+    kind = _kind(metric)
     if kind in FRACTIONS:
         return percent(value)
     return seconds(value) if is_time(kind) else number(value)
@@ -124,7 +121,7 @@ def interval(metric: str, estimate: float, low: float, high: float) -> str:
     text = quantity(metric, estimate)
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
         return text
-    kind = metric.rpartition(".")[2]
+    kind = _kind(metric)
     if kind in FRACTIONS:
         return f"{text} [{percent(low).removesuffix('%')}, {percent(high).removesuffix('%')}]"
     scale = time_unit(estimate)[0] if is_time(kind) else 1.0
@@ -134,7 +131,12 @@ def interval(metric: str, estimate: float, low: float, high: float) -> str:
 
 def is_time(metric: str) -> bool:
     """Say whether *metric* (``ttft_p99``) is a time in seconds."""
-    return metric.partition("_")[0] in TIMES
+    return metric.partition("_")[0] in (*TIMES, "recovery")
+
+
+def _kind(metric: str) -> str:
+    """Return *metric* without its cohort and its window."""
+    return metric.partition("@")[0].rpartition(".")[2]
 
 
 def metric_name(metric: str) -> str:
@@ -213,6 +215,13 @@ def moment(time_s: float, duration_s: float) -> str:
     return f"minute {time_s / 60:.0f}" if duration_s > 300 else f"second {time_s:.0f}"
 
 
+def stamp(time_s: float) -> str:
+    """Return a time since the start to the second: ``14:05`` (minutes and seconds), ``3:14:05`` from an hour on."""
+    minutes, seconds_ = divmod(round(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds_:02d}" if hours else f"{minutes}:{seconds_:02d}"
+
+
 def _beside(value: float, other: float) -> str:
     """Return a time, or that there is (next to) none of it beside *other*."""
     if value <= 0:
@@ -220,19 +229,22 @@ def _beside(value: float, other: float) -> str:
     return seconds(value) if value > 0.002 * other else "next to none"
 
 
-def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> str:
+def slowest(
+    label: str, tail_s: Sequence[float], median_s: Sequence[float], names: Mapping[str, str] = PART_NAMES
+) -> str:
     """Return the sentences that say what the slowest 1% waited for, before the first token and after it.
 
-    *tail_s* and *median_s* are the ten parts, mean seconds: of the slowest 1% by time to first token, and of the
-    requests around its median. *label* names the point, or is empty.
+    *tail_s* and *median_s* are the parts that *names* calls by name, mean seconds: of the slowest 1% by time to first
+    token, and of the requests around its median. *label* names the point, or is empty.
     """
     tail, median = sum(tail_s), sum(median_s)
-    first, usual = sum(tail_s[:BEFORE_FIRST_TOKEN]), sum(median_s[:BEFORE_FIRST_TOKEN])
+    at_token = list(names).index("prefill_s") + 1
+    first, usual = sum(tail_s[:at_token]), sum(median_s[:at_token])
     if not (math.isfinite(tail) and math.isfinite(median) and tail > 0):
         return ""
-    parts = list(zip(PART_NAMES.values(), tail_s, median_s))
-    before = _longer(parts[:BEFORE_FIRST_TOKEN], NOTICED * first)
-    after = _longer(parts[BEFORE_FIRST_TOKEN:], NOTICED * tail)
+    parts = list(zip(names.values(), tail_s, median_s))
+    before = _longer(parts[:at_token], NOTICED * first)
+    after = _longer(parts[at_token:], NOTICED * tail)
     text = at(
         label,
         f"the slowest 1% by time to first token spent {seconds(first)} before it, requests around the median "
@@ -246,6 +258,14 @@ def slowest(label: str, tail_s: Sequence[float], median_s: Sequence[float]) -> s
     if shorter[0] > 0.1 * tail:
         text += f" They had it easier in one thing: {seconds(shorter[0])} less of {shorter[1]}."
     return text
+
+
+def slowest_e2e(tail_s: Sequence[float], median_s: Sequence[float], names: Mapping[str, str] = PART_NAMES) -> str:
+    """Return the same as `slowest` of the slowest 1% by end-to-end latency, where the first token is no milestone."""
+    tail, median = sum(tail_s), sum(median_s)
+    longer = _longer(list(zip(names.values(), tail_s, median_s)), NOTICED * tail)
+    text = f"The slowest 1% end to end took {seconds(tail)}, requests around the median {_beside(median, tail)}."
+    return text + (f" What took longer, most first: {listing(longer)}." if longer else "")
 
 
 def _longer(parts: Sequence[tuple[str, float, float]], least_s: float) -> list[str]:
