@@ -71,6 +71,7 @@ class World(simpy.Environment):
             clients=[
                 client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
             ],
+            prefixes=self.users.prefixes,
             leap=leap,
         )
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
