@@ -77,7 +77,8 @@ def ask(w, pools, asked, clients, events, row, now_s):
     w.started += 1
     client.budget_left = min(client.budget_burst, client.budget_left + client.budget)
     client.hedge_left = min(HEDGES_SAVED, client.hedge_left + client.hedge_share)
-    start_timer(w, clients, asked, events, a, DEADLINE)
+    if client.timed:
+        start_timer(w, clients, asked, events, a, DEADLINE)
     if client.patience_s < math.inf:
         patience_s = client.patience_s
         if client.patience_exponential:
@@ -102,7 +103,8 @@ def begin_try(w, pools, asked, clients, events, a, now_s):
         w.due_number = one.number
         w.due_throttled = 1
         return
-    start_try_timers(w, clients, asked, events, a)
+    if client.timed:
+        start_try_timers(w, clients, asked, events, a)
     travel(w, pools, asked, events, a, one.number, now_s)
 
 
@@ -194,7 +196,8 @@ def back_off(w, clients, asked, events, a, now_s):
 def end_request(w, asked, clients, events, asks, a, outcome, now_s):
     """Count the request's one outcome, free its slot, and let its session go on."""
     one = asked[a]
-    stop_timers(clients, asked, a)
+    if clients[one.cohort].timed:
+        stop_timers(clients, asked, a)
     w.outcomes[outcome] += 1
     clients[one.cohort].outcomes[outcome] += 1
     w.live -= 1
