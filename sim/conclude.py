@@ -64,7 +64,7 @@ class _Found:
     def compare(self, controls: Sequence[Member]) -> None:
         """Judge what became of the point after its faults, once every seed has its control run."""
         without = {member.seed: member for member in controls}
-        if not without.keys() >= {member.seed for member in self.members}:
+        if not self.scenario.faults or not without.keys() >= {member.seed for member in self.members}:
             return
         pairs = [(member, without[member.seed]) for member in self.members]
         twins = [metastability.twins(self.scenario, *pair) for pair in pairs]
