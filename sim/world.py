@@ -71,6 +71,7 @@ class World(simpy.Environment):
             clients=[
                 client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
             ],
+            prefixes=self.users.prefixes,
             leap=leap,
         )
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
@@ -276,7 +277,7 @@ def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
         max_wait_s=or_inf(admission.max_wait),
         deadline_aware=admission.deadline_aware,
         limit_per_s=or_inf(admission.limit_per_s),
-        limit_burst=admission.burst,
+        limit_burst=admission.burst or max(1.0, admission.limit_per_s or 0.0),
         block_size=spec.block_size,
         max_seqs=spec.max_num_seqs,
         max_tokens=spec.max_num_batched_tokens,
@@ -316,7 +317,7 @@ def client_policy(clients: Clients) -> ClientPolicy:
         hedge_cancel=hedge.cancel if hedge else True,
         zombie=clients.disconnect == "zombie",
         limit_per_s=or_inf(clients.limit_per_s),
-        limit_burst=clients.burst,
+        limit_burst=clients.burst or max(1.0, clients.limit_per_s or 0.0),
     )
 
 

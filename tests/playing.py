@@ -1,7 +1,7 @@
 """How oracle tests play the engine: a fleet alone, with arrivals and lengths drawn by NumPy and not by Blowout."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def pool(batch: theory.Batch, **settings: object) -> PoolConfig:
 def requests(arrivals: Floats, output: Ints, prompt: Ints | int = 1, level: Ints | int = 0) -> np.ndarray:
     """What users ask, as the fleet takes it."""
     asks = np.zeros(arrivals.size, REQUEST)
-    asks["request"] = np.arange(arrivals.size)
+    asks["request"] = asks["content"] = np.arange(arrivals.size)
     asks["session"] = asks["follow_up"] = asks["prefix"] = -1
     asks["scheduled_s"], asks["output_tokens"] = arrivals, output
     asks["prompt_tokens"], asks["level"] = prompt, level
@@ -66,6 +66,26 @@ def play(fleet: Fleet, asks: np.ndarray, until_s: float) -> Iterator[np.ndarray]
     for _ in fleet.close():
         yield fleet.take_rows()
     yield fleet.take_rows()
+
+
+def scripted(
+    fleet: Fleet, asks: np.ndarray, moments: Sequence[tuple[float, Callable[[Fleet], object]]], until_s: float
+) -> np.ndarray:
+    """Play *asks* until *until_s*, doing something to the fleet at each of *moments*; return all attempts.
+
+    In the order of the requests. What is done may return an iterable, as `Fleet.crash` does: it is used up.
+    """
+    fleet.submit(asks)
+    rows = []
+    for at_s, act in [*moments, (until_s, Fleet.close)]:
+        while fleet.advance(at_s) != "done":
+            rows.append(fleet.take_rows())
+        rows.append(fleet.take_rows())
+        done = act(fleet)
+        rows.extend(fleet.take_rows() for _ in (done if isinstance(done, Iterable) else ()))
+    rows.append(fleet.take_rows())
+    attempts = np.concatenate(rows)
+    return attempts[np.argsort(attempts["request"], kind="stable")]
 
 
 def mean_number(start: Floats, end: Floats, low: float, high: float) -> float:

@@ -61,11 +61,13 @@ def test_a_warm_up_that_ends_within_a_stretch() -> None:
 
 # Small cases that between them use every feature.
 SMALL = [
-    (10, ("commands", "replicas", "table", "timeout")),
-    (3, ("blocks", "priorities", "sessions", "travel", "noise")),
-    (9, ("blocks", "first_chunk_only", "budget", "priorities", "commands")),
-    (3, ("circle", "noise", "watermark", "pools")),
-    (5, ("seats", "whole_prompts", "long_answers", "commands")),
+    (2, ("commands", "replicas", "table", "timeout")),
+    (6, ("blocks", "priorities", "sessions", "travel", "noise")),
+    (0, ("blocks", "first_chunk_only", "budget", "priorities", "commands")),
+    (28, ("circle", "noise", "watermark", "pools")),
+    (26, ("seats", "whole_prompts", "long_answers", "commands")),
+    (1, ("retries", "timeout", "hedging", "admission", "routers", "replicas", "seats")),
+    (10, ("patience", "caching", "faults", "zombies", "sessions", "priorities", "blocks")),
 ]
 PRINT = "from tests.test_parity import print_digests; print_digests()"
 
@@ -92,7 +94,10 @@ def test_the_small_cases_are_worth_it() -> None:
     assert set(rows["outcome"].tolist()) == set(range(6))
     assert rows["preemptions"].sum() > 10
     for part in PARTS:
-        assert part == "backoff_s" or rows[part].max() > 0, part
+        assert rows[part].max() > 0, part
+    assert rows["hedge"].any()
+    assert rows["cached_tokens"].any()
+    assert not rows["last"].all()
 
 
 def test_without_the_compiler(root: Path) -> None:

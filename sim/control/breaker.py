@@ -16,6 +16,7 @@ from typing import Any
 import simpy
 
 from sim.control import targets
+from sim.control.effects import limit_of
 from sim.control.stage import Process, Stage
 from sim.scenario.control import Breaker
 
@@ -33,7 +34,7 @@ def breaker(stage: Stage, rule: Breaker) -> Process:
     while True:
         failed = yield from _closed(stage, rule, pool)
         stage.note_event("breaker_opens", target=rule.breaker, errors=failed)
-        limit = stage.effects.begin("limit", pool, (rule.probe_per_s, 1.0))
+        limit = stage.effects.begin("limit", pool, limit_of(rule.probe_per_s))
         failed = yield from _open(stage, rule, pool)
         stage.effects.end(limit)
         stage.note_event("breaker_closes", target=rule.breaker, errors=failed)

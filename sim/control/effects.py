@@ -146,6 +146,14 @@ class Effects:
         self._hung.discard(r)
 
 
+def limit_of(rate_per_s: float) -> tuple[float, float]:
+    """Return the value of a ``limit`` that lets through *rate_per_s*, and a second's worth at once.
+
+    A bucket of a single token would let through much less: it is often full while nobody comes.
+    """
+    return rate_per_s, max(1.0, rate_per_s)
+
+
 def together(shares: Iterable[float]) -> float:
     """Return the share that is hit when each of *shares* hits by itself: 1 - (1 - a)(1 - b)..."""
     return 1.0 - math.prod(1.0 - share for share in shares)

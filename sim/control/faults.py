@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 
 from sim.control import targets
-from sim.control.effects import Effect
+from sim.control.effects import Effect, limit_of
 from sim.control.stage import Process, Stage
 from sim.rng import stream
 from sim.scenario.faults import Delay, Lose, Periodic, Random, Refuse, Shift, Slow, Stop, Surge, TimedFault
@@ -86,7 +86,8 @@ def begin(stage: Stage, fault: TimedFault, place: int) -> list[Effect]:
         case Lose():
             return [begin(LOSSES[fault.what], place, fault.share)]
         case Refuse() if fault.above_per_s is not None:
-            return [begin("limit", place, (fault.above_per_s, fault.burst))]
+            rate_per_s, second = limit_of(fault.above_per_s)
+            return [begin("limit", place, (rate_per_s, fault.burst or second))]
         case Refuse():
             return [begin("refuse", place, (fault.share, fault.status))]
         case Delay():

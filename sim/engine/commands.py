@@ -172,9 +172,6 @@ def stop(w, pools, reps, cache, board, tree, r, now_s):
 @kernel
 def close_all(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, now_s):
     """End every request still in flight as unfinished, as far as rows have room; True when none is left."""
-    for r in range(len(reps)):
-        if reps[r].hung:
-            thaw(reps[r], now_s)
     for a in range(len(asked)):
         if not asked[a].live:
             continue

@@ -103,8 +103,8 @@ class Clients(Model):
     """What a client's leaving does: the engine aborts its work, or never hears of it (a proxy hides it)."""
     limit_per_s: Positive | None = None
     """Attempts a second that the gateway lets these users send; more are refused with 429."""
-    burst: Annotated[float, Field(ge=1)] = 1.0
-    """Attempts that may come at once under `limit_per_s`."""
+    burst: Annotated[float, Field(ge=1)] | None = None
+    """Attempts that may come at once under `limit_per_s`; left out, those of one second."""
 
     @model_validator(mode="after")
     def _once_each(self) -> "Clients":

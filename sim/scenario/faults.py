@@ -67,8 +67,8 @@ class Refuse(Model):
     """HTTP status they get."""
     above_per_s: Positive | None = None
     """In place of a share: attempts a second above which the pool refuses with 429 (an upstream rate limit)."""
-    burst: AtLeastOne = 1.0
-    """Attempts that may come at once under `above_per_s`."""
+    burst: AtLeastOne | None = None
+    """Attempts that may come at once under `above_per_s`; left out, those of one second."""
     name: Label = None
 
 

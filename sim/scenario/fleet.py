@@ -148,8 +148,8 @@ class Admission(Model):
     """Refuse what, by its predicted wait, would not begin before its client's time-out or deadline."""
     limit_per_s: Positive | None = None
     """Attempts a second let in."""
-    burst: Annotated[float, Field(ge=1)] = 1.0
-    """Attempts that may come at once under `limit_per_s`."""
+    burst: Annotated[float, Field(ge=1)] | None = None
+    """Attempts that may come at once under `limit_per_s`; left out, those of one second."""
 
     @model_validator(mode="after")
     def _four_levels(self) -> "Admission":

@@ -1,7 +1,8 @@
 """Closed forms: what queueing theory says the engine must do, and how sure a number can be.
 
-Three rooms: `queues` (one queue, many servers, patience, priorities), `batching` (an engine that
-decodes many sequences a step, and its KV memory), `chance` (error rates that compound, intervals).
+Five rooms: `queues` (one queue, many servers, patience, priorities), `batching` (an engine that decodes
+many sequences a step, and its KV memory), `storms` (work that comes back: retries, full queues, second
+copies), `outages` (capacity that is lost or late), `chance` (error rates that compound, intervals).
 Nothing here simulates and nothing here imports the engine: an oracle must not know what it judges.
 
 A queue that is offered more than it can serve has no mean: its functions return ``inf``.
@@ -28,6 +29,21 @@ from sim.theory.chance import (
     quantile_ranks,
     student_interval,
 )
+from sim.theory.outages import (
+    ColdStart,
+    Refill,
+    Straggler,
+    cache_refill,
+    cached_work,
+    cold_load,
+    cold_start,
+    domino,
+    herd_drain_s,
+    herd_wait_quantile_s,
+    priority_served,
+    safe_load,
+    straggler,
+)
 from sim.theory.queues import (
     LossQueue,
     PatientQueue,
@@ -48,24 +64,52 @@ from sim.theory.queues import (
     mmck,
     ps_sojourn_s,
 )
+from sim.theory.storms import (
+    attempts_per_request,
+    backoff_total_s,
+    closed_storm_per_s,
+    full_queue_in_time,
+    full_queue_wait_s,
+    hedge_extra_load,
+    storm_backlog,
+    storm_load,
+    storm_recovery_s,
+    throttled_per_s,
+)
 
 __all__ = [
     "Batch",
+    "ColdStart",
     "LossQueue",
     "PatientQueue",
+    "Refill",
     "Stepped",
+    "Straggler",
     "at_least_one",
+    "attempts_per_request",
+    "backoff_total_s",
     "beta_compound",
     "birth_death",
     "bootstrap_interval",
+    "cache_refill",
+    "cached_work",
     "clopper_pearson",
+    "closed_storm_per_s",
     "cobham_waits_s",
+    "cold_load",
+    "cold_start",
     "compound",
     "controlled_interval",
+    "domino",
     "erlang_a",
     "erlang_b",
     "erlang_c",
     "expected_bad",
+    "full_queue_in_time",
+    "full_queue_wait_s",
+    "hedge_extra_load",
+    "herd_drain_s",
+    "herd_wait_quantile_s",
     "kingman_bound_s",
     "kingman_wait_s",
     "kv_block_steps",
@@ -80,8 +124,15 @@ __all__ = [
     "mmc_wait_quantile_s",
     "mmc_wait_s",
     "mmck",
+    "priority_served",
     "ps_sojourn_s",
     "quantile_ranks",
+    "safe_load",
     "stepped",
+    "storm_backlog",
+    "storm_load",
+    "storm_recovery_s",
+    "straggler",
     "student_interval",
+    "throttled_per_s",
 ]

@@ -151,10 +151,16 @@ def mmc_wait_quantile_s(q: float, rate_per_s: float, service_s: float, servers: 
 
 @dataclass(frozen=True)
 class LossQueue:
-    """A queue with room for so many: the share turned away, and the mean number inside."""
+    """A queue with room for so many."""
 
     blocked: float
+    """Share of arrivals that are turned away."""
     mean_number: float
+    """Mean number inside, waiting or in service."""
+    mean_waiting: float
+    """Mean number waiting."""
+    wait_s: float
+    """Mean wait of those who are let in."""
 
 
 def mmck(rate_per_s: float, service_s: float, servers: int, room: int) -> LossQueue:
@@ -164,7 +170,8 @@ def mmck(rate_per_s: float, service_s: float, servers: int, room: int) -> LossQu
         raise ValueError(f"room ({room}) must hold at least the servers ({servers})")
     inside = np.arange(1, room + 1)
     p = birth_death(np.full(room, rate_per_s), np.minimum(inside, servers) / service_s)
-    return LossQueue(blocked=float(p[-1]), mean_number=float(p[1:] @ inside))
+    waiting = float(p[1:] @ np.maximum(inside - servers, 0))
+    return LossQueue(float(p[-1]), float(p[1:] @ inside), waiting, waiting / (rate_per_s * float(p[:-1].sum())))
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,28 @@ class RateCurve:
         return reached
 
 
+@dataclass(frozen=True)
+class Part:
+    """*factor* times the arrivals that a curve expects from *from_s* to *to_s*, and none outside."""
+
+    whole: RateCurve
+    from_s: float
+    to_s: float
+    factor: float
+
+    def until(self, time_s: float) -> float:
+        """Return the number of arrivals expected in [0, *time_s*)."""
+        inside_s = min(max(time_s, self.from_s), self.to_s)
+        return self.factor * (self.whole.until(inside_s) - self.whole.until(self.from_s))
+
+    def times(self, expected: np.ndarray) -> np.ndarray:
+        """Return when *expected* (increasing) arrivals are reached; infinite if they never are."""
+        if self.factor == 0.0:
+            return np.full(len(expected), np.inf)
+        at_s = self.whole.times(self.whole.until(self.from_s) + expected / self.factor)
+        return np.where(at_s < self.to_s, np.maximum(at_s, self.from_s), np.inf)
+
+
 def constant(rate_per_s: float) -> RateCurve:
     """Return the curve of one rate for ever."""
     return RateCurve(np.zeros(1), np.zeros(1), rate_per_s)
@@ -140,9 +162,12 @@ def _modulated(rates: tuple[float, float], means: tuple[float, float], duration_
     return RateCurve(at_s, expected)
 
 
-def steps(seed: int, cv: float = 1.0) -> Callable[[int], np.ndarray]:
-    """Return what draws the next n steps of mean 1 and coefficient of variation *cv* (1: Poisson, 0: a metronome)."""
-    rng = stream(seed, "arrivals")
+def steps(seed: int, cv: float = 1.0, name: str = "arrivals") -> Callable[[int], np.ndarray]:
+    """Return what draws the next n steps of mean 1 and coefficient of variation *cv* (1: Poisson, 0: a metronome).
+
+    They come from the stream *name*.
+    """
+    rng = stream(seed, name)
     if cv == 1.0:
         return rng.standard_exponential
     if cv == 0.0:
@@ -154,7 +179,7 @@ def steps(seed: int, cv: float = 1.0) -> Callable[[int], np.ndarray]:
 class Arrivals:
     """The times at which users come, in order, until *duration_s*."""
 
-    def __init__(self, curve: RateCurve, duration_s: float, draw: Callable[[int], np.ndarray]) -> None:
+    def __init__(self, curve: RateCurve | Part, duration_s: float, draw: Callable[[int], np.ndarray]) -> None:
         self.expected = curve.until(duration_s)
         self._curve = curve
         self._duration_s = duration_s

@@ -7,6 +7,7 @@ import numpy as np
 from sim.errors import ScenarioError
 from sim.scenario import Cohort, Dist, Scenario
 from sim.words import not_among
+from sim.workload import prefixes
 from sim.workload.draws import Luck
 from sim.workload.fitted import FITS
 from sim.workload.lengths import MAX_TOKENS, Empirical, Fixed, Gamma, Geometric, Lengths, Lognormal, Table
@@ -43,8 +44,8 @@ class CohortTable:
     """The cohorts of a scenario as columns, in the order of the file, and what they draw.
 
     Streams: ``cohorts`` (which), ``lengths`` (prompt and answer), ``errors`` (wrong or not), ``prefixes``
-    (which of a cohort's shared prefixes). A cohort's prefix groups are numbered on from those of the
-    cohort before it. A conversation keeps its cohort and its prefix.
+    (which of a cohort's shared prefixes). Each group is a root of the tree ``prefixes`` (`sim.records.PREFIX`),
+    numbered on from those of the cohort before it. A conversation keeps its cohort and its prefix.
     """
 
     def __init__(self, scenario: Scenario, luck: Luck) -> None:
@@ -58,7 +59,8 @@ class CohortTable:
         self.level = np.array([cohort.priority for cohort in cohorts.values()], np.int8)
         self.error = np.array([cohort.error for cohort in cohorts.values()])
         self.groups = np.array([0 if c.prefix is None else c.prefix.groups for c in cohorts.values()], np.int64)
-        self.prefix_tokens = np.array([0 if c.prefix is None else c.prefix.tokens for c in cohorts.values()], np.int32)
+        tokens = np.array([0 if c.prefix is None else c.prefix.tokens for c in cohorts.values()], np.int32)
+        self.prefixes = prefixes.roots(self.groups, tokens)
         self._first_group = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.groups)])
         self._until = np.cumsum(self.share)[:-1]
         self.prompt, self.output = _all_lengths(cohorts)
@@ -73,19 +75,24 @@ class CohortTable:
         """The longest answer that can be drawn, tokens."""
         return max((one.largest for one in self.output if one is not None), default=1)
 
-    def place(self, rows: np.ndarray, names: np.ndarray) -> None:
-        """Fill in cohort, pool, level and prefix of *rows* (REQUEST) by the *names* (uint64) of their users."""
+    def place(self, rows: np.ndarray, names: np.ndarray, given: np.ndarray | None = None) -> None:
+        """Fill in cohort, pool, level and prefix of *rows* (REQUEST) by the *names* (uint64) of their users.
+
+        A cohort that is *given* (an index; -1: it is not) is not drawn. The prefix is not fitted to the prompt
+        yet: see `sim.workload.prefixes.fit`.
+        """
         if len(self.names) == 1:
             rows["pool"], rows["level"] = self.pool[0], self.level[0]
         else:
             cohort = np.searchsorted(self._until, self._luck.one("cohorts", names), "right")
+            if given is not None:
+                cohort = np.where(given >= 0, given, cohort)
             rows["cohort"], rows["pool"], rows["level"] = cohort, self.pool[cohort], self.level[cohort]
         rows["prefix"] = -1
         if self.groups.any():
             cohort = rows["cohort"]
             group = (self._luck.one("prefixes", names) * self.groups[cohort]).astype(np.int64)
             rows["prefix"] = np.where(self.groups[cohort] > 0, self._first_group[cohort] + group, -1)
-            rows["prefix_tokens"] = self.prefix_tokens[cohort]
 
     def measure(self, rows: np.ndarray, names: np.ndarray) -> None:
         """Fill in prompt and output tokens of *rows*, whose cohorts are known, by the *names* of their turns."""
@@ -105,11 +112,6 @@ class CohortTable:
         if self.error.any():
             limit = self.error[0] if len(self.names) == 1 else self.error[rows["cohort"]]
             rows["wrong"] = self._luck.one("errors", names) < limit
-
-
-def cut_prefixes(rows: np.ndarray) -> None:
-    """Let no prefix of *rows* be longer than its prompt: the prefix is part of ``prompt_tokens``."""
-    np.minimum(rows["prefix_tokens"], rows["prompt_tokens"], out=rows["prefix_tokens"])
 
 
 def _all_lengths(cohorts: Mapping[str, Cohort]) -> tuple[list[Lengths | None], list[Lengths | None]]:

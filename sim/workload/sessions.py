@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from sim.records import REQUEST
-from sim.workload.cohorts import CohortTable, cut_prefixes
+from sim.workload import prefixes
+from sim.workload.cohorts import CohortTable
 from sim.workload.draws import Luck, exponential, who
 from sim.workload.lengths import Lengths
 
@@ -57,26 +58,40 @@ class Conversations:
         share, _ = self._luck.two("sessions", who(sessions))
         return np.minimum(self._turns.at(share), TURNS_MAX).astype(np.int64)
 
-    def script(self, sessions: np.ndarray, begin_s: np.ndarray, turns: np.ndarray, first_request: int) -> np.ndarray:
-        """Return the rows (REQUEST) of whole *sessions* that begin at *begin_s*, numbered from *first_request*."""
+    def script(
+        self,
+        sessions: np.ndarray,
+        begin_s: np.ndarray,
+        turns: np.ndarray,
+        requests: np.ndarray,
+        cohorts: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the rows (REQUEST) of whole *sessions* that begin at *begin_s*; *requests* are their ids.
+
+        *cohorts* gives each session's where it is not drawn: see `CohortTable.place`.
+        """
         first = np.cumsum(turns) - turns
         rows = np.zeros(int(turns.sum()), REQUEST)
         place = np.arange(len(rows))
         rows["session"] = np.repeat(sessions, turns)
         rows["turn"] = place - np.repeat(first, turns)
-        rows["request"] = first_request + place
+        rows["request"] = rows["content"] = requests
         rows["follow_up"] = place + 1
         rows["follow_up"][first + turns - 1] = -1
-        names = fill(rows, self._cohorts)
+        names = fill(rows, self._cohorts, None if cohorts is None else np.repeat(cohorts, turns))
         rows["scheduled_s"] = think_times(self._luck, names, self._think_s)
         rows["scheduled_s"][first] = begin_s
         if self._context_tokens is not None:
             self._carry(rows, first, turns)
-        cut_prefixes(rows)
+        prefixes.fit(rows, self._cohorts.prefixes)
         return rows
 
     def _carry(self, rows: np.ndarray, first: np.ndarray, turns: np.ndarray) -> None:
-        """Put the turns before into each prompt, and drop the oldest of it where the context would not fit."""
+        """Put the turns before into each prompt, and drop the oldest of it where the context would not fit.
+
+        A shared prefix stays at the start of all turns, or of none when the first is too short for it. Whole
+        histories continue one text, that of the first turn; what was cut is a text of its own.
+        """
         assert self._context_tokens is not None
         new, answer = rows["prompt_tokens"].astype(np.int64), rows["output_tokens"].astype(np.int64)
         said = np.cumsum(new + answer)
@@ -84,6 +99,13 @@ class Conversations:
         prompt = said - before - answer
         room = np.maximum(self._context_tokens[rows["cohort"]] - answer, new)
         rows["prompt_tokens"] = np.minimum(prompt, room)
+        rows["content"] = np.repeat(rows["request"][first], turns)
+        cut = np.flatnonzero(prompt > room)
+        rows["content"][cut] = rows["request"][cut]
+        if len(self._cohorts.prefixes):
+            begins = rows[first]
+            prefixes.fit(begins, self._cohorts.prefixes)
+            rows["prefix"] = np.repeat(begins["prefix"], turns)
 
 
 class Circle:
@@ -124,20 +146,20 @@ class Circle:
         place = np.arange(len(rows))
         rows["session"] = np.repeat(sessions, length)
         rows["turn"] = np.repeat(self._drawn[sessions], length) + place % length
-        rows["request"] = rows["turn"].astype(np.int64) * self._users + rows["session"]
+        rows["request"] = rows["content"] = rows["turn"].astype(np.int64) * self._users + rows["session"]
         rows["follow_up"] = place + 1
         rows["follow_up"][length - 1 :: length] = ASK_FOR_MORE
         names = fill(rows, self._cohorts)
         rows["scheduled_s"] = think_times(self._luck, names, self._think_s)
-        cut_prefixes(rows)
+        prefixes.fit(rows, self._cohorts.prefixes)
         self._drawn[sessions] += length
         return rows
 
 
-def fill(rows: np.ndarray, cohorts: CohortTable) -> np.ndarray:
+def fill(rows: np.ndarray, cohorts: CohortTable, given: np.ndarray | None = None) -> np.ndarray:
     """Fill in what the cohorts draw for *rows* with a session and a turn; return the names of their turns."""
     names = who(rows["session"], rows["turn"])
-    cohorts.place(rows, who(rows["session"]))
+    cohorts.place(rows, who(rows["session"]), given)
     cohorts.measure(rows, names)
     cohorts.judge(rows, names)
     return names

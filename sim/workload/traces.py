@@ -45,7 +45,8 @@ class Trace:
     """Requests in the order of their arrival: seconds (float64), tokens (int32), wrong (uint8, own rows only).
 
     *complete* is false when the run's end came before the trace's. *extra* holds columns that are kept as they
-    are (Mooncake's ``hash_ids``: one list a request, in Arrow's form). *notes* say what was changed on reading.
+    are (Mooncake's ``hash_ids``: one list a request, in Arrow's form; see `blocks`). *notes* say what was changed
+    on reading.
     """
 
     file: Path
@@ -62,6 +63,20 @@ class Trace:
         """Time after which the trace may begin again: its span and one more mean gap."""
         n = len(self.arrival_s)
         return float(self.arrival_s[-1] - self.arrival_s[0]) * n / (n - 1) if n > 1 else 0.0
+
+    def blocks(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the hashes of all prompts' blocks in one row (int64) and how many each has; None if not recorded.
+
+        Raises:
+            TraceError: a list of hashes has holes.
+        """
+        if _MOONCAKE_EXTRA not in self.extra:
+            return None
+        lists = self.extra[_MOONCAKE_EXTRA].combine_chunks()
+        if lists.values.null_count:
+            raise TraceError(f"{self.file}, column {_MOONCAKE_EXTRA!r}: a hash is empty; expected whole numbers")
+        bounds = lists.offsets.to_numpy().astype(np.int64)
+        return lists.values.to_numpy()[bounds[0] : bounds[-1]], np.diff(bounds)
 
     def laps(self, repeat: bool, until_s: float) -> Iterator[tuple[int, np.ndarray]]:
         """Yield, for each time the trace is played before *until_s*, the first request's number and all arrivals."""

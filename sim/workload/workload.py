@@ -2,8 +2,9 @@
 
 Streams and what they decide: ``arrivals`` (when), ``bursts`` (when it is busy), ``cohorts`` (what kind of
 user), ``lengths`` (prompt and answer), ``errors`` (which answers are wrong), ``sessions`` (turns and think
-times), ``prefixes`` (which shared prefix). Each belongs to the k-th arrival and its turn, so changing one
-setting leaves the draws of the others alone, and a sweep over the rate plays the same users, sooner.
+times), ``prefixes`` (which shared prefix), ``surge.0`` and so on (when the users of a surge come). Each belongs
+to the k-th arrival and its turn, so changing one setting leaves the draws of the others alone, and a sweep
+over the rate plays the same users, sooner.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,9 @@ from sim.records import REQUEST
 from sim.scenario import Scenario
 from sim.scenario import workload as spec
 from sim.workload import arrivals as clock
-from sim.workload.cohorts import CohortTable, cut_prefixes, lengths
+from sim.workload import prefixes
+from sim.workload.cohorts import CohortTable, lengths
+from sim.workload.crowds import Crowds, surges
 from sim.workload.draws import Luck, who
 from sim.workload.sessions import CONTEXT_TOKENS, Circle, Conversations
 from sim.workload.traces import Trace, load
@@ -40,6 +43,11 @@ class Workload(Protocol):
     @property
     def max_output_tokens(self) -> int:
         """No answer is longer."""
+        ...
+
+    @property
+    def prefixes(self) -> np.ndarray:
+        """The tree of shared prefixes (`PREFIX`) that the rows' ``prefix`` points into; no rows when there are none."""
         ...
 
     @property
@@ -75,6 +83,7 @@ def compile(scenario: Scenario, seed: int, context_tokens: Mapping[str, int] | N
     luck = Luck(seed)
     cohorts = CohortTable(scenario, luck)
     process = _process(workload)
+    surges(scenario)  # raises where there can be none
     users: Open | Closed | Replay
     if workload.trace is not None:
         users = Replay(scenario, cohorts, load(workload.trace, scenario.duration))
@@ -82,8 +91,7 @@ def compile(scenario: Scenario, seed: int, context_tokens: Mapping[str, int] | N
         users = Closed(cohorts, Circle(cohorts, luck, process.users, process.think, scenario.duration))
     else:
         users = Open(scenario, seed, cohorts, _conversations(scenario, cohorts, luck, context_tokens))
-    if cohorts.groups.any():
-        users.notes += ("shared prefixes are drawn but not cached: the prefix cache is not modelled yet",)
+    users.notes += _uncached(scenario, users)
     return users
 
 
@@ -95,28 +103,25 @@ class Open:
     def __init__(self, scenario: Scenario, seed: int, cohorts: CohortTable, sessions: Conversations | None) -> None:
         self._cohorts = cohorts
         self._sessions = sessions
-        self._seed = seed
-        self._duration_s = scenario.duration
-        self._curve, self._cv = _curve(scenario, seed)
-        self.expected_requests = self._curve.until(scenario.duration) * (sessions.mean_turns if sessions else 1.0)
+        self._crowds = Crowds(scenario, seed, *_curve(scenario, seed))
+        self.expected_requests = self._crowds.expected * (sessions.mean_turns if sessions else 1.0)
         self.max_prompt_tokens = (sessions or cohorts).max_prompt_tokens
         self.max_output_tokens = cohorts.max_output_tokens
+        self.prefixes = cohorts.prefixes
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """Yield arrays of `REQUEST` in the order of arrival; see `Workload.chunks`."""
-        arrivals = clock.Arrivals(self._curve, self._duration_s, clock.steps(self._seed, self._cv))
-        came = asked = 0
-        while len(times := arrivals.take(size)):
-            ids = np.arange(came, came + len(times))
-            came += len(times)
+        users, requests = self._crowds.numbers(), self._crowds.numbers()
+        for times, crowd in self._crowds.come(size):
+            ids = users.take(crowd)
             if self._sessions is None:
-                yield single_requests(ids, times, self._cohorts)
+                yield single_requests(ids, times, self._cohorts, self._crowds.cohorts(crowd))
                 continue
             turns = self._sessions.turns(ids)
             for some in _whole_sessions(turns, size):
-                rows = self._sessions.script(ids[some], times[some], turns[some], asked)
-                asked += len(rows)
-                yield rows
+                asked = requests.take(np.repeat(crowd[some], turns[some]))
+                given = self._crowds.cohorts(crowd[some])
+                yield self._sessions.script(ids[some], times[some], turns[some], asked, given)
 
     def more(self, sessions: np.ndarray) -> np.ndarray:
         """Return no rows: every session is complete from the start."""
@@ -133,6 +138,7 @@ class Closed:
         self.expected_requests = circle.expected_requests
         self.max_prompt_tokens = cohorts.max_prompt_tokens
         self.max_output_tokens = cohorts.max_output_tokens
+        self.prefixes = cohorts.prefixes
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """Yield the first script of each user; see `Workload.chunks`."""
@@ -156,6 +162,11 @@ class Replay:
         self.max_prompt_tokens = int(trace.prompt_tokens.max(initial=1))
         self.max_output_tokens = int(trace.output_tokens.max(initial=1))
         self.notes = trace.notes
+        self.prefixes, self._node = cohorts.prefixes, None
+        if (blocks := trace.blocks()) is not None:
+            self.prefixes, self._node = prefixes.of_blocks(*blocks, trace.prompt_tokens)
+            if cohorts.groups.any():
+                self.notes += ("the cohort's prefix is left aside: the trace says which prompts begin alike",)
         if trace.complete and not self._repeat and trace.arrival_s[-1] < 0.95 * scenario.duration:
             end_s = float(trace.arrival_s[-1])
             self.notes += (f"the trace ends at {end_s:.5g} s of {scenario.duration:.5g} s; nobody comes after that",)
@@ -169,34 +180,48 @@ class Replay:
             for start in range(0, len(times), size):
                 some = slice(start, min(start + size, len(times)))
                 ids = np.arange(first + start, first + some.stop)
-                yield single_requests(ids, times[some], self._cohorts, (trace, some))
+                yield self._recorded(ids, times[some], some)
+
+    def _recorded(self, ids: np.ndarray, times: np.ndarray, some: slice) -> np.ndarray:
+        """Return the rows (REQUEST) *some* of the trace, asked as *ids* at *times*."""
+        trace = self.trace
+        rows, names = placed(ids, times, self._cohorts)
+        rows["prompt_tokens"] = trace.prompt_tokens[some]
+        rows["output_tokens"] = trace.output_tokens[some]
+        if trace.wrong is not None and not self._cohorts.error.any():
+            rows["wrong"] = trace.wrong[some]
+        self._cohorts.judge(rows, names)
+        if self._node is not None:
+            rows["prefix"] = self._node[some]
+        prefixes.fit(rows, self.prefixes)
+        return rows
 
     def more(self, sessions: np.ndarray) -> np.ndarray:
         """Return no rows: a trace has no sessions."""
         return np.zeros(0, REQUEST)
 
 
-def single_requests(
-    ids: np.ndarray, times: np.ndarray, cohorts: CohortTable, recorded: tuple[Trace, slice] | None = None
-) -> np.ndarray:
-    """Return the rows (REQUEST) of requests without a session, their lengths drawn or as *recorded*."""
+def placed(
+    ids: np.ndarray, times: np.ndarray, cohorts: CohortTable, given: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows (REQUEST) of requests without a session whose lengths are still open, and their names."""
     rows = np.zeros(len(ids), REQUEST)
     names = who(ids)
-    rows["request"] = ids
+    rows["request"] = rows["content"] = ids
     rows["session"] = rows["follow_up"] = -1
     rows["scheduled_s"] = times
-    cohorts.place(rows, names)
-    if recorded is None:
-        cohorts.measure(rows, names)
-        cohorts.judge(rows, names)
-    else:
-        trace, some = recorded
-        rows["prompt_tokens"] = trace.prompt_tokens[some]
-        rows["output_tokens"] = trace.output_tokens[some]
-        if trace.wrong is not None and not cohorts.error.any():
-            rows["wrong"] = trace.wrong[some]
-        cohorts.judge(rows, names)
-    cut_prefixes(rows)
+    cohorts.place(rows, names, given)
+    return rows, names
+
+
+def single_requests(
+    ids: np.ndarray, times: np.ndarray, cohorts: CohortTable, given: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the rows (REQUEST) of requests without a session; see `CohortTable.place` for *given*."""
+    rows, names = placed(ids, times, cohorts, given)
+    cohorts.measure(rows, names)
+    cohorts.judge(rows, names)
+    prefixes.fit(rows, cohorts.prefixes)
     return rows
 
 
@@ -222,6 +247,20 @@ def _conversations(
         by_pool = [known.get(name, p.max_model_len or CONTEXT_TOKENS) for name, p in scenario.fleet.pools.items()]
         limits = np.array(by_pool, np.int64)[cohorts.pool]
     return Conversations(cohorts, luck, lengths(sessions.turns, "workload.sessions.turns"), sessions.think, limits)
+
+
+def _uncached(scenario: Scenario, users: "Open | Closed | Replay") -> tuple[str, ...]:
+    """Return a note for each pool that computes again what its prompts have in common."""
+    workload, pools = scenario.workload, scenario.fleet.pools
+    carried = isinstance(users, Open) and workload.sessions is not None and workload.sessions.carry
+    traced = isinstance(users, Replay)
+    alike = [c for c in workload.cohorts.values() if carried or (len(users.prefixes) and (traced or c.prefix))]
+    served = dict.fromkeys(cohort.pool or next(iter(pools)) for cohort in alike)
+    return tuple(
+        f"pool {name}: prompts begin alike and are computed in full, since prefix_caching is off (vLLM's default is on)"
+        for name in served
+        if not pools[name].prefix_caching
+    )
 
 
 def _process(workload: spec.Workload) -> object:
