@@ -39,6 +39,7 @@ def sentence(point: Point) -> str:
     match found["verdict"]:
         case "recovered":
             text = f"recovered: goodput is that of the control run again {after}"
+            text += f", within {ten}" * (point.metric("recovery_s").value > 0)
         case "vulnerable" if back == seeds:
             text = f"vulnerable: it comes back by itself, but only {after}, later than {ten}"
         case "vulnerable":
