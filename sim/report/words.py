@@ -31,7 +31,11 @@ TIME_NAMES = {
 }
 SHORT_NAMES = {"ttft": "TTFT", "e2e": "e2e", "itl": "ITL", "tpot": "TPOT", "queue": "queue"}
 
-AXES = {"workload.rate_per_s": ("requests per second", "{} requests/s"), "workload.cohorts": ("users", "{}")}
+AXES = {
+    "workload.rate_per_s": ("requests per second", "{} requests/s"),
+    "workload.cohorts": ("users", "{}"),
+    "workload.arrivals": ("arrivals", "{}"),
+}
 """Settings that have a better name than their own: what an axis says, and what a point is called."""
 
 NOTICED = 0.05
