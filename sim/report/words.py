@@ -191,7 +191,7 @@ def place(label: str) -> str:
 def _setting(path: str, value: Any) -> str:
     if isinstance(value, Mapping) and len(value) == 1:  # claims call it by its key, too
         value = next(iter(value))
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
     return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(shown)
 
 
