@@ -258,7 +258,7 @@ def point(found: Any) -> Point:
         ),
         (
             verdict(*[dip(5, 20)] * 3),
-            "vulnerable: it comes back by itself, but only 600 s after the last fault is over, later than ten "
+            "vulnerable: it comes back by itself, but only 10.0 min after the last fault is over, later than ten "
             "relaxation times (50 s) (provisional: 3 of the 10 seeds that it takes)",
         ),
         (
