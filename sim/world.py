@@ -175,7 +175,7 @@ class World(simpy.Environment):
         histograms = self.histograms()
         counted_s = scenario.duration - scenario.warmup
         metrics = summary.latencies(histograms, cohorts)
-        metrics |= summary.counts(fleet.w[0].outcomes.tolist(), fleet.minutes, scenario.duration)
+        metrics |= summary.counts(fleet.w[0].outcomes.tolist(), fleet.minutes[:-1], scenario.duration)
         metrics |= self.gauges.metrics()
         metrics["throughput_tokens_per_s"] = float(fleet.reps.output_tokens.sum()) / max(self.now, counted_s)
         metrics["preemptions"] = float(fleet.reps.preemptions.sum())
@@ -210,7 +210,7 @@ class World(simpy.Environment):
         arrays["window_s"] = np.array(float(fleet.w[0].window_s))
         arrays["ttft_by_window"], arrays["e2e_by_window"] = fleet.windows
         for k, name in enumerate(MINUTE_COLUMNS):
-            arrays[f"minute_{name}"] = fleet.minutes[:, k]
+            arrays[f"minute_{name}"] = fleet.minutes[:-1, k]
         return arrays | summary.parts_table(fleet.parts, arrays["ttft"].sum(axis=0))
 
 

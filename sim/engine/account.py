@@ -176,7 +176,7 @@ def count_request(w, row, latency, windows, minutes, parts):
     An unanswered request counts with the time it has waited so far, so that stuck requests are not
     invisible; one that was refused, failed or cancelled counts as an error and not as a latency.
     """
-    minute = min(len(minutes) - 1, int(row.scheduled_s / 60.0))
+    minute = min(len(minutes) - 2, int(row.scheduled_s / 60.0))
     minutes[minute, 0] += 1
     if row.outcome == _OK:
         minutes[minute, 1] += 1

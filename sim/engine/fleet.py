@@ -87,7 +87,8 @@ class Fleet(Operations):
         self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.int64)
         self.windows = np.zeros((2, 240, state.BINS), np.uint32)
         columns = len(state.MINUTE_COLUMNS)
-        self.minutes = np.zeros((max(1, math.ceil(duration_s / 60.0)), columns), np.int64)
+        minutes = max(1, math.ceil(duration_s / 60.0))
+        self.minutes = np.zeros((minutes + 1, columns), np.int64)  # the last row: sent after the end
         self.parts = np.zeros((state.BINS, 10))
         self.seqs = state.records(state.SEQUENCE, 0)
         self.asked = state.records(state.ASKED, 0)

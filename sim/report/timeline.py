@@ -62,6 +62,8 @@ def _title(view: View, points: list[Point], seen: list[Scrapes], seed: int) -> s
     if len(points) > 1:
         two = (calmest(points), worst(points))
         p99 = [words.seconds(p.metric("ttft_p99").value, 2) for p in two]
+        if p99[0] == p99[1]:
+            return f"TTFT P99 is about {p99[0]} at every point, and half of all requests wait {_medians(points)}"
         kv = [words.percent(p.metric("kv_mean").value) for p in two]
         return (
             f"TTFT P99 is {p99[0]} {words.place(two[0].label)}, where the KV cache is {kv[0]} full on average, "
@@ -78,6 +80,12 @@ def _title(view: View, points: list[Point], seen: list[Scrapes], seed: int) -> s
         f"TTFT P99 is {words.seconds(points[0].metric('ttft_p99').value, 2)} over the run and "
         f"{words.seconds(np.nanmax(p99_s), 2)} at its worst, around {words.moment(at_s, view.duration_s)}{kv_then}"
     )
+
+
+def _medians(points: list[Point]) -> str:
+    p50 = sorted(p.metric("ttft_p50").value for p in points)
+    low, high = words.seconds(p50[0], 2), words.seconds(p50[-1], 2)
+    return f"less than {high}" if low == high else f"from {low} to {high}"
 
 
 def _draw(view: View, points: list[Point], seen: list[Scrapes], seed: int, title: str) -> "Figure":

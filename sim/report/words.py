@@ -31,7 +31,11 @@ TIME_NAMES = {
 }
 SHORT_NAMES = {"ttft": "TTFT", "e2e": "e2e", "itl": "ITL", "tpot": "TPOT", "queue": "queue"}
 
-AXES = {"workload.rate_per_s": ("requests per second", "{} requests/s")}
+AXES = {
+    "workload.rate_per_s": ("requests per second", "{} requests/s"),
+    "workload.cohorts": ("users", "{}"),
+    "workload.arrivals": ("arrivals", "{}"),
+}
 """Settings that have a better name than their own: what an axis says, and what a point is called."""
 
 NOTICED = 0.05
@@ -185,7 +189,9 @@ def place(label: str) -> str:
 
 
 def _setting(path: str, value: Any) -> str:
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, Mapping) and len(value) == 1:  # claims call it by its key, too
+        value = next(iter(value))
+    shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
     return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(shown)
 
 
