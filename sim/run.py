@@ -19,6 +19,7 @@ from sim.errors import InputError, RunError
 from sim.interrupts import PATIENCE_S, Interrupts
 from sim.results import Run
 from sim.scenario import Scenario, digest, dump, points
+from sim.scenario.control import Ramp
 from sim.scenario.messages import condition
 
 Progress = Callable[[float, float], None]
@@ -55,11 +56,17 @@ def tasks_of(scenario: Scenario, folder: Path, seeds: int | None = None, control
     tasks: list[Task] = []
     for top, is_control in [(folder, False), (folder / "control", True)][: 1 + control]:
         for k, (point, played) in enumerate(swept):
-            played = played.model_copy(update={"faults": []}) if is_control else played
+            played = _without_trouble(played) if is_control else played
             for seed in numbers:
                 place = top if alone else top / f"point-{k}" / f"seed-{seed}"
                 tasks.append(Task(len(tasks), point, played, seed, place, alone, is_control))
     return tasks
+
+
+def _without_trouble(scenario: Scenario) -> Scenario:
+    """Return *scenario* without its faults, and without the ramps with which operators answer them."""
+    control = [rule for rule in scenario.control if not isinstance(rule, Ramp)]
+    return scenario.model_copy(update={"faults": [], "control": control})
 
 
 def play(
