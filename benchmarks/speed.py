@@ -38,34 +38,50 @@ print(json.dumps({"played_s": played, "total_s": time.perf_counter() - t, "peak_
 Row = tuple[str, str, str]
 
 
+BUSY_CLIENTS = [
+    "fleet.router=power_of_d",
+    "clients={timeout: 60s, first_token_timeout: 10s, retries: 3, backoff: {base: 1s}, retry_budget: {share: 10%}}",
+]
+
+
 def engine(quick: bool) -> list[Row]:
     """Nanoseconds an engine step and requests a second: 64 replicas, least outstanding, Azure-like lengths."""
+    rows: list[Row] = []
+    for rate in (2, 10):
+        for leap in (True, False):
+            how = "leaping" if leap else "every step by itself"
+            ns, per_s = _engine(quick, rate, leap)
+            rows.append((f"engine step, {rate} requests/s a replica, {how}", f"{ns:.0f} ns", "200 ns"))
+            rows.append((f"requests on one core, {rate}/s a replica, {how}", f"{per_s:,.0f}/s", ""))
+    for leap in (True, False):
+        how = "leaping" if leap else "every step by itself"
+        ns, per_s = _engine(quick, 10, leap, *BUSY_CLIENTS)
+        rows.append(
+            (f"engine step, 10/s a replica, time-outs, retries and power of two, {how}", f"{ns:.0f} ns", "260 ns")
+        )
+    return rows
+
+
+def _engine(quick: bool, rate: int, leap: bool, *overrides: str) -> tuple[float, float]:
+    """Return nanoseconds a step and requests a second, medians of several runs."""
     from sim import scenario
     from sim.world import World
 
-    rows: list[Row] = []
     seconds = 600 if quick else 1800
-    for rate in (2, 10):
-        for leap in (True, False):
-            ns, per_s = [], []
-            for _ in range(1 if quick else 5):
-                loaded = scenario.load(
-                    "azure-chat",
-                    ["vary={}", "claims={}", f"duration={seconds}s", "rows=none", "scrape_interval=60s",
-                     "fleet.pools.chat.replicas=64", f"workload.rate_per_s={64 * rate}"],
-                )  # fmt: skip
-                world = World(loaded, 1, leap=leap)
-                started = time.perf_counter()
-                world.run_to_end()
-                wall = time.perf_counter() - started
-                ns.append(wall / int(world.fleet.w[0].steps) * 1e9)
-                per_s.append(int(world.fleet.w[0].started) / wall)
-            how = "leaping" if leap else "every step by itself"
-            rows.append(
-                (f"engine step, {rate} requests/s a replica, {how}", f"{statistics.median(ns):.0f} ns", "200 ns")
-            )
-            rows.append((f"requests on one core, {rate}/s a replica, {how}", f"{statistics.median(per_s):,.0f}/s", ""))
-    return rows
+    ns, per_s = [], []
+    for _ in range(1 if quick else 5):
+        loaded = scenario.load(
+            "azure-chat",
+            ["vary={}", "claims={}", f"duration={seconds}s", "rows=none", "scrape_interval=60s",
+             "fleet.pools.chat.replicas=64", f"workload.rate_per_s={64 * rate}", *overrides],
+        )  # fmt: skip
+        world = World(loaded, 1, leap=leap)
+        started = time.perf_counter()
+        world.run_to_end()
+        wall = time.perf_counter() - started
+        ns.append(wall / int(world.fleet.w[0].steps) * 1e9)
+        per_s.append(int(world.fleet.w[0].started) / wall)
+    return statistics.median(ns), statistics.median(per_s)
 
 
 def _child(name: str, *overrides: str) -> dict[str, float]:
