@@ -8,7 +8,7 @@ A request may take several attempts; percentiles and outcomes are of requests.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -183,17 +183,20 @@ def parts_table(parts: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
 def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
     """Return the median over seeds with its interval: Student-t below 10 seeds, else bootstrap percentiles.
 
-    The Student-t interval is that of the mean; with one seed there is none.
+    The Student-t interval is that of the mean; with one seed there is none, nor with a few of which some are infinite
+    (a service that never recovered).
     """
     known = np.array([value for value in values if not math.isnan(value)], float)
     low = high = estimate = math.nan
     if len(known):
         estimate = float(np.median(known))
+    finite = bool(np.isfinite(known).all())
     if len(known) >= 10:
+        method: Literal["linear", "inverted_cdf"] = "linear" if finite else "inverted_cdf"  # no mean of infinities
         draws = np.random.Generator(np.random.PCG64(0)).choice(known, (2000, len(known)))
         tail = (1.0 - confidence) / 2.0
-        low, high = (float(x) for x in np.quantile(np.median(draws, axis=1), [tail, 1.0 - tail]))
-    elif len(known) >= 2:
+        low, high = (float(x) for x in np.quantile(np.median(draws, axis=1), [tail, 1.0 - tail], method=method))
+    elif len(known) >= 2 and finite:
         from scipy import stats
 
         estimate = float(known.mean())

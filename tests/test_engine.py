@@ -416,8 +416,8 @@ def test_noise_belongs_to_replica_and_step_and_keeps_the_mean_step(noise: dict[s
 # --- routing ----------------------------------------------------------------------------------------------------------
 
 
-def routed(router: str, *asks: Ask, replicas: int = 3, seed: int = 1) -> list[int]:
-    return serve(pool(router=router, replicas=replicas), asking(*asks), seed=seed)["replica"].tolist()
+def routed(router: str, *asks: Ask, replicas: int = 3, seed: int = 1, **settings: Any) -> list[int]:
+    return serve(pool(router=router, replicas=replicas, **settings), asking(*asks), seed=seed)["replica"].tolist()
 
 
 def test_round_robin_takes_turns() -> None:
@@ -428,6 +428,14 @@ def test_least_outstanding_prefers_the_idle_and_takes_turns_among_equals() -> No
     assert routed("least_outstanding", *[(0.1 * k, 4, 1) for k in range(7)]) == [0, 1, 2, 0, 1, 2, 0]
     long, short = (0.0, 4, 90), (0.0, 4, 1)
     assert routed("least_outstanding", long, short, long, (5.0, 4, 1), (9.0, 4, 1), (9.5, 4, 1)) == [0, 1, 2, 1, 1, 2]
+
+
+def test_what_routers_know_grows_old() -> None:
+    """Two replicas are busy when routers look, at 5 s: everybody goes to the third until they look again, at 10 s."""
+    asks = [(0.0, 4, 5000), (0.1, 4, 5000), *[(5.5 + k, 4, 5000) for k in range(4)], (10.5, 4, 5000)]
+    assert routed("least_outstanding", *asks) == [0, 1, 2, 0, 1, 2, 0]
+    assert routed("least_outstanding", *asks, refresh_s=5.0) == [0, 1, 2, 2, 2, 2, 0]
+    assert routed("least_outstanding", *asks, refresh_s=5.0, count_own=True) == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_random_belongs_to_the_request_and_is_fair() -> None:

@@ -28,10 +28,10 @@ def load_of(pool, rep):
 
 @kernel
 def look_again(pool, reps, now_s):
-    """Renew what the routers know, if it is older than `refresh_s`: they all look at the same moments."""
+    """Renew what the routers know, if it is older than `refresh_s`: they all look at its multiples."""
     if pool.refresh_s <= 0.0 or now_s < pool.looked_s + pool.refresh_s:
         return
-    pool.looked_s = now_s - (now_s - pool.looked_s) % pool.refresh_s
+    pool.looked_s = now_s - now_s % pool.refresh_s
     for r in range(pool.first, pool.first + pool.count):
         reps[r].seen = reps[r].outstanding
         reps[r].seen_up = reps[r].up

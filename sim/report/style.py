@@ -66,6 +66,8 @@ SETTINGS: Any = {  # matplotlib has a type for these keys that only its newest v
 WIDTH = 9.6
 SIDE = 0.72  # margin on the left, room for an axis' name and its numbers
 LEGEND_ROW = 0.2
+COLUMN_LETTERS = 10
+"""Letters of a column's title that an inch of the figure has room for, margins and gaps counted."""
 
 
 Sharing = bool | Literal["none", "all", "row", "col"]
@@ -102,7 +104,7 @@ def sheet(
     """
     from matplotlib.figure import Figure
 
-    lines = balanced(title, 92)
+    lines = balanced(title, 86)
     print_lines = textwrap.wrap(small_print, 165)
     top = 0.16 + len(lines) * 0.245 + bool(subtitle) * 0.22 + head
     bottom = 0.52 + len(print_lines) * 0.145
@@ -145,6 +147,18 @@ def balanced(text: str, width: int) -> list[str]:
     while width > 20 and len(textwrap.wrap(text, width - 1)) == lines:
         width -= 1
     return textwrap.wrap(text, width)
+
+
+def column_titles(labels: Sequence[str]) -> list[str]:
+    """Return *labels* broken into lines, so that columns side by side have room for them as their titles."""
+    width = int(WIDTH * COLUMN_LETTERS / max(1, len(labels)))
+    return ["\n".join(balanced(label, width)) for label in labels]
+
+
+def column_head(labels: Sequence[str]) -> float:
+    """Return the inches that `column_titles` of *labels* take above their columns."""
+    lines = max((title.count("\n") + 1 for title in column_titles(labels) if title), default=0)
+    return 0.24 + 0.18 * lines if lines else 0.18
 
 
 def log_seconds(axis: Any) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FRACTIONS = np.array([0.5, 0.95, 0.99])
 MOST_COLUMNS = 4
+NOTICED_KV = 0.1
+"""Difference in the mean share of KV blocks in use from which on the title speaks of it."""
 MOST_SAMPLES = 360
 """Scrapes on one line; more are merged into their mean, with a band over all of them."""
 
@@ -64,10 +66,17 @@ def _title(view: View, points: list[Point], seen: list[Scrapes], seed: int) -> s
         p99 = [words.seconds(p.metric("ttft_p99").value, 2) for p in two]
         if p99[0] == p99[1]:
             return f"TTFT P99 is about {p99[0]} at every point, and half of all requests wait {_medians(points)}"
-        kv = [words.percent(p.metric("kv_mean").value) for p in two]
+        kv = [p.metric("kv_mean").value for p in two]
+        if not abs(kv[1] - kv[0]) >= NOTICED_KV:
+            p50 = [words.seconds(p.metric("ttft_p50").value, 2) for p in two]
+            return (
+                f"TTFT P99 is {p99[0]} {words.place(two[0].label)} and {p99[1]} {words.place(two[1].label)}; "
+                f"P50 is {p50[0]} and {p50[1]}"
+            )
+        full = [words.percent(value) for value in kv]
         return (
-            f"TTFT P99 is {p99[0]} {words.place(two[0].label)}, where the KV cache is {kv[0]} full on average, "
-            f"and {p99[1]} {words.place(two[1].label)}, where it is {kv[1]} full"
+            f"TTFT P99 is {p99[0]} {words.place(two[0].label)}, where the KV cache is {full[0]} full on average, "
+            f"and {p99[1]} {words.place(two[1].label)}, where it is {full[1]} full"
         )
     t_s, rows = points[0].over_time("ttft", FRACTIONS, merged_windows(points))
     p99_s = np.where(t_s >= view.warmup_s, rows[seed, :, 2], np.nan)
@@ -91,18 +100,19 @@ def _medians(points: list[Point]) -> str:
 def _draw(view: View, points: list[Point], seen: list[Scrapes], seed: int, title: str) -> "Figure":
     from matplotlib.patches import Patch
 
+    labels = [point.label for point in points]
     figure, axes = style.sheet(
         title, view.kv_note, view.small_print, heights=(1.5, 1.5, 0.95, 0.95), widths=(1,) * len(points),
-        head=style.LEGEND_ROW + (0.42 if points[0].label else 0.18), gap=(0.22, 0.2),
+        head=style.LEGEND_ROW + style.column_head(labels), gap=(0.22, 0.2),
     )  # fmt: skip
     step = merged_windows(points)
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
     broken = False
-    for column, point, engines in zip(axes.T, points, seen):
+    for column, label, point, engines in zip(axes.T, style.column_titles(labels), points, seen):
         for ax, metric in zip(column, ("ttft", "e2e")):
             _percentiles(ax, point.over_time(metric, FRACTIONS, step), unit_s, min(seed, len(point.members) - 1))
         _engines(column[2], column[3], engines, unit_s)
-        column[0].set_title(point.label, size=10, weight="bold", loc="left", pad=6)
+        column[0].set_title(label, size=10, weight="bold", loc="left", pad=6)
         column[-1].set_xlim(0, view.duration_s / unit_s)
         column[-1].set_xticks(ticks)
         column[-1].set_xlabel(unit_name)

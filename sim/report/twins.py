@@ -96,14 +96,15 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    labels = [point.label for point in points]
     figure, axes = style.sheet(
         title, view.kv_note, view.small_print, heights=(1.7, 1.4), widths=(1,) * len(points),
-        head=style.LEGEND_ROW + (0.42 if points[0].label else 0.18), gap=(0.22, 0.2),
+        head=style.LEGEND_ROW + style.column_head(labels), gap=(0.22, 0.2),
     )  # fmt: skip
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
-    for column, point in zip(axes.T, points):
+    for column, label, point in zip(axes.T, style.column_titles(labels), points):
         _column(column, view, point, unit_s)
-        column[0].set_title(point.label, size=10, weight="bold", loc="left", pad=6)
+        column[0].set_title(label, size=10, weight="bold", loc="left", pad=6)
         column[-1].set_xlim(0, view.duration_s / unit_s)
         column[-1].set_xticks(ticks)
         column[-1].set_xlabel(unit_name)

@@ -38,6 +38,9 @@ AXES = {
 }
 """Settings that have a better name than their own: what an axis says, and what a point is called."""
 
+DURATIONS = ("refresh", "timeout", "first_token_timeout", "deadline", "after", "base", "cold_start")
+"""Last words of settings that are times: a point's name gives them a unit."""
+
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
 
@@ -192,6 +195,10 @@ def _setting(path: str, value: Any) -> str:
     if isinstance(value, Mapping) and len(value) == 1:  # claims call it by its key, too
         value = next(iter(value))
     shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    if isinstance(value, bool):
+        shown = shown.lower()  # as YAML says it
+    if isinstance(value, float) and path.rpartition(".")[2] in DURATIONS:
+        shown = seconds(value) if value else "0 s"
     return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(shown)
 
 
