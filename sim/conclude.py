@@ -64,7 +64,7 @@ class _Found:
     def compare(self, controls: Sequence[Member]) -> None:
         """Judge what became of the point after its faults, once every seed has its control run."""
         without = {member.seed: member for member in controls}
-        if not without.keys() >= {member.seed for member in self.members}:
+        if not self.scenario.faults or not without.keys() >= {member.seed for member in self.members}:
             return
         pairs = [(member, without[member.seed]) for member in self.members]
         twins = [metastability.twins(self.scenario, *pair) for pair in pairs]
@@ -75,7 +75,7 @@ class _Found:
 
     def summary(self) -> dict[str, Any]:
         """Return the point's entry in summary.json."""
-        names = [name for name in self.values[0] if "@" not in name]
+        names = [name for name in self.values[0] if "@" not in name and name not in claims.OF_CONTROL]
         metrics = {name: summary.interval([values[name] for values in self.values]) for name in names}
         entry = {"point": self.point, "seeds": [member.seed for member in self.members], "metrics": metrics}
         if self.control:

@@ -53,7 +53,7 @@ to the next token. fault_stall: time that a fault added.
 
 REQUEST = np.dtype(
     [
-        ("request", "i8"),  # id, unique in the run, in order of schedule
+        ("request", "i8"),  # id, unique in the run; those of one crowd are in order of schedule
         ("session", "i8"),  # id of the conversation or user; -1: none
         ("turn", "i4"),  # 0-based position in the session
         ("cohort", "i2"),  # index into the scenario's cohorts

@@ -25,7 +25,7 @@ from sim.metastability import (
     spare_per_s,
 )
 from sim.report import twins as told
-from sim.report.view import view
+from sim.report.view import Estimate, Point, view
 from sim.results import Run
 from sim.scenario import loads
 from sim.summary import MINUTE_S, edges_s
@@ -235,6 +235,54 @@ def test_whatever_happened_one_verdict_says_it_and_can_be_told(
         assert not found.goodput_kept["estimate"] >= ENOUGH
     if found.verdict == "recovered":
         assert found.back == len(ends)
+
+
+def point(found: Any) -> Point:
+    """A point of a run with this verdict."""
+    values = {name: getattr(found, name) for name in ("recovery_s", "goodput_kept")}
+    metrics = {k: Estimate(v["estimate"], v["low"], v["high"], tuple(v["values"])) for k, v in values.items()}
+    return Point({}, "", metrics, (), (), {**vars(found), "provisional": found.provisional})
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (
+            verdict(*[dip(5, 10)] * 10),
+            "recovered: goodput is that of the control run again as soon as the last fault is over",
+        ),
+        (
+            verdict(*[dip(5, 11)] * 10),
+            "recovered: goodput is that of the control run again 60.0 s after the last fault is over, within ten "
+            "relaxation times (50 s)",
+        ),
+        (
+            verdict(*[dip(5, 20)] * 3),
+            "vulnerable: it comes back by itself, but only 10.0 min after the last fault is over, later than ten "
+            "relaxation times (50 s) (provisional: 3 of the 10 seeds that it takes)",
+        ),
+        (
+            verdict(*[dip(5, 10)] * 7, *[dip(5, 60)] * 3),
+            "vulnerable: 3 of 10 seeds have not come back by the end of the run",
+        ),
+        (
+            verdict(*[dip(5, 60, 0.1)] * 10),
+            "metastable: nothing is broken any more, and yet goodput is only 10% of the control run's from ten "
+            "relaxation times (50 s) after the last fault to the end",
+        ),
+        (
+            verdict(*[dip(5, 60)] * 10, asked=400.0),
+            "no verdict: the control run, without any fault, is not well either (75% of its answers are good)",
+        ),
+        (
+            verdict(*[dip(5, 60)] * 10, end_s=3600.0),
+            "no verdict: too little time is left after the last fault, for ten relaxation times (50 s); play a longer "
+            "run",
+        ),
+    ],
+)
+def test_each_verdict_has_its_sentence(found: Any, sentence: str) -> None:
+    assert told.sentence(point(found)) == sentence
 
 
 # --- out of a scenario ----------------------------------------------------------------------------------------------

@@ -389,7 +389,7 @@ def test_a_member_that_is_cut_short_is_one_sentence(copied: Path) -> None:
 def test_another_format_is_refused(copied: Path) -> None:
     info = json.loads((copied / "run.json").read_text())
     (copied / "run.json").write_text(json.dumps(info | {"format": "blowout-run/999"}))
-    with pytest.raises(InputError, match="expected a run in format blowout-run/1, got blowout-run/999"):
+    with pytest.raises(InputError, match="expected a run in format blowout-run/2, got blowout-run/999"):
         Run.open(copied)
 
 

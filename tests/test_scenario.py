@@ -125,6 +125,42 @@ control:
     assert members(scenario, "code/zone-0") == ("code", range(9))
 
 
+IN_LISTS = """\
+faults: [{stop: chat, from: 1m}, {random: {stop: chat, mtbf: 1h, mttr: 1m}}]
+control: [{autoscale: code, target: 3, max: 4}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "kept"),
+    [
+        ("faults.0.how", "[crash, hang]", ["crash", "hang"]),
+        ("faults[0].from", "[0, 2m]", [0.0, 120.0]),
+        ("faults.1.random.mttr", "[1m, 2m]", [60.0, 120.0]),
+        ("control.0.cold_start", "[1m, 5m]", [60.0, 300.0]),
+    ],
+)
+def test_a_setting_in_a_list_varies(path: str, values: str, kept: list[Any]) -> None:
+    scenario = loads(POOLS + IN_LISTS, overrides=[f"vary={{'{path}': {values}}}"])
+    assert list(scenario.vary.values()) == [kept]
+    assert len({digest(one) for _, one in points(scenario)}) == 2
+    assert loads(dump(scenario)) == scenario
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("faults.0.hwo=hang", "no such setting; did you mean 'how'?"),
+        ("faults.0.factor=3", "no such setting, expected one of stop, from, to, how, name"),
+        ("faults.2.how=hang", "no such setting, expected one of 0, 1"),
+        ("faults.first.how=hang", "no such setting, expected one of 0, 1"),
+        ("control.0.max=1", "expected at least the replicas that code begins with (2), got 1"),
+    ],
+)
+def test_a_mistake_in_a_list_names_the_option(option: str, sentence: str) -> None:
+    assert mistake(POOLS + IN_LISTS, option) == f"--set {option}: {sentence}"
+
+
 def test_settings_of_trouble_vary() -> None:
     scenario = loads(
         SMALL

@@ -252,6 +252,16 @@ def test_a_process_that_fails_ends_the_run_with_one_sentence(tmp_path: Path) -> 
         simulate(scenario, 1)
 
 
+def test_a_surge_that_cannot_be_is_told_with_its_line(tmp_path: Path) -> None:
+    circle = TEXT.replace("  rate_per_s: 8", "  arrivals: {closed: {users: 3, think: 1s}}")
+    text = circle + "faults:\n  - {stop: main/0}\n  - {surge: all, factor: 2}\n"
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ScenarioError) as caught:
+        ready.load(str(tmp_path / "x.yaml"), [])
+    said = "faults[1].surge: expected none with closed arrivals, whose users are counted"
+    assert str(caught.value) == f"{tmp_path}/x.yaml:{TEXT.count(chr(10)) + 3}: {said}"
+
+
 def test_a_process_that_is_none_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "x.yaml").write_text(TEXT + "control:\n  - {rollout: main}\n  - {python: own:flikcer}\n")

@@ -333,7 +333,7 @@ def test_a_cache_without_end_finds_in_mooncakes_hour_what_its_hashes_say(
 def test_mooncakes_hour_compiles_in_half_a_second(mooncake: Path) -> None:
     took_s = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         workload.compile(scenario(trace=str(mooncake), cohorts={"all": {}}, duration="2h"), 1)
-        took_s.append(time.perf_counter() - started)
+        took_s.append(time.process_time() - started)
     assert min(took_s) < 0.5

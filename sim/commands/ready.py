@@ -71,7 +71,7 @@ class _Service:
         for i, one in enumerate(point.control):
             if isinstance(one, Custom):
                 yield from ((("control", i, "python"), said) for said in _code(one.python))
-        key = (point.workload.model_dump_json(), str(point.duration))
+        key = (point.workload.model_dump_json(), f"{point.duration} {point.faults}")
         if key not in self._seen:
             self._seen[key] = list(_users(point))
         yield from self._seen[key]
@@ -102,4 +102,4 @@ def _users(point: scenarios.Scenario) -> Iterator[scenarios.Problem]:
         workload.compile(point, point.seed)
     except ScenarioError as error:  # begins with the field
         field, _, said = str(error).partition(": ")
-        yield tuple(field.split(".")), said
+        yield tuple(int(key) if key.isdecimal() else key for key in field.split(".")), said

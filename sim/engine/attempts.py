@@ -175,6 +175,15 @@ def patient_until_s(pool, client, one, seq):
     return until_s if seq.token_s + pool.egress_s <= first_s else min(until_s, first_s)
 
 
+@inlined
+def count_end(pool, outcome):
+    """Count an attempt that has ended for the pool's operators; one that was called off is neither good nor bad."""
+    if outcome == _OK:
+        pool.answered += 1
+    elif outcome in (_FAILED, _REJECTED, _TIMED_OUT):
+        pool.errors += 1
+
+
 @kernel
 def write_attempt(w, pools, reps, seqs, asked, tab, rows, s, outcome, status, last, egress_s, now_s):
     """The client's story of an attempt on a replica is over, *egress_s* after the engine's: write its row."""
@@ -188,10 +197,7 @@ def write_attempt(w, pools, reps, seqs, asked, tab, rows, s, outcome, status, la
     seq.gone = 1
     w.attempts_live -= 1
     w.attempts_ended += 1
-    if outcome == _OK:
-        pool.answered += 1
-    elif outcome in (_FAILED, _REJECTED, _TIMED_OUT):
-        pool.errors += 1
+    count_end(pool, outcome)
 
 
 @kernel

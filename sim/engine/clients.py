@@ -8,7 +8,17 @@ import math
 
 from sim.engine.account import NOT_SENT, write_row
 from sim.engine.admission import gateway_admits
-from sim.engine.attempts import ATTEMPT_BITS, SENT, draw, hang_up, key_of, patient_until_s, send, write_attempt
+from sim.engine.attempts import (
+    ATTEMPT_BITS,
+    SENT,
+    count_end,
+    draw,
+    hang_up,
+    key_of,
+    patient_until_s,
+    send,
+    write_attempt,
+)
 from sim.engine.jit import kernel
 from sim.engine.state import (
     ARRIVE,
@@ -32,6 +42,7 @@ ASK_FOR_MORE = -2
 LEFT = 499  # status of an attempt whose client went away (nginx: client closed request)
 THROTTLE_S = 60.0
 """Mean age of what adaptive throttling remembers: that of the two minutes of the SRE book's sliding window."""
+ONE_TOKEN = 1.0 - 1e-9  # ten tenths of a token are one
 HEDGES_SAVED = 10.0  # hedges that a cohort may save up
 
 
@@ -66,7 +77,8 @@ def ask(w, pools, asked, clients, events, row, now_s):
     w.started += 1
     client.budget_left = min(client.budget_burst, client.budget_left + client.budget)
     client.hedge_left = min(HEDGES_SAVED, client.hedge_left + client.hedge_share)
-    start_timer(w, clients, asked, events, a, DEADLINE)
+    if client.timed:
+        start_timer(w, clients, asked, events, a, DEADLINE)
     if client.patience_s < math.inf:
         patience_s = client.patience_s
         if client.patience_exponential:
@@ -91,7 +103,8 @@ def begin_try(w, pools, asked, clients, events, a, now_s):
         w.due_number = one.number
         w.due_throttled = 1
         return
-    start_try_timers(w, clients, asked, events, a)
+    if client.timed:
+        start_try_timers(w, clients, asked, events, a)
     travel(w, pools, asked, events, a, one.number, now_s)
 
 
@@ -155,7 +168,7 @@ def may_retry(client, one, outcome, status):
     if outcome == _OK or one.tries >= client.retries or not (client.retry_on >> outcome) & 1 or status == 400:
         return False
     if client.budget < math.inf:
-        if client.budget_left < 1.0:
+        if client.budget_left < ONE_TOKEN:
             return False
         client.budget_left -= 1.0
     return True
@@ -183,7 +196,8 @@ def back_off(w, clients, asked, events, a, now_s):
 def end_request(w, asked, clients, events, asks, a, outcome, now_s):
     """Count the request's one outcome, free its slot, and let its session go on."""
     one = asked[a]
-    stop_timers(clients, asked, a)
+    if clients[one.cohort].timed:
+        stop_timers(clients, asked, a)
     w.outcomes[outcome] += 1
     clients[one.cohort].outcomes[outcome] += 1
     w.live -= 1
@@ -211,6 +225,8 @@ def end_copy(
     last = alone and not again
     if s == NONE:
         write_row(w, rows, one, number, outcome, status, last, now_s)
+        if status != NOT_SENT:
+            count_end(pools[one.pool], outcome)
     else:
         write_attempt(w, pools, reps, seqs, asked, tab, rows, s, outcome, status, last, egress_s, now_s)
     if again:
@@ -309,7 +325,7 @@ def hedge(w, pools, asked, clients, events, a, now_s):
     """Send a second copy of a request that has no token yet, if its cohort may ("The Tail at Scale", 2013)."""
     one = asked[a]
     client = clients[one.cohort]
-    if client.hedge_left < 1.0 or one.attempts >= 1 << ATTEMPT_BITS:
+    if client.hedge_left < ONE_TOKEN or one.attempts >= 1 << ATTEMPT_BITS:
         return
     client.hedge_left -= 1.0
     w.hedges += 1

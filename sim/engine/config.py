@@ -59,6 +59,7 @@ class ClientPolicy:
         for field in dataclasses.fields(self):
             if field.name not in ("retry_on", "jitter"):
                 setattr(client, field.name, getattr(self, field.name))
+        client.timed = min(self.timeout_s, self.first_token_s, self.hedge_s, self.deadline_s) < math.inf
         client.retry_on = sum(1 << int(outcome) for outcome in self.retry_on)
         client.jitter = JITTERS.index(self.jitter)
         client.budget_left = self.budget_burst

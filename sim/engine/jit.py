@@ -33,5 +33,5 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def _widened(kind: Any) -> Any:
-    kind = types.unliteral(kind)
-    return types.int64 if isinstance(kind, types.Integer) and kind.bitwidth < 64 else kind
+    kind = getattr(kind, "literal_type", kind)  # of a constant: the type that it is a constant of
+    return types.int64 if isinstance(kind, types.Integer) and kind != types.uint64 else kind

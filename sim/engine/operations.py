@@ -1,5 +1,7 @@
 """What faults and operators do to a fleet: the verbs of the control plane."""
 
+import math
+
 import numpy as np
 
 from sim.engine import commands
@@ -88,6 +90,8 @@ class Operations:
     def limit(self, pool: int, rate_per_s: float, burst: float = 1.0) -> None:
         """Let *pool* take at most *rate_per_s* attempts a second (a token bucket of *burst*, full at first)."""
         gate = self.pools[pool]
+        if math.isfinite(gate.limit_per_s):
+            gate.limit_left += (self.now_s - gate.limit_at_s) * gate.limit_per_s
         gate.limit_per_s, gate.limit_burst = rate_per_s, burst
         gate.limit_left, gate.limit_at_s = min(gate.limit_left, burst), self.now_s
 

@@ -275,6 +275,7 @@ CLIENT = np.dtype(
         ("first_token_s", "f8"),  # of one attempt, to its first token
         ("deadline_s", "f8"),  # of the request
         ("patience_s", "f8"),
+        ("timed", "u1"),  # these clients have timers at all
         ("patience_exponential", "u1"),
         ("zombie", "u1"),
         ("hedge_cancel", "u1"),

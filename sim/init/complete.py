@@ -114,6 +114,7 @@ def _defaults(pool: dict[str, Fact], from_vllm: bool) -> None:
     large = device is not None and device.memory_bytes >= 70 * GIB and device.name != "a100"
     usual = f"vLLM's default on {device.name}" if device else "vLLM's default"
     default("block_size", 16)
+    default("prefix_caching", True)
     tokens = 8192 if large else 2048
     if not pool.get("chunked_prefill", guessed(True, "")).value:
         pool.setdefault("max_model_len", guessed(8192, "without chunked prefill a whole prompt must fit one step"))

@@ -18,6 +18,7 @@ POOL_FIELDS = (
     "max_num_batched_tokens",
     "max_model_len",
     "chunked_prefill",
+    "prefix_caching",
     "reserve_full_isl",
     "watermark",
     "step_time",

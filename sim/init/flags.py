@@ -34,6 +34,7 @@ FIELDS = {
     "--max-model-len": ("max_model_len", "length"),
     "--watermark": ("watermark", "fraction"),
     "--enable-chunked-prefill": ("chunked_prefill", "switch"),
+    "--enable-prefix-caching": ("prefix_caching", "switch"),
     "--scheduler-reserve-full-isl": ("reserve_full_isl", "switch"),
 }
 
@@ -42,7 +43,6 @@ UNSUPPORTED = {
     "--pipeline-parallel-size": "stages of a pipeline are not simulated: only tensor parallelism is",
     "--decode-context-parallel-size": "context parallelism is not simulated",
     "--enable-expert-parallel": "experts are not simulated apart: step times must hold them already",
-    "--enable-prefix-caching": "prefix cache hits are not read from a command line: give cohorts a `prefix`",
     "--quantization": "step times and weights are those of bf16: expect a faster and roomier engine",
     "--kv-cache-dtype": "KV blocks are counted at the model's own precision: fp8 holds twice as many; set kv_blocks",
     "--dtype": "step times and weights are those of bf16",
@@ -60,8 +60,8 @@ UNSUPPORTED = {
     "--max-long-partial-prefills": "concurrent partial prefills are not simulated",
     "--long-prefill-token-threshold": "a cap on long prefills is not simulated",
     "--max-num-scheduled-tokens": "the budget of a step is max_num_batched_tokens",
-    "--max-num-queued-reqs": "rejection by a full queue is not simulated yet: requests wait instead",
-    "--max-num-queued-tokens": "rejection by a full queue is not simulated yet: requests wait instead",
+    "--max-num-queued-reqs": "set fleet.admission.max_queue; vLLM answers 503 where the simulation answers 429",
+    "--max-num-queued-tokens": "queues are bounded by requests, not tokens: set fleet.admission.max_queue",
     "--performance-mode": "`throughput` doubles vLLM's defaults: state max_num_seqs and max_num_batched_tokens",
     "--stream-interval": "every token is streamed by itself",
     "--runner": "only text generation is simulated",

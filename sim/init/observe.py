@@ -105,6 +105,8 @@ def _cache(page: Page) -> dict[str, Fact]:
         facts["gpu_memory_utilization"] = measured(share, "vllm:cache_config_info")
     if size is not None:
         facts["block_size"] = measured(size, "vllm:cache_config_info")
+    if (caching := info.get("enable_prefix_caching")) in ("True", "False"):
+        facts["prefix_caching"] = measured(caching == "True", "vllm:cache_config_info")
     if blocks is not None and blocks > 1:
         others = {i.get("num_gpu_blocks") for i in infos}
         more = f"; replicas differ: {', '.join(sorted(map(str, others)))}" if len(others) > 1 else ""

@@ -88,8 +88,9 @@ class Asked:
         """Pairs of request (its place) and replica that one of its attempts reached, each once."""
         place = np.repeat(np.arange(len(self)), np.diff(self.starts))
         reached = self.rows["replica"] >= 0
-        pairs = np.unique(np.stack([place[reached], self.rows["replica"][reached]]), axis=1)
-        return pairs[0], pairs[1]
+        width = int(self.rows["replica"].max(initial=0)) + 1
+        pairs = np.unique(place[reached] * width + self.rows["replica"][reached])
+        return pairs // width, pairs % width
 
     def slow(self, by: str, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the places of the requests *among* (a mask) around their median of *by*, and of their slowest 1%."""

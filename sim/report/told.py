@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SEEN = 1e-5
 """Share of the whole below which a part is left out: parts are kept as 4-byte floats."""
+LEAST_S = 1e-9
+"""Shorter times are rounding, and shown as none."""
 BLIND = ("round_robin", "random")
 """Routers that do not look at how busy a replica is."""
 
@@ -64,6 +66,7 @@ def _parts(found: Explanation) -> list["RenderableType"]:
 
 
 def _times(median_s: float, tail_s: float) -> list[str]:
+    median_s, tail_s = (0.0 if value < LEAST_S else value for value in (median_s, tail_s))
     if abs(tail_s - median_s) <= SEEN * (tail_s + median_s):
         return [words.seconds(median_s), words.seconds(tail_s), "±0"]
     more = words.seconds(abs(tail_s - median_s))

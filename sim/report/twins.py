@@ -39,6 +39,7 @@ def sentence(point: Point) -> str:
     match found["verdict"]:
         case "recovered":
             text = f"recovered: goodput is that of the control run again {after}"
+            text += f", within {ten}" * (point.metric("recovery_s").value > 0)
         case "vulnerable" if back == seeds:
             text = f"vulnerable: it comes back by itself, but only {after}, later than {ten}"
         case "vulnerable":
@@ -71,8 +72,7 @@ def plate(view: View) -> style.Plate | None:
     points = [point for point in view.some_points(MOST_COLUMNS) if point.verdict and point.controls]
     if not points:
         return None
-    order = ("metastable", "vulnerable", "recovered")
-    told = min(points, key=lambda p: order.index(p.verdict["verdict"]) if p.verdict["verdict"] in order else 9)  # type: ignore[index]
+    told = min(points, key=_gravest)
     title = words.at(told.label, sentence(told))
     bounds = [name for name in view.targets if name.partition("_")[0] in ("ttft", "e2e")]
     within = f" and within the SLO ({', '.join(bounds)})" if bounds else ""
@@ -83,6 +83,13 @@ def plate(view: View) -> style.Plate | None:
         "last fault, by when a service that only drains its backlog is back."
     )
     return style.Plate("control", "With and without the faults", title, caption, partial(_draw, view, points, title))
+
+
+def _gravest(point: Point) -> tuple[int, float]:
+    """Return what sorts points from the gravest verdict to none, and among equals from the latest recovery on."""
+    order = ("metastable", "vulnerable", "recovered")
+    word = (point.verdict or {}).get("verdict")
+    return (order.index(word) if word in order else len(order)), -np.nan_to_num(point.metric("recovery_s").value)
 
 
 def _draw(view: View, points: list[Point], title: str) -> "Figure":
@@ -96,7 +103,7 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
     for column, point in zip(axes.T, points):
         _column(column, view, point, unit_s)
-        column[0].set_title(point.label, size=10, weight="bold", loc="left", pad=6)
+        style.column_title(column[0], point.label, len(points))
         column[-1].set_xlim(0, view.duration_s / unit_s)
         column[-1].set_xticks(ticks)
         column[-1].set_xlabel(unit_name)

@@ -1,5 +1,6 @@
 """Dotted paths: how `vary`, `--set` and messages name one setting inside a scenario."""
 
+import re
 from types import UnionType
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
@@ -25,7 +26,10 @@ def long_form(tree: Any) -> Any:
 def get(tree: Any, keys: Keys) -> Any:
     """Return what stands at *keys*, or None."""
     for key in keys:
-        tree = tree.get(key) if isinstance(tree, dict) else None
+        if isinstance(tree, list):
+            tree = tree[key] if isinstance(key, int) and key < len(tree) else None
+        else:
+            tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
@@ -33,6 +37,8 @@ def put(tree: Any, keys: Keys, value: Any) -> Any:
     """Return a copy of *tree* with *value* at *keys*; what is not on the way there is shared."""
     if not keys:
         return value
+    if isinstance(tree, list) and isinstance(keys[0], int):
+        return [put(one, keys[1:], value) if i == keys[0] else one for i, one in enumerate(tree)]
     around = tree if isinstance(tree, dict) else {}
     return {**around, keys[0]: put(around.get(keys[0]), keys[1:], value)}
 
@@ -40,17 +46,17 @@ def put(tree: Any, keys: Keys, value: Any) -> Any:
 def resolve(path: str, tree: Any) -> Keys:
     """Return the keys that the dotted *path* means in *tree*, a scenario in its long form.
 
-    ``fleet.replicas`` means the only pool's; behind mappings of free names the rest of the path is one key
-    (``vary.workload.rate_per_s``).
+    ``fleet.replicas`` means the only pool's; ``faults.0`` an entry of a list; behind mappings of free names the rest
+    of the path is one key (``vary.workload.rate_per_s``).
 
     Raises:
         ValueError: there is no such setting.
     """
     keys: Keys = ()
     here: Any = Scenario
-    rest = path.split(".")
+    rest = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
     while rest:
-        inside = container(here)
+        inside = container(_chosen(here, get(tree, keys)))
         if inside is Fleet and rest[0] in Pool.model_fields and rest[0] not in Fleet.model_fields:
             rest = ["pools", _only_pool(get(tree, ("fleet", "pools"))), *rest]
         below = children(inside, get(tree, keys))
@@ -62,14 +68,15 @@ def resolve(path: str, tree: Any) -> Keys:
                 f", expected one of {', '.join(below)}" if below else f", {'.'.join(map(str, keys))} has none below it"
             )
             raise ValueError(f"no such setting{near or offer}")
-        keys, here = (*keys, rest[0]), below[rest.pop(0)]
+        here = below[rest[0]]
+        keys = (*keys, int(rest.pop(0)) if get_origin(inside) is list else rest.pop(0))
     return keys
 
 
 def children(inside: Any, tree: Any) -> dict[str, Any] | None:
     """Return the names a `container` allows with the kind of each, or None where any name of a plain value goes.
 
-    Free names of mappings (pools, cohorts) are those that *tree*, what stands there, already has.
+    Free names of mappings (pools, cohorts) and places in lists are those that *tree*, what stands there, already has.
     """
     if is_model(inside):
         if inside.model_config.get("extra") == "allow":
@@ -78,6 +85,8 @@ def children(inside: Any, tree: Any) -> dict[str, Any] | None:
     if get_origin(inside) is dict:
         value = get_args(inside)[1]
         return dict.fromkeys(tree or {}, value) if is_model(container(value)) else None
+    if get_origin(inside) is list and is_model(container(get_args(inside)[0])):
+        return dict.fromkeys(map(str, range(len(tree or []))), get_args(inside)[0])
     return {}
 
 
@@ -119,6 +128,12 @@ def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 def is_tag(key: str | int) -> bool:
     """Return whether *key* is no key but says which alternative of a union was meant."""
     return str(key).startswith("<") and str(key).endswith(">")
+
+
+def _chosen(annotation: Any, tree: Any) -> Any:
+    """Return the alternative of *annotation* whose tag is a key of *tree*, what stands there; else all of them."""
+    tags = [f"<{key}>" for key in tree] if isinstance(tree, dict) else []
+    return next((found for tag in tags if (found := _tagged(annotation, tag))), annotation)
 
 
 def _tagged(annotation: Any, tag: str) -> Any:

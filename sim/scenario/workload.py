@@ -18,6 +18,7 @@ from sim.scenario.kinds import (
     NotNegative,
     OneOf,
     Positive,
+    SmallCount,
     Whole,
     by_form,
 )
@@ -213,7 +214,7 @@ class Sessions(Model):
 class Prefix(Model):
     """Leading tokens that many prompts share, such as a system prompt."""
 
-    groups: Count
+    groups: SmallCount
     """How many different prefixes there are."""
     tokens: Count
     """Length of each, tokens."""

@@ -81,10 +81,13 @@ class Numbers:
 
     def take(self, crowd: np.ndarray) -> np.ndarray:
         """Return the next id (int64) for each of *crowd*."""
+        if len(self._next) == 1:
+            self._next[0] += len(crowd)
+            return np.arange(self._next[0] - len(crowd), self._next[0])
         ids = np.empty(len(crowd), np.int64)
         for index, first in enumerate(self._next):
             mine = np.flatnonzero(crowd == index)
-            ids[mine] = first + np.arange(len(mine))
+            ids[mine] = np.arange(first, first + len(mine))
             self._next[index] += len(mine)
         return ids
 

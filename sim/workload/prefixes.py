@@ -30,12 +30,19 @@ def fit(rows: np.ndarray, tree: np.ndarray) -> None:
     """
     if not len(tree):
         return
-    node = rows["prefix"].copy()
-    tokens = np.where(node >= 0, tree["tokens"][node], 0)
-    while len(deep := np.flatnonzero(tokens >= rows["prompt_tokens"])):
+    node, room = rows["prefix"].copy(), rows["prompt_tokens"] - 1
+    tokens = _depth(tree, node)
+    while len(deep := np.flatnonzero(tokens > room)):
         node[deep] = tree["parent"][node[deep]]
-        tokens[deep] = np.where(node[deep] >= 0, tree["tokens"][node[deep]], 0)
+        tokens[deep] = _depth(tree, node[deep])
     rows["prefix"], rows["prefix_tokens"] = node, tokens
+
+
+def _depth(tree: np.ndarray, node: np.ndarray) -> np.ndarray:
+    """Return the tokens from the root to the end of each *node* (-1: 0)."""
+    tokens = tree["tokens"][node]
+    tokens[node < 0] = 0
+    return tokens
 
 
 def of_blocks(blocks: np.ndarray, counts: np.ndarray, prompt_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
