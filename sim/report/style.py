@@ -211,12 +211,6 @@ def legend_columns(labels: Sequence[str]) -> int:
     return 1
 
 
-def column_title(ax: "Axes", label: str, columns: int) -> None:
-    """Write *label* above one of so many *columns*, smaller where it would run into the next."""
-    room = 88 / columns  # characters of 10 points
-    ax.set_title(label, size=max(6.0, min(10.0, 10 * room / max(1, len(label)))), weight="bold", loc="left", pad=6)
-
-
 def legend_rows(labels: Sequence[str]) -> int:
     """Return how many rows a legend of *labels* has; leave `LEGEND_ROW` inches for each."""
     return -(-len(labels) // legend_columns(labels))

@@ -102,7 +102,7 @@ def _draw(view: View, points: list[Point], seen: list[Scrapes], seed: int, title
         for ax, metric in zip(column, ("ttft", "e2e")):
             _percentiles(ax, point.over_time(metric, FRACTIONS, step), unit_s, min(seed, len(point.members) - 1))
         _engines(column[2], column[3], engines, unit_s)
-        style.column_title(column[0], point.label, len(points))
+        column[0].set_title(point.label, size=10, weight="bold", loc="left", pad=6)
         column[-1].set_xlim(0, view.duration_s / unit_s)
         column[-1].set_xticks(ticks)
         column[-1].set_xlabel(unit_name)

@@ -103,7 +103,7 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
     for column, point in zip(axes.T, points):
         _column(column, view, point, unit_s)
-        style.column_title(column[0], point.label, len(points))
+        column[0].set_title(point.label, size=10, weight="bold", loc="left", pad=6)
         column[-1].set_xlim(0, view.duration_s / unit_s)
         column[-1].set_xticks(ticks)
         column[-1].set_xlabel(unit_name)
