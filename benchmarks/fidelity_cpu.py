@@ -14,6 +14,9 @@ from sim.engine.latency import StepTimes
 EDGE_SHARE = 0.05
 """Preemptions a request from which on a level is at the edge: a few per cent of step time decide. Shown, not judged."""
 E2E_BOUND, TTFT_BOUND, MEDIAN_BOUND, PREDICTED_BOUND = 0.10, 0.15, 0.06, 0.10
+CACHED_TTFT_BOUND, HIT_BOUND = 0.10, 0.01
+KNEE_TTFT_BOUND, KNEE_PREEMPTIONS_BOUND = 0.15, 0.10
+"""With prefix caching: TTFT P50, the share of prompt tokens found; at the edge TTFT P95 and P99, and preemptions."""
 COARSE_S = 1.0
 
 
@@ -54,7 +57,7 @@ def own_fit(all_levels: list[Level], seeds: int) -> tuple[list[Table], list[Chec
             counts = f"{level.preemptions} -> {usual:.0f} ({least:.0f}..{most:.0f})"
             compare.append((level.name, name, *percent(outcome.errors(level)), counts))
             if name == "each step":
-                fine.append((level.name, *_played(outcome, level), counts))
+                fine.append((level.name, *_played(outcome, level), counts, _hits(level, outcome)))
                 checks += _judged(level, outcome)
                 errors += [] if at_the_edge(level) else list(np.abs(outcome.errors(level)))
     checks.append(Check("median of all errors of own-fit replays", float(np.median(errors)), MEDIAN_BOUND))
@@ -62,7 +65,7 @@ def own_fit(all_levels: list[Level], seeds: int) -> tuple[list[Table], list[Chec
         f"Seconds measured -> replayed, the median of {seeds} draws of the travel times; preemptions with 5% and 95%."
     )
     tables = [
-        Table("Own steps, own host at each step", note, ("level", *METRICS, "preemptions"), fine),
+        Table("Own steps, own host at each step", note, ("level", *METRICS, "preemptions", "prefix hit"), fine),
         Table(
             "How finely the host is replayed",
             "Error of each percentile. With the host not replayed, only the fitted steps are left.",
@@ -73,13 +76,26 @@ def own_fit(all_levels: list[Level], seeds: int) -> tuple[list[Table], list[Chec
     return tables, checks
 
 
+def _hits(level: Level, outcome: Outcome) -> str:
+    return "off" if level.hit is None else f"{level.hit:.4f} -> {outcome.hit[1]:.4f}"
+
+
 def _judged(level: Level, outcome: Outcome) -> list[Check]:
-    if at_the_edge(level):
-        return []
     errors = np.abs(outcome.errors(level))
+    e2e = Check(f"{level.name} worst of e2e P50, P95, P99", float(errors[len(TTFT) :].max()), E2E_BOUND)
+    if level.hit is not None:
+        hit = Check(f"{level.name} prefix hit rate, difference", abs(outcome.hit[1] - level.hit), HIT_BOUND)
+        half = Check(f"{level.name} TTFT P50", float(errors[0]), CACHED_TTFT_BOUND)
+        return [hit, e2e, half, *(_judged_at_the_edge(level, outcome) if at_the_edge(level) else [])]
+    return [] if at_the_edge(level) else [e2e, Check(f"{level.name} TTFT P50", float(errors[0]), TTFT_BOUND)]
+
+
+def _judged_at_the_edge(level: Level, outcome: Outcome) -> list[Check]:
+    tail = float(np.abs(outcome.errors(level))[1 : len(TTFT)].max())
+    preempted = abs(outcome.preemptions[1] / level.preemptions - 1.0)
     return [
-        Check(f"{level.name} worst of e2e P50, P95, P99", float(errors[len(TTFT) :].max()), E2E_BOUND),
-        Check(f"{level.name} TTFT P50", float(errors[0]), TTFT_BOUND),
+        Check(f"{level.name} worst of TTFT P95, P99", tail, KNEE_TTFT_BOUND),
+        Check(f"{level.name} preemptions", preempted, KNEE_PREEMPTIONS_BOUND),
     ]
 
 
@@ -128,26 +144,35 @@ def _spans(outcome: Outcome, level: Level) -> tuple[str, ...]:
     return tuple(f"{100 * error:+.1f}% ({100 * low:+.0f}..{100 * high:+.0f})" for error, low, high in ends)
 
 
-def rules(all_levels: list[Level]) -> Table:
+def rules(all_levels: list[Level]) -> list[Table]:
     """Compare the engine with the log step by step, also with a rule broken: a comparison must be able to fail."""
-    rows = []
+    rows, cached = [], []
     for level in all_levels:
         limits = level.limits
-        same, preempted = same_steps(level)
+        same, preempted, found = same_steps(level)
         broken = [
             same_steps(level, blocks=limits.blocks - 1),
             same_steps(level, reserve_full=False),
             same_steps(level, max_tokens=limits.max_tokens // 2),
             same_steps(level, max_seqs=limits.max_seqs // 2),
         ]
-        counts = (f"{level.preemptions} -> {preempted}", *(str(alike) for alike, _ in broken))
+        counts = (f"{level.preemptions} -> {preempted}", *(str(alike) for alike, *_ in broken))
         rows.append((level.name, str(len(level.log)), str(same), *counts))
+        if level.hit is not None:
+            without, more, _ = same_steps(level, prefix_caching=False)
+            tokens = f"{level.cached_tokens.sum()} -> {found}"
+            cached.append((level.name, tokens, f"{without} of {len(level.log)}", f"{level.preemptions} -> {more}"))
     note = (
         "Every request reaches the engine just before the step that took it in the log; each step of the engine is "
         "then compared with the log's: sequences in the batch and tokens computed. Then the same with one rule broken."
     )
     wrong = ("one KV block fewer", "prompt may not fit whole", "half the tokens a step", "half the seats")
-    return Table("Rules, step by step", note, ("level", "steps", "identical", "preemptions", *wrong), rows)
+    header = ("level", "prompt tokens found in the cache", "identical without a cache", "preemptions without a cache")
+    more_note = "The same for the prefix cache: what was found at first admission, and the comparison with it off."
+    return [
+        Table("Rules, step by step", note, ("level", "steps", "identical", "preemptions", *wrong), rows),
+        Table("Rules of the prefix cache", more_note, header, cached),
+    ]
 
 
 def run(folder: Path, seeds: int) -> Report:
@@ -155,5 +180,5 @@ def run(folder: Path, seeds: int) -> Report:
     all_levels = levels(folder)
     own, checks = own_fit(all_levels, seeds)
     predicted, more = predictions(all_levels, 2 * seeds)
-    tables = [rules(all_levels), *own, edge(all_levels, seeds), predicted]
+    tables = [*rules(all_levels), *own, edge(all_levels, seeds), predicted]
     return Report(tables, [*checks, *more])

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.steplog import HOST_WINDOW_S, Floats, HostClock, Ints, StepLog, read_steps
-from benchmarks.transport import Limits, Transport, measure, taken_order
+from benchmarks.transport import Admissions, Limits, Prompts, Transport, admissions, measure, taken_order
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import StepTimes
-from sim.records import REQUEST
+from sim.records import PREFIX, REQUEST
 from sim.rng import stream
 
 TTFT = ("TTFT P50", "TTFT P95", "TTFT P99")
@@ -25,7 +25,8 @@ FOREVER_S = 1e6
 class Level:
     """One load level as it was measured: who asked what and when, and what they saw, in the order the engine took them.
 
-    Requests that the server turned away never met the engine and are left out.
+    Requests that the server turned away never met the engine and are left out. *cached_tokens* of each prompt were
+    found in the prefix cache, as the step log tells; *hit* is their share, as the engine's counters tell (None: no cache).
     """
 
     name: str
@@ -33,17 +34,25 @@ class Level:
     rate_per_s: float
     limits: Limits
     sent_s: Floats
-    prompt_tokens: Ints
+    prompts: Prompts
+    cached_tokens: Ints
     output_tokens: Ints
     ttft_s: Floats
     e2e_s: Floats
     refused: int
     preemptions: int
+    hit: float | None
     log: StepLog
+
+    @property
+    def admissions(self) -> Admissions:
+        """In which steps of the log each prompt was computed."""
+        return admissions(self.log, self.prompts.tokens - self.cached_tokens)
 
     def transport(self) -> Transport:
         """Return the travel times between client and engine that the level's own log shows."""
-        return measure(self.log, self.limits, self.sent_s, self.prompt_tokens, self.sent_s + self.ttft_s)
+        first_s = self.sent_s + self.ttft_s
+        return measure(self.log, self.limits, self.admissions, self.prompts.tokens, self.sent_s, first_s)
 
     @property
     def measured(self) -> Floats:
@@ -57,14 +66,14 @@ def percentiles(ttft_s: Floats, e2e_s: Floats) -> Floats:
 
 
 def levels(folder: Path) -> list[Level]:
-    """Return the levels in *folder* whose configuration has no prefix caching, by name."""
+    """Return the levels in *folder* that have a step log, by name."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     found = []
     for path in sorted(folder.glob("*.requests.csv")):
         name = path.name.removesuffix(".requests.csv")
         run = manifest["runs"].get(name, {})
         kind = run.get("config", name[0])
-        if not manifest["configs"][kind]["prefix_caching"] and (folder / f"{name}.iterations.csv").is_file():
+        if (folder / f"{name}.iterations.csv").is_file():
             found.append(_level(folder, name, kind, run, manifest))
     return found
 
@@ -75,8 +84,11 @@ def _level(folder: Path, name: str, kind: str, run: dict[str, Any], manifest: di
     served = sorted((row for row in rows if row["ok"] == "1"), key=lambda row: float(row["send_s"]))
     config = manifest["configs"][kind]
     log = read_steps(folder / f"{name}.iterations.csv")
-    lengths = np.array([int(row["prompt_tokens"]) for row in served])
-    served = [served[k] for k in taken_order(log, lengths, manifest["max_num_batched_tokens"])]
+    caching = config["prefix_caching"]
+    shared = run["workload"]["shared"] if caching else 0
+    prompts = prompts_of(served, shared, manifest["block_size"])
+    order, cached = taken_order(log, prompts, manifest["max_num_batched_tokens"])
+    served = [served[k] for k in order]
     return Level(
         name=name,
         config=kind,
@@ -89,14 +101,39 @@ def _level(folder: Path, name: str, kind: str, run: dict[str, Any], manifest: di
             max_len=config["max_model_len"],
         ),
         sent_s=np.array([float(row["send_s"]) for row in served]),
-        prompt_tokens=np.array([int(row["prompt_tokens"]) for row in served]),
+        prompts=prompts_of(served, shared, manifest["block_size"]),
+        cached_tokens=cached,
         output_tokens=np.array([int(row["output_tokens"]) for row in served]),
         ttft_s=np.array([float(row["ttft_s"]) for row in served]),
         e2e_s=np.array([float(row["e2e_s"]) for row in served]),
         refused=len(rows) - len(served),
         preemptions=int(run.get("preempt", -1)),
+        hit=run["pc_h"] / run["pc_q"] if caching else None,
         log=log,
     )
+
+
+def prompts_of(rows: list[dict[str, str]], shared: int, block_size: int) -> Prompts:
+    """Return the prompts of *rows* of a CSV of requests."""
+    tokens, group = (np.array([int(row[name]) for row in rows]) for name in ("prompt_tokens", "group"))
+    return Prompts(tokens, group, shared, block_size)
+
+
+def asks_of(level: Level, order: Ints, scheduled_s: Floats) -> np.ndarray:
+    """Return what the level's requests ask in *order*, as the fleet takes it (`sim.records.REQUEST`)."""
+    asks = np.zeros(len(order), REQUEST)
+    asks["request"] = asks["content"] = np.arange(len(order))
+    asks["session"] = asks["follow_up"] = -1
+    asks["scheduled_s"] = scheduled_s
+    asks["prompt_tokens"], asks["output_tokens"] = level.prompts.tokens[order], level.output_tokens[order]
+    asks["prefix"] = level.prompts.group[order]
+    asks["prefix_tokens"] = np.where(asks["prefix"] < 0, 0, level.prompts.shared)
+    return asks
+
+
+def groups_of(level: Level) -> np.ndarray:
+    """Return the texts that the level's prompts begin with, as a tree of shared prefixes (`sim.records.PREFIX`)."""
+    return np.array([(-1, level.prompts.shared)] * (int(level.prompts.group.max()) + 1), PREFIX)
 
 
 @dataclass(frozen=True)
@@ -110,10 +147,11 @@ class Host:
 
 @dataclass(frozen=True, eq=False)
 class Played:
-    """One replay: the percentiles of `METRICS` in seconds, and how many preemptions it took."""
+    """One replay: the percentiles of `METRICS` in seconds, preemptions, share of prompt tokens found in the cache."""
 
     metrics: Floats
     preemptions: int
+    hit: float
 
 
 def play(level: Level, steps: StepTimes, transport: Transport, host: Host, seed: int) -> Played:
@@ -121,19 +159,14 @@ def play(level: Level, steps: StepTimes, transport: Transport, host: Host, seed:
     at_s = level.sent_s + transport.draw(stream(seed, "transport"), len(level.sent_s))
     order = np.argsort(at_s, kind="stable")
     limits = level.limits
-    asks = np.zeros(len(order), REQUEST)
-    asks["request"] = np.arange(len(order))
-    asks["session"] = asks["follow_up"] = asks["prefix"] = -1
-    asks["scheduled_s"] = host.clock.to_work(at_s[order]) if host.clock else at_s[order]
-    asks["prompt_tokens"] = level.prompt_tokens[order]
-    asks["output_tokens"] = level.output_tokens[order]
+    due_s = host.clock.to_work(at_s[order]) if host.clock else at_s[order]
     pool = PoolConfig(
         steps=steps, replicas=1, blocks=limits.blocks, block_size=limits.block_size, max_seqs=limits.max_seqs,
-        max_tokens=limits.max_tokens, max_len=limits.max_len, noise=host.fast, slow_noise=host.slow,
-        slow_period_s=HOST_WINDOW_S,
+        max_tokens=limits.max_tokens, max_len=limits.max_len, prefix_caching=level.hit is not None, noise=host.fast,
+        slow_noise=host.slow, slow_period_s=HOST_WINDOW_S,
     )  # fmt: skip
-    fleet = Fleet([pool], seed=seed, duration_s=float(asks["scheduled_s"][-1]) + 1.0)
-    fleet.submit(asks)
+    fleet = Fleet([pool], seed=seed, duration_s=float(due_s[-1]) + 1.0, prefixes=groups_of(level))
+    fleet.submit(asks_of(level, order, due_s))
     fleet.advance(FOREVER_S)
     rows = fleet.take_rows()
     rows = rows[np.argsort(rows["request"])]
@@ -141,17 +174,19 @@ def play(level: Level, steps: StepTimes, transport: Transport, host: Host, seed:
     if host.clock:
         first_s, end_s = host.clock.to_wall(first_s), host.clock.to_wall(end_s)
     sent_s = level.sent_s[order] - transport.egress_s
-    return Played(percentiles(first_s - sent_s, end_s - sent_s), int(fleet.reps.preemptions.sum()))
+    hit = float(rows["cached_tokens"].sum() / rows["prompt_tokens"].sum())
+    return Played(percentiles(first_s - sent_s, end_s - sent_s), int(fleet.reps.preemptions.sum()), hit)
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Many replays of one level: the median of each metric, its 5% and 95%, and the same of preemptions."""
+    """Many replays of one level: the median of each metric, its 5% and 95%, and the same of preemptions and hits."""
 
     middle: Floats
     low: Floats
     high: Floats
     preemptions: tuple[float, float, float]
+    hit: tuple[float, float, float]
 
     def errors(self, level: Level) -> Floats:
         """Return how far the medians are from what was measured, as fractions."""
@@ -162,5 +197,10 @@ def replay(level: Level, steps: StepTimes, transport: Transport, host: Host, see
     """Play the level with *seeds* draws of what was not logged, and return what comes out in the middle."""
     played = [play(level, steps, transport, host, seed) for seed in range(1, seeds + 1)]
     low, middle, high = np.percentile([one.metrics for one in played], (5, 50, 95), axis=0)
-    least, usual, most = np.percentile([one.preemptions for one in played], (5, 50, 95))
-    return Outcome(middle, low, high, (float(least), float(usual), float(most)))
+    return Outcome(middle, low, high, _spread(played, "preemptions"), _spread(played, "hit"))
+
+
+def _spread(played: list[Played], name: str) -> tuple[float, float, float]:
+    """Return 5%, the median and 95% of an attribute."""
+    least, usual, most = np.percentile([getattr(one, name) for one in played], (5, 50, 95))
+    return float(least), float(usual), float(most)

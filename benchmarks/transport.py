@@ -5,8 +5,9 @@ if the step before had room for it, had not yet arrived when that one began: an 
 time. The distribution that explains all intervals best is found by Turnbull's self-consistency (1976).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,40 @@ FIRST = 50
 """The way back is measured on this many requests only: it is the one thing taken from clients' latencies."""
 
 
-def taken_order(log: StepLog, prompt_tokens: Ints, max_tokens: int) -> list[int]:
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Prompts in order of sending or taking: their tokens, and of which *group* (-1: none) the first *shared* ones are.
+
+    The engine finds the *shared* tokens of a group in its prefix cache, in blocks of *block_size*, once one of the
+    group has been computed, unless they were evicted.
+    """
+
+    tokens: Ints
+    group: Ints
+    shared: int
+    block_size: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def hits(self, request: int, seen: set[int]) -> list[int]:
+        """Return the tokens that the engine may have found of a prompt, the likeliest first, *seen* groups known."""
+        group = int(self.group[request])
+        if group < 0 or group not in seen:
+            return [0]
+        whole = self.shared // self.block_size
+        return [blocks * self.block_size for blocks in range(whole, -1, -1)]
+
+
+def taken_order(log: StepLog, prompts: Prompts, max_tokens: int) -> tuple[list[int], Ints]:
     """Return the requests (given in order of sending) in the order in which the engine took them.
 
-    Two that were sent within a millisecond may overtake each other on the way; the tokens of the step tell.
+    Two that were sent within a millisecond may overtake each other on the way; the tokens of the step tell. So do
+    they tell what was found in the prefix cache: that is returned too, in tokens, in the order taken.
     """
-    waiting, order = list(range(len(prompt_tokens))), []
+    waiting, order = list(range(len(prompts))), []
+    found: list[int] = []
+    seen: set[int] = set()
     left = 0
     for step in np.flatnonzero(log.admits):
         rest, new = int(log.fresh[step]), int(log.admits[step])
@@ -35,12 +64,27 @@ def taken_order(log: StepLog, prompt_tokens: Ints, max_tokens: int) -> list[int]
         rest, left = rest - min(left, rest), left - min(left, rest)
         near = waiting[: new + AHEAD]
         whole = log.tokens[step] < max_tokens
-        exact = (pick for pick in combinations(near, new) if whole and prompt_tokens[list(pick)].sum() == rest)
-        taken = list(next(exact, near[:new]))
-        left += max(0, int(prompt_tokens[taken].sum()) - rest)
+        guesses = ((list(pick), hits) for pick in combinations(near, new) for hits in _found(prompts, pick, seen))
+        fitting = (one for one in guesses if whole and prompts.tokens[one[0]].sum() - sum(one[1]) == rest)
+        usual = near[:new], next(_found(prompts, near[:new], seen))
+        taken, hits = next(fitting, usual)
+        left += max(0, int(prompts.tokens[taken].sum()) - sum(hits) - rest)
         order += taken
+        found += hits
+        seen |= {int(prompts.group[request]) for request in taken}
         waiting = [request for request in waiting if request not in taken]
-    return order + waiting
+    found += [next(_found(prompts, [request], seen))[0] for request in waiting]
+    return order + waiting, np.array(found)
+
+
+def _found(prompts: Prompts, pick: Sequence[int], seen: set[int]) -> Iterator[list[int]]:
+    """Yield what those taken in one step may have found in the prefix cache, the likeliest first."""
+    known, options = set(seen), []
+    for request in pick:
+        options.append(prompts.hits(request, known))
+        known.add(int(prompts.group[request]))
+    for hits in product(*options):
+        yield list(hits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +95,18 @@ class Admissions:
     last: Ints
 
 
-def admissions(log: StepLog, prompt_tokens: Ints) -> Admissions:
-    """Follow the prompts, in the order taken, through the log (first come, first served; no prefix caching)."""
-    first = np.full(len(prompt_tokens), -1)
-    last = np.full(len(prompt_tokens), -1)
+def admissions(log: StepLog, fresh_tokens: Ints) -> Admissions:
+    """Follow the prompts, in the order taken, through the log (*fresh_tokens*: those not found in a cache)."""
+    first = np.full(len(fresh_tokens), -1)
+    last = np.full(len(fresh_tokens), -1)
     request = left = 0
     for step in np.flatnonzero(log.admits):
         tokens = int(log.fresh[step])
         for _ in range(log.admits[step]):
             if left == 0:
-                if request == len(prompt_tokens):
+                if request == len(fresh_tokens):
                     return Admissions(first, last)
-                first[request], left = step, int(prompt_tokens[request])
+                first[request], left = step, int(fresh_tokens[request])
             taken = min(left, tokens)
             left, tokens = left - taken, tokens - taken
             if left == 0:
@@ -114,9 +158,10 @@ class Transport:
         return rng.choice(GRID_S, size=n, p=self.chance)
 
 
-def measure(log: StepLog, limits: Limits, sent_s: Floats, prompt_tokens: Ints, first_token_s: Floats) -> Transport:
+def measure(
+    log: StepLog, limits: Limits, found: Admissions, prompt_tokens: Ints, sent_s: Floats, first_token_s: Floats
+) -> Transport:
     """Return the travel times that *log* and the clients' stamps show (requests in the order taken, seconds)."""
-    found = admissions(log, prompt_tokens)
     known = found.last >= 0
     room = had_room(log, found, prompt_tokens, limits) & known
     high = log.start_s[found.first] - sent_s

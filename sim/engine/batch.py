@@ -95,8 +95,12 @@ def schedule_prompt(w, pool, rep, r, seqs, cache, s, tokens):
     pairs = tokens * (seq.computed + 0.5 * tokens)
     seq.computed += tokens
     if seq.computed == seq.target:
-        seq.link = rep.ready
-        rep.ready = s
+        if rep.ready == NONE:
+            rep.ready = s
+        else:
+            seqs[rep.ready_last].link = s
+        rep.ready_last = s
+        seq.link = NONE
         rep.partial = NONE
     else:
         rep.partial = s

@@ -8,7 +8,8 @@ from sim.engine.batch import begin_decode, end_steps, plan_step
 from sim.engine.clients import answer, ask, decide_race, deliver
 from sim.engine.happenings import happen
 from sim.engine.jit import inlined, kernel
-from sim.engine.state import DONE, INBOX_EMPTY, NONE, RING, ROWS_FULL, SCRIPT_END, SLOTS_FULL
+from sim.engine.queues import oldest_in_bucket
+from sim.engine.state import DONE, INBOX_EMPTY, NONE, ROWS_FULL, SCRIPT_END, SLOTS_FULL
 
 COUNT_ROWS = 64  # rows that are counted at once, while they are still in the processor's cache
 
@@ -34,15 +35,15 @@ def end_step(w, pools, reps, seqs, asked, clients, cache, events, asks, board, t
         s = rep.aborts
         rep.aborts = seqs[s].abort
         leave_replica(w, pools, reps, seqs, cache, board, s)
-    s = board[r, w.ring_at + (rep.step & (RING - 1))]
+    s = oldest_in_bucket(w, board, r, seqs, rep.step)
     while s != NONE:
-        after = seqs[s].link
+        before = seqs[s].back
         if seqs[s].finish_step == rep.step:
             if not seqs[s].gone:
                 answer(w, pools, reps, seqs, asked, clients, events, asks, tab, rows, s, now_s)
             leave_replica(w, pools, reps, seqs, cache, board, s)
             rep.served += 1
-        s = after
+        s = before
     plan_step(w, pools, reps, r, seqs, cache, board, tab, now_s)
     wake(reps, tree, r)
 

@@ -145,6 +145,15 @@ def take_from_bucket(w, board, r, seqs, s):
 
 
 @inlined
+def oldest_in_bucket(w, board, r, seqs, step):
+    """Return which of those that may finish at *step* began to decode first, or `NONE`; ``back`` leads to the next."""
+    s = board[r, w.ring_at + (step & (RING - 1))]
+    while s != NONE and seqs[s].link != NONE:
+        s = seqs[s].link
+    return s
+
+
+@inlined
 def steps_to_finish(w, board, r, step):
     """Return after how many steps from *step* somebody may finish (at most `RING`)."""
     start = (step + 1) & (RING - 1)

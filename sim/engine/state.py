@@ -143,7 +143,8 @@ REPLICA = np.dtype(
         ("waiting", "i4"),
         ("decoding", "i4"),
         ("partial", "i4"),  # the one sequence whose prompt is partly computed
-        ("ready", "i4"),  # list of sequences whose prompt is complete when this step ends
+        ("ready", "i4"),  # list of sequences whose prompt is complete when this step ends, as scheduled
+        ("ready_last", "i4"),
         ("aborts", "i4"),  # list of sequences to drop when this step ends
         ("run_head", "i4", (LEVELS,)),
         ("run_tail", "i4", (LEVELS,)),
