@@ -496,7 +496,7 @@ def _audit_cache(fleet: Fleet, r: int, running: list[int]) -> int:
             node = int(PREFIXES["parent"][node])
     own = cache[r * nodes : (r + 1) * nodes]
     assert (own.refs == uses).all(), "a shared text is held by somebody else"
-    assert (own.blocks <= own.size).all()
+    assert (own.blocks <= own.full).all()
     free, before, e = 0, state.NONE, int(rep.lru_head)
     while e != state.NONE:
         assert cache[e].prev == before

@@ -63,7 +63,7 @@ def text_of(w, cache, one):
     return (1 << 60) + e
 
 
-@kernel
+@inlined
 def send(w, pools, reps, seqs, asked, clients, cache, board, tab, tree, a, number, now_s):
     """Let a replica have attempt *number* of the request; return the HTTP status in its way, or `SENT`."""
     one = asked[a]
@@ -101,7 +101,7 @@ def send(w, pools, reps, seqs, asked, clients, cache, board, tab, tree, a, numbe
     return SENT
 
 
-@kernel
+@inlined
 def join_queue(w, pools, reps, r, seqs, cache, board, tab, tree, s, now_s):
     """Put the sequence into the replica's queue, and wake the replica if it is idle or can take it at its next step."""
     rep = reps[r]
@@ -125,7 +125,7 @@ def join_queue(w, pools, reps, r, seqs, cache, board, tab, tree, s, now_s):
         wake(reps, tree, r)
 
 
-@kernel
+@inlined
 def begin_attempt(w, pool, rep, seq, one, a, r, number, now_s):
     """Set up a sequence for what its client asked."""
     seq.replica = r

@@ -189,7 +189,7 @@ class Fleet(Operations):
             own = self.cache[r * nodes : (r + 1) * nodes]
             size = int(self.pools[self.reps[r].pool].block_size)
             before = np.where(parent >= 0, tokens[parent], 0) // size
-            own["replica"], own["begin"], own["size"] = r, before, tokens // size - before
+            own["replica"], own["begin"], own["full"] = r, before, tokens // size - before
             own["parent"] = np.where(parent >= 0, parent + r * nodes, state.NONE)
         rehash(w, self.cache)
 

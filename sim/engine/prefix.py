@@ -145,7 +145,7 @@ def find(w, pool, rep, r, cache, seq):
     e = leaf_of(w, seq, r)
     while e != NONE:
         node = cache[e]
-        if node.blocks < node.size:
+        if node.blocks < node.full:
             whole = False
             hits = 0
             idle = 0
@@ -189,7 +189,7 @@ def register(w, pool, r, cache, seq):
     e = leaf_of(w, seq, r)
     while e != NONE:
         node = cache[e]
-        blocks = min(full - node.begin, node.size)
+        blocks = min(full - node.begin, node.full)
         if blocks > node.blocks:
             seq.shared += blocks - node.blocks
             node.blocks = blocks

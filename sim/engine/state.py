@@ -316,7 +316,7 @@ ENTRY = np.dtype(
         ("replica", "i4"),
         ("parent", "i4"),  # entry of the node before
         ("begin", "i4"),  # blocks before this node's
-        ("size", "i4"),  # blocks that the node has in all
+        ("full", "i4"),  # blocks that the node has in all (a record has a `size` of its own)
         ("blocks", "i4"),  # of those, the first so many are in memory
         ("refs", "i4"),  # sequences that use them
         ("prev", "i4"),  # towards the next to be evicted
