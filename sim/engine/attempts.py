@@ -224,8 +224,11 @@ def leave_replica(w, pools, reps, seqs, cache, board, s):
 
 
 @kernel
-def hang_up(w, pools, reps, seqs, cache, board, tree, s, now_s):
-    """The client of sequence *s* has gone: leave the queue at once, or the batch when the step ends."""
+def hang_up(w, pools, reps, seqs, cache, board, tab, tree, s, now_s):
+    """The client of sequence *s* has gone: leave the queue at once, or the batch when the step ends.
+
+    A replica that a fault left too few KV blocks for the first in line is idle: the next may fit.
+    """
     seq = seqs[s]
     r = seq.replica
     rep = reps[r]
@@ -233,6 +236,8 @@ def hang_up(w, pools, reps, seqs, cache, board, tree, s, now_s):
         if seq.prev == NONE:
             cut_stretch(rep, now_s)  # the next in line may fit where this one did not
         leave_replica(w, pools, reps, seqs, cache, board, s)
+        if rep.running == 0 and rep.waiting and not rep.hung:
+            kick(w, pools, reps, r, seqs, cache, board, tab, tree, now_s)
     else:
         seq.abort = rep.aborts
         rep.aborts = s

@@ -187,6 +187,7 @@ def back_off(w, clients, asked, events, a, now_s):
         wait_s *= 0.5 + 0.5 * draw(w, key_of(one, one.attempts), 53)
     one.tries += 1
     one.number = NONE
+    one.seq = NONE  # its slot may be somebody else's before this client is back
     one.backoff_s += wait_s
     one.twin_sent_s = now_s + wait_s
     push_event(w, events, now_s + wait_s, RETRY, a, key_of(one, one.attempts))
@@ -285,7 +286,6 @@ def give_up(
     if one.number == NONE:  # between two attempts: the row of the one that was not sent
         one.number = one.attempts
         one.sent_s = now_s
-        one.seq = NONE
         one.backoff_s = max(0.0, one.backoff_s - (one.twin_sent_s - now_s))
         status = NOT_SENT
     copies = 1 if one.twin_number == NONE else 2
@@ -297,7 +297,7 @@ def give_up(
             a, number, outcome, status, final, 0.0, now_s,
         )  # fmt: skip
         if s != NONE and not client.zombie:
-            hang_up(w, pools, reps, seqs, cache, board, tree, s, now_s)
+            hang_up(w, pools, reps, seqs, cache, board, tab, tree, s, now_s)
 
 
 @kernel
@@ -313,7 +313,7 @@ def decide_race(
         w, pools, reps, seqs, asked, clients, events, asks, tab, rows, a, number, _CANCELLED, LEFT, 1, 0.0, now_s
     )  # fmt: skip
     if loser != NONE and clients[one.cohort].hedge_cancel:
-        hang_up(w, pools, reps, seqs, cache, board, tree, loser, now_s)
+        hang_up(w, pools, reps, seqs, cache, board, tab, tree, loser, now_s)
 
 
 @kernel
@@ -325,10 +325,15 @@ def has_token(pools, seqs, one, now_s):
 
 
 @kernel
-def hedge(w, pools, asked, clients, events, a, now_s):
-    """Send a second copy of a request that has no token yet, if its cohort may ("The Tail at Scale", 2013)."""
+def hedge(w, pools, seqs, asked, clients, events, a, now_s):
+    """Send a second copy of a request that has no token yet, if its cohort may ("The Tail at Scale", 2013).
+
+    Not when its first token is on its way: that race is decided, and the copy would be cancelled before it is of use.
+    """
     one = asked[a]
     client = clients[one.cohort]
+    if one.seq != NONE and seqs[one.seq].token_s >= 0.0:
+        return
     if client.hedge_left < ONE_TOKEN or one.attempts >= 1 << ATTEMPT_BITS:
         return
     client.hedge_left -= 1.0

@@ -170,7 +170,7 @@ class Fleet(Operations):
         w.cohorts = cohorts
         w.ring_at = block_max
         w.bits_at = block_max + state.RING
-        w.margin = max(config.max_seqs for config in self.configs) + 64
+        w.margin = 2 * max(config.max_seqs for config in self.configs) + 64  # each in a step may end, and win a race
         w.pace_n = len(self.pace)
         w.due = w.free_seq = w.free_req = w.free_script = state.NONE
 

@@ -83,7 +83,7 @@ def ring(w, pools, seqs, asked, clients, events, id_, now_s):
         stop_timer(clients, asked, a, kind)
         if kind in (TOTAL, DEADLINE) or not has_token(pools, seqs, asked[a], now_s):
             if kind == HEDGE:
-                hedge(w, pools, asked, clients, events, a, now_s)
+                hedge(w, pools, seqs, asked, clients, events, a, now_s)
             else:
                 gone = a
     arm(w, clients, asked, events, c, kind)

@@ -88,10 +88,15 @@ class Operations:
         self.pools[pool].delay_s = seconds
 
     def limit(self, pool: int, rate_per_s: float, burst: float = 1.0) -> None:
-        """Let *pool* take at most *rate_per_s* attempts a second (a token bucket of *burst*, full at first)."""
+        """Let *pool* take at most *rate_per_s* attempts a second: a token bucket of *burst*.
+
+        It is full at first; a limit in place of another goes on with what that one had left.
+        """
         gate = self.pools[pool]
         if math.isfinite(gate.limit_per_s):
             gate.limit_left += (self.now_s - gate.limit_at_s) * gate.limit_per_s
+        else:
+            gate.limit_left = burst
         gate.limit_per_s, gate.limit_burst = rate_per_s, burst
         gate.limit_left, gate.limit_at_s = min(gate.limit_left, burst), self.now_s
 
