@@ -68,6 +68,10 @@ class Store:
             one = Series(labels, t_ms, values, None, t_ms, values)
         self._by_name.setdefault(dict(labels)[NAME], []).append(one)
 
+    def holds(self, labels: Labels) -> bool:
+        """Return whether there is a series with exactly these labels."""
+        return any(one.labels == labels for one in self._by_name.get(dict(labels).get(NAME, ""), ()))
+
     @property
     def names(self) -> set[str]:
         """The metric names there are."""
