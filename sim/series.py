@@ -5,6 +5,7 @@ Times are integer milliseconds, as in Prometheus: in seconds as float, rates dif
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,21 +140,10 @@ class SeriesSet:
         Raises:
             InputError: it is missing or was not written by `write`.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(path) as file:
-                head = file.schema_arrow.metadata or {}
-                if head.get(b"format") != _FORMAT.encode():
-                    raise InputError(f"{path}: expected series in format {_FORMAT}")
-                labels = json.loads(head[b"labels"])
-                wanted = [i for i, one in enumerate(labels) if names is None or one[NAME] in names]
-                table = file.read_row_groups(_groups(file.metadata, wanted))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except (pa.ArrowException, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        with _opened(path) as file:
+            labels = json.loads((file.schema_arrow.metadata or {})[b"labels"])
+            wanted = [i for i, one in enumerate(labels) if names is None or one[NAME] in names]
+            table = file.read_row_groups(_groups(file.metadata, wanted))
         ids, times, values = (table.column(i).to_numpy() for i in range(3))
         return cls._sliced(labels, wanted, ids, times, values)
 
@@ -170,6 +160,37 @@ class SeriesSet:
             made.t_ms.append(last)
             made.values.append(values[start:end])
         return made
+
+
+def span_ms(path: Path) -> tuple[int, int]:
+    """Return the time of the first and of the last sample in the file at *path*, without reading samples.
+
+    Raises:
+        InputError: it is missing, was not written by `SeriesSet.write`, or holds no sample.
+    """
+    with _opened(path) as file:
+        groups = [file.metadata.row_group(i).column(1).statistics for i in range(file.metadata.num_row_groups)]
+    if not groups:
+        raise InputError(f"{path}: holds no samples")
+    return min(group.min for group in groups), max(group.max for group in groups)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of series")
+    try:
+        with pq.ParquetFile(path) as file:
+            if (file.schema_arrow.metadata or {}).get(b"format") != _FORMAT.encode():
+                raise InputError(f"{path}: expected series in format {_FORMAT}")
+            yield file
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def _chunks(series: SeriesSet, order: list[int]) -> Iterator[list[int]]:

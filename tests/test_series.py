@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sim.errors import InputError
-from sim.series import NAME, STALE, STALE_BITS, SeriesSet, _groups, is_stale
+from sim.series import NAME, STALE, STALE_BITS, SeriesSet, _groups, is_stale, span_ms
 
 
 def week(noise: bool = False) -> SeriesSet:
@@ -25,6 +25,7 @@ def test_what_was_written_is_read_bit_for_bit(tmp_path: Path) -> None:
     series.add({NAME: "a"}, np.array([-5, 7]), np.array([1.0, 2.0]))
     series.write(tmp_path / "s.parquet")
     back = SeriesSet.read(tmp_path / "s.parquet")
+    assert span_ms(tmp_path / "s.parquet") == (-5, 1 << 41)
     assert back.labels == [{NAME: "a"}, {NAME: "b", "x": 'é"\\\n'}]
     assert back.t_ms[1].tolist() == series.t_ms[0].tolist()
     assert back.values[1].view(np.uint64).tolist() == values.view(np.uint64).tolist()
@@ -73,6 +74,10 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a parquet file")
     with pytest.raises(InputError, match="cannot be read"):
         SeriesSet.read(tmp_path / "text")
+    SeriesSet().write(tmp_path / "empty")
+    assert len(SeriesSet.read(tmp_path / "empty")) == 0
+    with pytest.raises(InputError, match="no samples"):
+        span_ms(tmp_path / "empty")
     with pytest.raises(InputError, match="none"):
         _ = SeriesSet().span_ms
 

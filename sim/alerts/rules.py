@@ -59,21 +59,23 @@ def judge(
     series: SeriesSet,
     interval_ms: int = DEFAULT_INTERVAL_MS,
     dialect: Dialect = Dialect.PROM_2_42,
+    span_ms: tuple[int, int] | None = None,
 ) -> list[Judgement]:
     """Return a judgement on every rule, in order; *interval_ms* is for groups that state none.
+
+    Rules are evaluated from the first to the last sample, or over *span_ms*, where not every series was read.
 
     Raises:
         InputError: there are no samples.
     """
-    span_ms = series.span_ms
+    first, last = span_ms or series.span_ms
     store = Store(series)
     rules = [rule for group in groups for rule in group.rules]
     made: list[Judgement] = []
     known: dict[str, Judgement] = {}
     for group in groups:
         every_ms = group.interval_ms or interval_ms
-        first_ms = span_ms[0] // every_ms * every_ms
-        t_ms = np.arange(first_ms, span_ms[1] + 1, every_ms, dtype=np.int64)
+        t_ms = np.arange(first // every_ms * every_ms, last + 1, every_ms, dtype=np.int64)
         for rule in group.rules:
             one = Judgement(rule, every_ms, t_ms=t_ms)
             _silence(one, store, known, rules[len(made) :])
@@ -83,6 +85,13 @@ def judge(
                 known[rule.name] = one
             made.append(one)
     return made
+
+
+def names_read(groups: Sequence[Group]) -> set[str] | None:
+    """Return the names of the metrics that any rule reads; None when a rule may read any."""
+    rules = [rule for group in groups for rule in group.rules if rule.expression is not None]
+    names = {select.name for rule in rules if rule.expression for select in rule.expression.selectors}
+    return None if "" in names else names
 
 
 def _silence(one: Judgement, store: Store, known: dict[str, Judgement], later: Sequence[Rule]) -> None:
