@@ -134,3 +134,25 @@ def test_labels_are_written_as_prometheus_writes_them() -> None:
     assert written(labels_of({NAME: "x", "b": 'say "hi"\n', "a": "\\", "c": ""})) == 'x{a="\\\\", b="say \\"hi\\"\\n"}'
     assert written(()) == "{}"
     assert written(labels_of({NAME: "x"})) == "x"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("sum(x)", "sum(x offset 15s)"),
+        ("sum(x offset 1ms)", "sum(x offset 15001ms)"),
+        ("sum(x * 1.0000000000000002)", "sum(x * 1)"),
+        ("sum(rate(x[5m]))", "sum(rate(x[300001ms]))"),
+        ("sum(x > bool 3)", "sum(x > 3)"),
+        ("sum(x)", "avg(x)"),
+        ('sum(x{i="a"})', "sum(x)"),
+        ("sum(x / on(i) group_left() x)", "sum(x / x)"),
+    ],
+)
+def test_alike_is_not_the_same(one: str, other: str) -> None:
+    held = store(x__a=[float(k**2) for k in range(40)], x__b=[1.0] * 40)
+    apart, _ = run(f"{one} - {other}", held)
+    alone = [run(query, held)[0] for query in (one, other)]
+    assert len(apart) <= 1
+    if len(apart):
+        assert np.array_equal(apart.values[0], alone[0].values[0] - alone[1].values[0], equal_nan=True)

@@ -46,8 +46,8 @@ def aggregate(vector: Vector, name: str, key: Callable[[Labels], Labels]) -> Vec
             if name == "count":
                 n = there.sum(axis=0)
                 rows.append((labels, n.astype(float), n > 0))
-            elif there.all():
-                rows.append((labels, _folded(vector.values, members, fold), np.ones(steps, bool)))
+            elif (there == there[0]).all():
+                rows.append((labels, _folded(vector.values, members, fold), there[0]))
             else:
                 rows.append((labels, _folded_with_gaps(vector.values, there, members, fold), np.any(there, axis=0)))
     return Vector.stacked(rows, steps)
@@ -101,15 +101,15 @@ def _bound(text: str) -> float | None:
 
 def _patterns(there: np.ndarray) -> list[tuple[np.ndarray | slice, np.ndarray]]:
     """Return at which steps which rows are present, for every combination with at least one."""
-    if there.all():
-        return [(slice(None), np.ones(len(there), bool))]
-    packed = np.packbits(there, axis=0).T
-    kinds, which = np.unique(packed, axis=0, return_inverse=True)
+    whole = there.all(axis=0)
     found: list[tuple[np.ndarray | slice, np.ndarray]] = []
+    if whole.any():
+        found.append((slice(None) if whole.all() else np.flatnonzero(whole), np.ones(len(there), bool)))
+    rest = np.flatnonzero(there.any(axis=0) & ~whole)
+    kinds, which = np.unique(np.packbits(there[:, rest], axis=0).T, axis=0, return_inverse=True)
     for k in range(len(kinds)):
-        at = np.flatnonzero(which.ravel() == k)
-        if (has := there[:, at[0]]).any():
-            found.append((at, has))
+        at = rest[which.ravel() == k]
+        found.append((at, there[:, at[0]]))
     return found
 
 

@@ -4,7 +4,7 @@ Every step is an instant query of its own: an error at one step (two series of e
 `Steps.failed` and leaves the others alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,19 @@ def _single(scalar: np.ndarray) -> Vector:
 class _Evaluation:
     store: Store
     steps: Steps
+    known: dict[str, Value] = field(default_factory=dict)
+    """Aggregations that have been computed: rules often say the same one twice."""
 
     def value(self, node: Any) -> Value:
         node = bare(node)
+        if not isinstance(node, promql.AggregateExpr):
+            return self._value(node)
+        said = repr(node)  # the whole tree below it, with every digit
+        if said not in self.known:
+            self.known[said] = aggregate(self.vector(node.expr), str(node.op), _grouping(node.modifier))
+        return self.known[said]
+
+    def _value(self, node: Any) -> Value:
         match node:
             case promql.NumberLiteral():
                 return np.full(len(self.steps.t_ms), node.val)
@@ -48,8 +58,6 @@ class _Evaluation:
                 return self._negated(self.value(node.expr))
             case promql.BinaryExpr():
                 return _operator(node)(self.value(node.lhs), self.value(node.rhs), self.steps)
-            case promql.AggregateExpr():
-                return aggregate(self.vector(node.expr), str(node.op), _grouping(node.modifier))
             case promql.Call():
                 return self._call(node.func.name, node.args)
         raise TypeError(f"a {type(node).__name__} has no value here")  # parsing has refused it
@@ -107,11 +115,9 @@ class _Evaluation:
                 continue
             window = self.store.window(one.sample_t_ms, end_ms, range_ms, self.steps.dialect)
             if name in ("rate", "increase"):
-                values, present = windows.extrapolated(
-                    window, one.sample_t_ms, one.samples, end_ms, range_ms, name == "rate", self.steps.dialect
-                )
+                values, present = windows.extrapolated(window, one.samples, name == "rate", self.steps.dialect)
             else:
-                present = window[1] > window[0]
+                present = window.high > window.low
                 values = (
                     windows.quantile(window, one.samples, q)
                     if q is not None

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -49,13 +51,53 @@ class Series:
     samples: np.ndarray
 
 
+@dataclass(frozen=True)
+class Window:
+    """The ranges of one row of sample times: at each step the first sample in it (low) and the first behind it (high).
+
+    Series of one scrape grid share it, and with it what `rate` has to know about times.
+    """
+
+    sample_t_ms: np.ndarray
+    end_ms: np.ndarray
+    range_ms: int
+    low: np.ndarray
+    high: np.ndarray
+
+    @cached_property
+    def edges(self) -> "Edges":
+        """What ``rate`` and ``increase`` have to know about times, at the steps with two samples or more."""
+        at = np.flatnonzero(self.high - self.low >= 2)
+        low, last = self.low[at], self.high[at] - 1
+        first_ms, last_ms, end_ms = self.sample_t_ms[low], self.sample_t_ms[last], self.end_ms[at]
+        sampled_s = (last_ms - first_ms) / 1000
+        spacing_s = sampled_s / (last - low)
+        to_start_s, to_end_s = (first_ms - (end_ms - self.range_ms)) / 1000, (end_ms - last_ms) / 1000
+        near_s = spacing_s * 1.1
+        beyond_s = np.where(to_end_s < near_s, to_end_s, spacing_s / 2)
+        return Edges(at, low, last, sampled_s, to_start_s, beyond_s, near_s, spacing_s / 2)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Steps, first and last sample, and seconds: between those, before the first, added after the last, limits."""
+
+    at: np.ndarray
+    low: np.ndarray
+    last: np.ndarray
+    sampled_s: np.ndarray
+    to_start_s: np.ndarray
+    beyond_s: np.ndarray
+    near_s: np.ndarray
+    half_s: np.ndarray
+
+
 class Store:
     """The series that rules are judged on; recording rules add theirs."""
 
     def __init__(self, series: SeriesSet) -> None:
         self._by_name: dict[str, list[Series]] = {}
-        self._found: dict[tuple[int, int, bytes, str], tuple[np.ndarray, np.ndarray]] = {}
-        self._kept: list[np.ndarray] = []
+        self._found: dict[tuple[int, int, bytes, str], Window] = {}
         for labels, t_ms, values in series:
             self.add(labels_of(labels), t_ms, values)
 
@@ -93,29 +135,25 @@ class Store:
 
     def instants(self, one: Series, t_ms: np.ndarray, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
         """Return the newest value at each of *t_ms*, and whether there is one that is neither old nor ended."""
-        low, high = self.window(one.t_ms, t_ms, LOOKBACK_MS, dialect)
-        present = high > low
-        last = np.maximum(high - 1, 0)
+        window = self.window(one.t_ms, t_ms, LOOKBACK_MS, dialect)
+        present = window.high > window.low
+        last = np.maximum(window.high - 1, 0)
         if one.stale is not None:
             present = present & ~one.stale[last]
         return one.values[last] if len(one.values) else np.full(len(t_ms), np.nan), present
 
-    def window(self, sample_t_ms: np.ndarray, t_ms: np.ndarray, range_ms: int, dialect: Dialect) -> "Window":
-        """Return, for each of *t_ms*, the first sample in the range before it and the first one after it.
+    def window(self, sample_t_ms: np.ndarray, t_ms: np.ndarray, range_ms: int, dialect: Dialect) -> Window:
+        """Return which samples are in the range before each of *t_ms*.
 
         Before Prometheus 3 a range includes its older end: a sample exactly *range_ms* old is in it.
         """
         key = (id(sample_t_ms), range_ms, t_ms.tobytes() if len(t_ms) < 8 else _name(t_ms), dialect)
-        if key not in self._found:
-            side = "left" if dialect == Dialect.PROM_2_42 else "right"
-            low = np.searchsorted(sample_t_ms, t_ms - range_ms, side=side)  # type: ignore[call-overload]
-            self._found[key] = low, np.searchsorted(sample_t_ms, t_ms, side="right")
-            self._kept.append(sample_t_ms)  # or another array could get its id
+        if key not in self._found:  # the window keeps the array, or another could get its id
+            side: Literal["left", "right"] = "left" if dialect == Dialect.PROM_2_42 else "right"
+            low = np.searchsorted(sample_t_ms, t_ms - range_ms, side=side)
+            high = np.searchsorted(sample_t_ms, t_ms, side="right")
+            self._found[key] = Window(sample_t_ms, t_ms, range_ms, low, high)
         return self._found[key]
-
-
-Window = tuple[np.ndarray, np.ndarray]
-"""Index of the first sample in a range and of the first behind it, one a step."""
 
 
 def _name(t_ms: np.ndarray) -> bytes:

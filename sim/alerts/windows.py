@@ -17,52 +17,33 @@ Accumulate = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 def extrapolated(
-    window: Window,
-    sample_t_ms: np.ndarray,
-    samples: np.ndarray,
-    end_ms: np.ndarray,
-    range_ms: int,
-    per_second: bool,
-    dialect: Dialect,
+    window: Window, samples: np.ndarray, per_second: bool, dialect: Dialect
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``increase`` or, *per_second*, ``rate``, and where there are the two samples that they need.
 
-    *end_ms* is where each range ends. Prometheus 2.51 (pull request 13725) changed the order in which a counter's
-    zero point and the half spacing limit the extrapolation; the dialect decides.
+    Prometheus 2.51 (pull request 13725) changed the order in which a counter's zero point and the half spacing limit
+    the extrapolation; the dialect decides.
     """
-    low, high = window
-    present = high - low >= 2
-    at = np.flatnonzero(present)
-    if not len(at):
-        return np.full(len(low), np.nan), present
-    low, last = low[at], high[at] - 1
-    first = samples[low]
-    delta = samples[last] - first
-    _add_resets(delta, samples, low, last)
-    first_ms, last_ms = sample_t_ms[low], sample_t_ms[last]
-    to_start = (first_ms - (end_ms[at] - range_ms)) / 1000
-    to_end = (end_ms[at] - last_ms) / 1000
-    sampled = (last_ms - first_ms) / 1000
-    spacing = sampled / (last - low)
-    near = spacing * 1.1
+    edges = window.edges
+    first = samples[edges.low]
+    delta = samples[edges.last] - first
+    _add_resets(delta, samples, edges.low, edges.last)
+    before_s = edges.to_start_s
     with np.errstate(all="ignore"):
-        to_zero = sampled * (first / delta)
-        limited = (delta > 0) & (first >= 0)
+        to_zero_s = np.where((delta > 0) & (first >= 0), edges.sampled_s * (first / delta), np.inf)
         if dialect == Dialect.PROM_2_42:
-            to_start = np.where(limited & (to_zero < to_start), to_zero, to_start)
-            to_start = np.where(to_start < near, to_start, spacing / 2)
+            before_s = np.where(to_zero_s < before_s, to_zero_s, before_s)
+            before_s = np.where(before_s < edges.near_s, before_s, edges.half_s)
         else:
-            to_start = np.where(to_start < near, to_start, spacing / 2)
-            to_start = np.where(limited & (to_zero < to_start), to_zero, to_start)
-        factor = (sampled + to_start + np.where(to_end < near, to_end, spacing / 2)) / sampled
+            before_s = np.where(before_s < edges.near_s, before_s, edges.half_s)
+            before_s = np.where(to_zero_s < before_s, to_zero_s, before_s)
+        factor = (edges.sampled_s + before_s + edges.beyond_s) / edges.sampled_s
         if per_second:
-            factor = factor / (range_ms / 1000)
+            factor = factor / (window.range_ms / 1000)
         found = delta * factor
-    if len(at) == len(present):
-        return found, present
-    values = np.full(len(present), np.nan)
-    values[at] = found
-    return values, present
+    values = np.full(len(window.low), np.nan)
+    values[edges.at] = found
+    return values, window.high - window.low >= 2
 
 
 def _add_resets(delta: np.ndarray, samples: np.ndarray, low: np.ndarray, last: np.ndarray) -> None:
@@ -77,17 +58,17 @@ def _add_resets(delta: np.ndarray, samples: np.ndarray, low: np.ndarray, last: n
 
 def last(window: Window, samples: np.ndarray) -> np.ndarray:
     """Return ``last_over_time``: the newest sample."""
-    return samples[np.maximum(window[1] - 1, 0)]
+    return samples[np.maximum(window.high - 1, 0)]
 
 
 def count(window: Window, samples: np.ndarray) -> np.ndarray:
     """Return ``count_over_time``."""
-    return (window[1] - window[0]).astype(float)
+    return (window.high - window.low).astype(float)
 
 
 def present(window: Window, samples: np.ndarray) -> np.ndarray:
     """Return ``present_over_time``: 1."""
-    return np.ones(len(window[0]))
+    return np.ones(len(window.low))
 
 
 def total(window: Window, samples: np.ndarray) -> np.ndarray:
@@ -95,7 +76,7 @@ def total(window: Window, samples: np.ndarray) -> np.ndarray:
     whole = np.isfinite(samples).all() and (samples == np.floor(samples)).all()
     if whole and np.abs(samples).sum() < _EXACT:
         sums = np.concatenate([[0.0], np.cumsum(samples)])
-        return sums[window[1]] - sums[window[0]]
+        return sums[window.high] - sums[window.low]
 
     def step(state: np.ndarray, value: np.ndarray, n: np.ndarray) -> None:
         _kahan(state[0], state[1], value)
@@ -134,7 +115,7 @@ def variance(window: Window, samples: np.ndarray) -> np.ndarray:
 
     _, _, squares, rest = _folded(window, samples, 4, step)
     with np.errstate(all="ignore"):
-        return (squares + rest) / (window[1] - window[0])
+        return (squares + rest) / (window.high - window.low)
 
 
 def deviation(window: Window, samples: np.ndarray) -> np.ndarray:
@@ -155,7 +136,7 @@ def lowest(window: Window, samples: np.ndarray) -> np.ndarray:
 
 def quantile(window: Window, samples: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Return ``quantile_over_time`` of *q*, one a step."""
-    low, high = window
+    low, high = window.low, window.high
     widest = int((high - low).max(initial=1))
     found = np.full(len(low), np.nan)
     block = max(1, 2_000_000 // max(widest, 1))
@@ -191,7 +172,7 @@ def _kahan(total: np.ndarray, rest: np.ndarray, value: np.ndarray) -> None:
 
 def _folded(window: Window, samples: np.ndarray, width: int, step: Accumulate) -> np.ndarray:
     """Return *width* running numbers a step, after *step* has taken in the samples of its range one after the other."""
-    low, high = window
+    low, high = window.low, window.high
     out = np.zeros((width, len(low)))
     for start in range(0, len(low), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -211,7 +192,7 @@ def _folded(window: Window, samples: np.ndarray, width: int, step: Accumulate) -
 
 def _extreme(window: Window, samples: np.ndarray, better: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """Return the best sample of each range, the oldest of equals, from tables over powers of two."""
-    low, high = window
+    low, high = window.low, window.high
     n = high - low
     found = np.full(len(low), np.nan)
     table, size = samples, 1
