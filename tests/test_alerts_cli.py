@@ -131,3 +131,25 @@ def test_every_option_is_documented(name: str, root: Path) -> None:
     assert section
     for parameter in command.commands[name].params:
         assert isinstance(parameter, click.Argument) or f"`{parameter.opts[0]}" in section[0], parameter.name
+
+
+def test_a_run_of_two_seeds_is_judged_by_its_first(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.yaml").write_text(
+        "name: small\nduration: 60s\nseeds: 2\nfleet: {model: llama-3.1-8b, hardware: h100}\n"
+        "workload: {rate_per_s: 2, cohorts: {chat: {prompt_tokens: 300, output_tokens: 20}}}\n"
+    )
+    with pytest.raises(SystemExit):
+        main(("run", "small.yaml", "--out", "run", "--no-figures"))
+    capsys.readouterr()
+    for series in Path("run").glob("**/metrics.parquet"):
+        series.unlink()
+    code, _, err = typed("eval", "run", "--rules", "rules.yml")
+    assert (code, err) == (2, "run: this run kept no metrics.parquet to judge rules on\n")
+    members = sorted(path.parent for path in Path("run").glob("*/*/member.json"))
+    for member in members:
+        (member / "metrics.parquet").write_bytes(Path("kv.parquet").read_bytes())
+    code, out, _ = typed("eval", "run", "--rules", "rules.yml")
+    assert code == 0
+    assert "seed 1 (the first of 2; name the folder of another to judge that)" in out
+    assert (members[0] / "figures" / "alerts.png").is_file()
+    assert typed("eval", str(members[1]), "--rules", "rules.yml", "--no-figures")[0] == 0
