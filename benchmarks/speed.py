@@ -1,6 +1,6 @@
 """How fast: the engine, the big day, compilation and the command line, against what was promised.
 
-    python benchmarks/speed.py [--quick] [--only engine,day,week,rows,compile,cli]
+    python benchmarks/speed.py [--quick] [--only engine,day,week,rows,compile,cli,alerts]
 
 Each figure is the median of several runs, but for the day, the week and all rows, which run once.
 """
@@ -15,9 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from sim.series import SeriesSet
 
 AZURE = ["prompt_tokens={named: azure-conv-prompt}", "output_tokens={named: azure-conv-output}"]
 CHILD = """
@@ -173,7 +179,57 @@ def cli(quick: bool) -> list[Row]:
     ]
 
 
-PARTS = {"engine": engine, "day": day, "week": week, "rows": rows, "compile": compile_, "cli": cli}
+def _week_of_series() -> "SeriesSet":
+    """What one vLLM and its judge export in a week at 15 s: 60 series, two histograms among them."""
+    from sim.series import SeriesSet
+
+    rng = np.random.default_rng(1)
+    t_ms = np.arange(0, 7 * 86_400_000, 15_000)
+    labels: list[dict[str, str]] = []
+    values: list[np.ndarray] = []
+    for name, buckets in (("e2e_request_latency", 26), ("time_to_first_token", 23)):
+        bounds = np.geomspace(0.01, 1000, buckets - 1)
+        parts = rng.poisson(0.5, (buckets, t_ms.size)).cumsum(axis=1).cumsum(axis=0)
+        labels += [{"__name__": f"vllm:{name}_seconds_bucket", "le": f"{bound:.3g}"} for bound in bounds]
+        labels.append({"__name__": f"vllm:{name}_seconds_bucket", "le": "+Inf"})
+        values += list(parts)
+    for reason in ("stop", "length", "abort", "error", "repetition"):
+        labels.append({"__name__": "vllm:request_success_total", "finished_reason": reason})
+        values.append(rng.poisson(0.1, t_ms.size).cumsum())
+    for name in ("llm_eval_score_sum", "llm_eval_score_count"):
+        labels.append({"__name__": name})
+        values.append(rng.poisson(3, t_ms.size).cumsum())
+    for name in ("kv_cache_usage_perc", "num_requests_waiting", "num_requests_running", "num_preemptions_total"):
+        labels.append({"__name__": f"vllm:{name}", "instance": "a"})
+        values.append(rng.random(t_ms.size))
+    return SeriesSet.regular(labels, t_ms, np.array(values, float))
+
+
+def alerts(quick: bool) -> list[Row]:
+    """The five rules of `seed`, evaluated every 15 s over a week of 60 series, and reading those from a file."""
+    from sim.alerts.rulefile import read
+    from sim.alerts.rules import judge, names_read
+    from sim.series import SeriesSet
+
+    series, groups = _week_of_series(), read([ROOT / "scenarios" / "alerts" / "seed.yml"])
+    judged, opened = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "week.parquet"
+        series.write(path)
+        size = path.stat().st_size / 1e6
+        for _ in range(3 if quick else 7):
+            started = time.perf_counter()
+            found = SeriesSet.read(path, names_read(groups))
+            opened.append(time.perf_counter() - started)
+            judge(groups, found)
+            judged.append(time.perf_counter() - started - opened[-1])
+    return [
+        (f"five alert rules over a week of {len(series)} series at 15 s", f"{statistics.median(judged):.2f} s", "1 s"),
+        (f"  reading those series, {size:.1f} MB", f"{statistics.median(opened):.2f} s", ""),
+    ]
+
+
+PARTS = {"engine": engine, "day": day, "week": week, "rows": rows, "compile": compile_, "cli": cli, "alerts": alerts}
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
+    "alerts": ("sim.commands.alerts", "Judge Prometheus rules on the series of a run."),
     "schema": ("sim.commands.schema", "Print the JSON Schema of scenario files."),
 }
 

@@ -4,6 +4,7 @@
     ├── InputError                    2   a file or an option is wrong
     │   ├── ScenarioError             2   ... in a scenario file: names file, line, field
     │   ├── TraceError                2   ... in a trace file: names file, row, column
+    │   ├── RuleError                 2   ... in a file of Prometheus rules: names file, line, rule, position
     │   └── HardwareError             2   ... a model that does not fit, a combination nobody measured
     ├── RunError                      3   the run is not valid (too few samples, overloaded)
     └── EndpointError                 4   an endpoint could not be reached, or was left for safety
@@ -30,6 +31,10 @@ class ScenarioError(InputError):
 
 class TraceError(InputError):
     """A trace file is wrong; the message names file, row and column."""
+
+
+class RuleError(InputError):
+    """A file of Prometheus rules is wrong; the message names file, line and rule, and where in an expression."""
 
 
 class HardwareError(InputError):

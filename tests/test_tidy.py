@@ -26,6 +26,7 @@ LAYERS = {
     "sim.words": 0,
     "sim.scenario": 0,
     "sim.results": 0,
+    "sim.series": 0,
     "sim.claims": 0,
     "sim.theory": 0,
     "sim.engine": 1,

@@ -9,9 +9,17 @@ from sim.words import did_you_mean, show
 
 def shipped() -> dict[str, Path]:
     """Return the scenarios that ship with Blowout, by name; empty where an installation left them out."""
+    return {path.stem: path for path in sorted(_folder().glob("*.yaml"))}
+
+
+def shipped_rules() -> dict[str, Path]:
+    """Return the files of Prometheus rules that ship with Blowout, by name."""
+    return {path.stem: path for path in sorted((_folder() / "alerts").glob("*.yml"))}
+
+
+def _folder() -> Path:
     checkout = Path(__file__).parents[2] / "scenarios"
-    folder = checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share" / "blowout" / "scenarios"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share" / "blowout" / "scenarios"
 
 
 def find_file(name: str, folder: Path | None = None) -> str:

@@ -1,0 +1,218 @@
+"""Samples of many Prometheus series: what a run exports, what rules are judged on, one file on disk.
+
+Times are integer milliseconds, as in Prometheus: in seconds as float, rates differ from its own in the eighth digit.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.errors import InputError
+
+STALE_BITS = 0x7FF0000000000002
+"""The NaN with which Prometheus marks that a series has ended (model/value/value.go)."""
+
+STALE = np.array([STALE_BITS], dtype=np.uint64).view(np.float64)
+"""That NaN, in an array of one: assign from this array, since Python's own arithmetic may not keep its bits."""
+
+NAME = "__name__"
+_FORMAT = "blowout-series/1"
+_ROWS = 1 << 20
+
+
+def is_stale(values: np.ndarray) -> np.ndarray:
+    """Return where *values* (float64) holds stale markers; other NaNs are samples."""
+    return np.ascontiguousarray(values).view(np.uint64) == STALE_BITS
+
+
+@dataclass
+class SeriesSet:
+    """Series: the labels (with ``__name__``), times (int64 ms, strictly increasing) and values (float64) of each."""
+
+    labels: list[dict[str, str]] = field(default_factory=list)
+    t_ms: list[np.ndarray] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+
+    @classmethod
+    def regular(
+        cls,
+        labels: Sequence[Mapping[str, str]],
+        t_ms: np.ndarray,
+        values: np.ndarray,
+        missing: np.ndarray | None = None,
+    ) -> "SeriesSet":
+        """Return the series of one scrape grid: *t_ms* (n,), *values* (m, n), and where *missing* (m, n) no sample.
+
+        Series without a gap share the array of times; one without a sample is left out.
+        """
+        made = cls()
+        grid = np.ascontiguousarray(t_ms, dtype=np.int64)
+        for row, one in enumerate(labels):
+            if missing is None or not missing[row].any():
+                made.add(one, grid, values[row])
+            elif not (gone := missing[row]).all():
+                made.add(one, grid[~gone], values[row][~gone])
+        return made
+
+    def add(self, labels: Mapping[str, str], t_ms: np.ndarray, values: np.ndarray) -> None:
+        """Add one series.
+
+        Raises:
+            ValueError: no name, another number of times than of values, or times that do not increase.
+        """
+        t_ms = np.ascontiguousarray(t_ms, dtype=np.int64)
+        values = np.ascontiguousarray(values, dtype=np.float64)
+        if not labels.get(NAME):
+            raise ValueError(f"expected a series with a {NAME}, got {dict(labels)}")
+        if t_ms.shape != values.shape or t_ms.ndim != 1 or not (np.diff(t_ms) > 0).all():
+            raise ValueError(f"{labels[NAME]}: expected as many increasing times as values")
+        self.labels.append({name: value for name, value in labels.items() if value})
+        self.t_ms.append(t_ms)
+        self.values.append(values)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray]]:
+        return iter(zip(self.labels, self.t_ms, self.values))
+
+    @property
+    def names(self) -> set[str]:
+        """The metric names there are."""
+        return {labels[NAME] for labels in self.labels}
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are, stale markers included."""
+        return sum(map(len, self.values))
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """Time of the first and of the last sample.
+
+        Raises:
+            InputError: there is none.
+        """
+        times = [t for t in self.t_ms if len(t)]
+        if not times:
+            raise InputError("expected series with samples, but there are none")
+        return min(int(t[0]) for t in times), max(int(t[-1]) for t in times)
+
+    def write(self, path: Path) -> None:
+        """Write one Parquet file: rows of series, time and value, a metric's series together in its own row groups.
+
+        Regular times cost nothing (differences are packed), values are split by byte and compressed. A week of 60
+        series at 15 s, 2.4 million samples: 2.5 MB when they are counters of whole numbers, 17 MB for pure noise.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        order = sorted(range(len(self)), key=lambda i: (self.labels[i][NAME], i))
+        head = {b"format": _FORMAT.encode(), b"labels": json.dumps([self.labels[i] for i in order]).encode()}
+        schema = pa.schema([("series", pa.int32()), ("t_ms", pa.int64()), ("value", pa.float64())], head)
+        writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding={
+                "series": "DELTA_BINARY_PACKED",
+                "t_ms": "DELTA_BINARY_PACKED",
+                "value": "BYTE_STREAM_SPLIT",
+            },
+        )
+        with writer:
+            for chunk in _chunks(self, order):
+                ids = np.repeat(np.array(chunk, np.int32), [len(self.t_ms[order[i]]) for i in chunk])
+                times = np.concatenate([self.t_ms[order[i]] for i in chunk])
+                values = np.concatenate([self.values[order[i]] for i in chunk])
+                writer.write_table(pa.table([ids, times, values], schema=schema))
+
+    @classmethod
+    def read(cls, path: Path, names: Collection[str] | None = None) -> "SeriesSet":
+        """Return what was written to *path*; with *names*, only the series so called, and the rest is not read.
+
+        Raises:
+            InputError: it is missing or was not written by `write`.
+        """
+        with _opened(path) as file:
+            labels = json.loads((file.schema_arrow.metadata or {})[b"labels"])
+            wanted = [i for i, one in enumerate(labels) if names is None or one[NAME] in names]
+            table = file.read_row_groups(_groups(file.metadata, wanted))
+        ids, times, values = (table.column(i).to_numpy() for i in range(3))
+        return cls._sliced(labels, wanted, ids, times, values)
+
+    @classmethod
+    def _sliced(
+        cls, labels: list[dict[str, str]], wanted: list[int], ids: np.ndarray, times: np.ndarray, values: np.ndarray
+    ) -> "SeriesSet":
+        made = cls()
+        last = np.empty(0, np.int64)
+        for i, start, end in zip(wanted, np.searchsorted(ids, wanted), np.searchsorted(ids, wanted, side="right")):
+            own = times[start:end]
+            last = last if np.array_equal(own, last) else own
+            made.labels.append(labels[i])
+            made.t_ms.append(last)
+            made.values.append(values[start:end])
+        return made
+
+
+def span_ms(path: Path) -> tuple[int, int]:
+    """Return the time of the first and of the last sample in the file at *path*, without reading samples.
+
+    Raises:
+        InputError: it is missing, was not written by `SeriesSet.write`, or holds no sample.
+    """
+    with _opened(path) as file:
+        groups = [file.metadata.row_group(i).column(1).statistics for i in range(file.metadata.num_row_groups)]
+    if not groups:
+        raise InputError(f"{path}: holds no samples")
+    return min(group.min for group in groups), max(group.max for group in groups)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of series")
+    try:
+        with pq.ParquetFile(path) as file:
+            if (file.schema_arrow.metadata or {}).get(b"format") != _FORMAT.encode():
+                raise InputError(f"{path}: expected series in format {_FORMAT}")
+            yield file
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _chunks(series: SeriesSet, order: list[int]) -> Iterator[list[int]]:
+    """Yield which positions of *order* go into each row group: one name only, and a million rows or one series."""
+    chunk: list[int] = []
+    rows = 0
+    for i, where in enumerate(order):
+        new_name = i > 0 and series.labels[order[i - 1]][NAME] != series.labels[where][NAME]
+        if chunk and (new_name or rows + len(series.t_ms[where]) > _ROWS):
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(i)
+        rows += len(series.t_ms[where])
+    if chunk:
+        yield chunk
+
+
+def _groups(metadata: Any, wanted: list[int]) -> list[int]:
+    """Return the row groups in which series *wanted* (sorted) are, by the statistics of the first column."""
+    found = []
+    for group in range(metadata.num_row_groups):
+        bounds = metadata.row_group(group).column(0).statistics
+        if bounds is None or np.searchsorted(wanted, bounds.min) < np.searchsorted(wanted, bounds.max, side="right"):
+            found.append(group)
+    return found
