@@ -26,7 +26,7 @@ class Level:
     """One load level as it was measured: who asked what and when, and what they saw, in the order the engine took them.
 
     Requests that the server turned away never met the engine and are left out. *cached_tokens* of each prompt were
-    found in the prefix cache, as the step log tells; *hit* is their share, as the engine's counters tell (None: no cache).
+    found in the prefix cache, as the step log tells; *hit* is their share by the engine's counters (None: no cache).
     """
 
     name: str

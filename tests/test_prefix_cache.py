@@ -1,9 +1,8 @@
-"""The compiled prefix cache against a second one that keeps every block and its text by itself: same hits, same times."""
+"""The compiled prefix cache against a second one that keeps every block by itself: same hits, same times."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,9 +142,8 @@ def cases(draw: st.DrawFn, levels: int = 1) -> Case:
     """Trees of several depths, conversations, and memory that is short."""
     size = draw(st.sampled_from([1, 3, 16]))
     tokens = st.integers(1, 5 * size + 3)
-    tree: list[tuple[int, int]] = []
-    for node in range(draw(st.integers(0, 6))):
-        tree.append((draw(st.integers(-1, node - 1)), draw(tokens)))
+    nodes = range(draw(st.integers(0, 6)))
+    tree = [(draw(st.integers(-1, node - 1)), draw(tokens)) for node in nodes]
     turn = st.builds(Turn, tokens, st.integers(1, 6 * size + 3), st.floats(0.0, 0.5))
     sessions = st.tuples(
         st.integers(-1, len(tree) - 1), st.integers(0, levels - 1), st.lists(turn, min_size=1, max_size=4)

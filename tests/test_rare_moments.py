@@ -35,7 +35,8 @@ def test_no_second_copy_is_sent_once_the_first_token_is_on_its_way(output: int) 
     one.clients.hedge_left = 5
     rows = scripted(one, asking((0.0, 4, output), (40.0, 4, 20)), [], 200.0)
     one.check_laws()
-    assert rows["request"].tolist() == [0, 1] and (rows["outcome"] == Outcome.OK).all()
+    assert rows["request"].tolist() == [0, 1]
+    assert (rows["outcome"] == Outcome.OK).all()
     assert rows["first_token_s"].tolist() == [1.5, 41.5]
 
 
@@ -78,4 +79,5 @@ def test_a_step_in_which_many_races_end_has_room_for_their_rows(monkeypatch: pyt
     rows = scripted(one, asks, [(0.5, lambda f: None)], 200.0)
     one.check_laws()
     assert one.w[0].margin >= 2 * 300
-    assert len(rows) > 1.5 * n and (rows["last"] == 1).sum() == n
+    assert len(rows) > 1.5 * n
+    assert (rows["last"] == 1).sum() == n
