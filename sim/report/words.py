@@ -198,7 +198,7 @@ def _setting(path: str, value: Any) -> str:
     if isinstance(value, bool):
         shown = shown.lower()  # as YAML says it
     if isinstance(value, float) and path.rpartition(".")[2] in DURATIONS:
-        shown = seconds(value) if value else "0 s"
+        shown = tick(value) if value else "0 s"
     return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(shown)
 
 
