@@ -42,4 +42,5 @@ def same_steps(level: Level, **changes: object) -> tuple[int, int, int]:
         replica = fleet.reps[0]
         tokens = int(replica.decoding + replica.prefill_now)
         same += (int(replica.running), tokens) == (log.running[step], log.tokens[step])
+    fleet.advance(len(log) + 1.0)  # until the last of them has its answer
     return same, int(fleet.reps.preemptions.sum()), int(fleet.take_rows()["cached_tokens"].sum())

@@ -10,10 +10,11 @@ from benchmarks.replay import Host, Level, levels, replay
 from benchmarks.rules import same_steps
 from benchmarks.steplog import HostClock, StepLog, fit_steps, read_steps, smoothed
 from benchmarks.tables import Check
-from benchmarks.transport import GRID_S, taken_order, turnbull
+from benchmarks.transport import GRID_S, Prompts, taken_order, turnbull
 
 SEEDS = 10
 JUDGED = ("B2_r2.25", "B3_r3", "E1_r6", "E2_r8")
+CACHED = ("C2_r4", "C3_r6", "D2_r2.25", "D3_r3")  # with prefix caching; D3 at the edge of its memory
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,15 @@ def test_replays_with_the_host_as_it_was_are_within_their_bounds(cpu: list[Level
     assert not missed(checks)
 
 
+def test_replays_with_a_prefix_cache_are_within_their_bounds(cpu: list[Level]) -> None:
+    """Hit rate within 0.01, end to end and TTFT P50 within 10%, and at the edge TTFT's tail 15%, preemptions 10%."""
+    judged = [level for level in cpu if level.name in CACHED]
+    assert len(judged) == len(CACHED)
+    _, checks = fidelity_cpu.own_fit(judged, SEEDS)
+    assert len(checks) == 3 * len(CACHED) + 2 + 1
+    assert not missed(checks)
+
+
 def test_steps_fitted_on_one_load_predict_a_higher_one(cpu: list[Level]) -> None:
     _, checks = fidelity_cpu.predictions([level for level in cpu if level.config == "E"], 2 * SEEDS)
     assert checks
@@ -66,13 +76,19 @@ def test_steps_fitted_on_one_load_predict_a_higher_one(cpu: list[Level]) -> None
 
 def test_every_step_of_every_log_is_made_alike(cpu: list[Level]) -> None:
     for level in cpu:
-        assert same_steps(level) == (len(level.log), level.preemptions), level.name
+        same, preemptions, found = same_steps(level)
+        assert (same, preemptions) == (len(level.log), level.preemptions), level.name
+        if level.hit is not None:
+            assert found / level.prompts.tokens.sum() == pytest.approx(level.hit, abs=0.001)
 
 
 def test_a_wrong_rule_shows(cpu: list[Level]) -> None:
-    edge = next(level for level in cpu if fidelity_cpu.at_the_edge(level))
-    same, _ = same_steps(edge, blocks=edge.limits.blocks - 1)
-    assert same < 0.99 * len(edge.log)
+    for edge in (level for level in cpu if fidelity_cpu.at_the_edge(level)):
+        same, _, _ = same_steps(edge, blocks=edge.limits.blocks - 1)
+        assert same < 0.99 * len(edge.log)
+        if edge.hit is not None:
+            same, _, _ = same_steps(edge, prefix_caching=False)
+            assert same < 0.99 * len(edge.log)
 
 
 def test_at_the_edge_of_memory_what_was_measured_lies_within_the_interval(cpu: list[Level]) -> None:
@@ -168,10 +184,12 @@ def test_travel_times_are_found_from_intervals() -> None:
 
 
 def test_who_overtakes_on_the_way_is_seen_by_its_tokens() -> None:
-    prompts = np.array([10, 70, 30, 40])
+    prompts = Prompts(np.array([10, 70, 30, 40]), np.full(4, -1), 0, 16)
     log = made_log(np.full(3, 0.01), np.ones(3, int), np.array([70, 10, 70]))
     log.admits[:] = [1, 1, 2]
-    assert taken_order(log, prompts, 512) == [1, 0, 2, 3]
+    order, found = taken_order(log, prompts, 512)
+    assert order == [1, 0, 2, 3]
+    assert not found.any()
 
 
 def test_replays_are_the_same_every_time(cpu: list[Level]) -> None:
