@@ -468,11 +468,20 @@ def audit(fleet: Fleet) -> None:
         _audit_board(fleet, r, decoding)
         if rep.steps_planned == 0:
             assert not running, "a batch without a step"
-            assert not waiting or rep.hung or rep.taken_blocks, "idle while requests wait"
+            assert not waiting or rep.hung or _does_not_fit(fleet, waiting[0]), "idle while requests wait"
             assert rep.wake_s == math.inf
         else:
             assert rep.wake_s > w.now_s or not rep.up
     assert fleet.tree[1] == int(np.argmin(fleet.reps.wake_s))
+
+
+def _does_not_fit(fleet: Fleet, s: int) -> bool:
+    """Whether a fault has left an idle replica too few KV blocks for the sequence that is first in line there."""
+    rep = fleet.reps[fleet.seqs[s].replica]
+    pool = fleet.pools[rep.pool]
+    target = int(fleet.seqs[s].target)
+    at_once = target if pool.reserve_full else min(target, int(pool.max_tokens))
+    return bool(rep.taken_blocks) and -(-at_once // int(pool.block_size)) > rep.free_blocks
 
 
 def _audit_order(fleet: Fleet, running: list[int], waiting: list[int]) -> None:
@@ -562,6 +571,11 @@ def check_attempts(played: Played) -> None:
     clients = case.clients
     assert (rows["finished_s"] - rows["sent_s"] <= clients.timeout_s + 1e-9).all(), "waited longer than the timeout"
     assert (whole <= clients.deadline_s + 1e-9).all(), "waited longer than the deadline"
+    silent = np.isnan(rows["first_token_s"])
+    assert (rows["finished_s"] - rows["sent_s"] <= clients.first_token_s + 1e-9)[silent].all(), "waited in silence"
+    if not clients.patience_exponential:
+        heard = np.isin(rows["request"], rows["request"][~silent])
+        assert (whole <= clients.patience_s + 1e-9)[~heard].all(), "waited longer than patience"
     assert (rows["attempt"] <= 2 * clients.retries + 1 + (clients.retries > 0)).all(), "too many attempts"
     assert (parts[PARTS.index("preempted_s")] > 0).sum() <= (rows["preemptions"] > 0).sum()
     if not any(command.what in ("slow", "hang") for command in case.commands):
