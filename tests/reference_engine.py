@@ -182,8 +182,8 @@ class Reference:
         if need > len(self.free):
             return False
         ask.blocks += [self._fresh() for _ in range(need)]
-        if self.prefix_caching:
-            full = (ask.computed + tokens) // self.block_size
+        full = (ask.computed + tokens) // self.block_size
+        if self.prefix_caching and full and ask.blocks[full - 1].text is None:
             for block, text in zip(ask.blocks, self._texts(ask, full)):
                 if block.text is None:
                     block.text = text

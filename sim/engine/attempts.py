@@ -51,16 +51,11 @@ def kick(w, pools, reps, r, seqs, cache, board, tab, tree, now_s):
 
 @kernel
 def text_of(w, cache, one):
-    """Return what stands for the text that a prompt begins with: its conversation, or its shared prefix.
-
-    Of a tree of prefixes it is the node after the root, for a root is often one system prompt that all share.
-    """
-    if one.session >= 0 or one.prefix == NONE:
+    """Return what stands for the text that a prompt begins with: its conversation, or a shared prefix; `NONE`: neither."""
+    if one.session >= 0:
         return one.content
-    e = one.prefix
-    while cache[e].parent != NONE and cache[cache[e].parent].parent != NONE:
-        e = cache[e].parent
-    return (1 << 60) + e
+    node = cache[one.prefix].content if w.nodes and one.prefix != NONE else NONE
+    return NONE if node == NONE else (1 << 60) + node
 
 
 @inlined

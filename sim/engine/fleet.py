@@ -19,7 +19,7 @@ from sim.engine.config import ClientPolicy, PoolConfig
 from sim.engine.latency import StepTimes
 from sim.engine.operations import Operations
 from sim.engine.play import play
-from sim.engine.prefix import count_cached, count_shared, rehash
+from sim.engine.prefix import count_cached, count_shared, rehash, route_by
 from sim.engine.routing import ROUTERS
 from sim.errors import RunError
 from sim.records import ATTEMPT, PREFIX, REQUEST, Outcome
@@ -191,6 +191,7 @@ class Fleet(Operations):
             before = np.where(parent >= 0, tokens[parent], 0) // size
             own["replica"], own["begin"], own["full"] = r, before, tokens // size - before
             own["parent"] = np.where(parent >= 0, parent + r * nodes, state.NONE)
+            own["content"] = route_by(parent)
         rehash(w, self.cache)
 
     def _grow(self, n: int) -> None:

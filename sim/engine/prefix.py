@@ -13,10 +13,24 @@ entry a replica and ``content``, while it is in memory). Assumed: no two sequenc
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.engine.jit import kernel
 from sim.engine.state import NONE
 from sim.engine.steptime import hash3
+
+
+def route_by(parent: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the node by which routers know each node of a tree, given by its nodes' parents; `NONE`: by what follows.
+
+    It is the node after the root, for a root is often one system prompt that all share, and whoever only shares such
+    a root goes anywhere. A root with no node behind it is known by itself.
+    """
+    node = np.arange(len(parent))
+    while len(deep := np.flatnonzero((parent[node] >= 0) & (parent[parent[node]] >= 0))):
+        node[deep] = parent[node[deep]]
+    node[(parent < 0) & np.isin(np.arange(len(parent)), parent)] = NONE
+    return node
 
 
 @kernel

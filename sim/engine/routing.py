@@ -142,7 +142,7 @@ def route(w, pool, reps, one, key, text, avoid, now_s):
     *text* is what the prompt begins with, *avoid* a replica that a second copy should not go to.
     """
     look_again(pool, reps, now_s)
-    if pool.router == LEAST_OUTSTANDING:
+    if pool.router == LEAST_OUTSTANDING or (pool.router == PREFIX_AFFINITY and text == NONE):
         r = least_outstanding(pool, reps, avoid)
     elif pool.router == POWER_OF_D:
         r = power_of_d(w, pool, reps, key, avoid)

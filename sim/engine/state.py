@@ -313,7 +313,7 @@ CLIENT = np.dtype(
 
 ENTRY = np.dtype(
     [
-        ("content", "i8"),  # whose text it is; of a node: none
+        ("content", "i8"),  # whose text it is; of a node: by which node routers know it
         ("replica", "i4"),
         ("parent", "i4"),  # entry of the node before
         ("begin", "i4"),  # blocks before this node's
