@@ -192,6 +192,17 @@ def test_who_overtakes_on_the_way_is_seen_by_its_tokens() -> None:
     assert not found.any()
 
 
+def test_what_was_found_in_the_cache_is_seen_by_the_tokens_computed() -> None:
+    # Two of a group in one step: the first computes all, the second finds 64; one finds nothing, since it was evicted;
+    # one overtakes another and finds 64; the last belongs to no group.
+    prompts = Prompts(np.array([100, 90, 95, 80, 120, 70]), np.array([0, 0, 0, 0, 0, -1]), 64, 32)
+    log = made_log(np.full(5, 0.01), np.ones(5, int), np.array([126, 95, 56, 16, 70]))
+    log.admits[:] = [2, 1, 1, 1, 1]
+    order, found = taken_order(log, prompts, 512)
+    assert order == [0, 1, 2, 4, 3, 5]
+    assert found.tolist() == [0, 64, 0, 64, 64, 0]
+
+
 def test_replays_are_the_same_every_time(cpu: list[Level]) -> None:
     level = cpu[0]
     steps, transport = fidelity_cpu.fitted(level).steps, level.transport()

@@ -51,7 +51,7 @@ def kick(w, pools, reps, r, seqs, cache, board, tab, tree, now_s):
 
 @kernel
 def text_of(w, cache, one):
-    """Return what stands for the text that a prompt begins with: its conversation, or a shared prefix; `NONE`: neither."""
+    """Return what stands for the text that a prompt begins with: conversation or shared prefix; `NONE`: neither."""
     if one.session >= 0:
         return one.content
     node = cache[one.prefix].content if w.nodes and one.prefix != NONE else NONE
