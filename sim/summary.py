@@ -168,7 +168,8 @@ def in_window(
 def parts_table(parts: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
     """Return the mean seconds by latency part of all requests, of the slowest 1% by TTFT, and of those near its median.
 
-    *parts* are sums by TTFT bin, shape (bins, 10); *ttft* the counts of the same bins.
+    Each (10,), and again under a name with ``_first`` for what fell before the first token. *parts* are sums by TTFT
+    bin, shape (bins, 12): the ten, then preemption and fault stalls before the first token; *ttft* counts the bins.
     """
     below = np.cumsum(ttft)
     total = int(below[-1])
@@ -176,7 +177,10 @@ def parts_table(parts: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
     for name, low, high in (("parts_all", 0.0, 1.0), ("parts_tail", 0.99, 1.0), ("parts_median", 0.45, 0.55)):
         chosen = np.clip(np.minimum(below, high * total) - np.maximum(below - ttft, low * total), 0.0, None)
         share = chosen / np.maximum(1, ttft)  # of each bin; those at the edges count in part
-        table[name] = (parts * share[:, None]).sum(axis=0) / (chosen.sum() or 1.0)
+        means = (parts * share[:, None]).sum(axis=0) / (chosen.sum() or 1.0)
+        table[name] = means[: len(PARTS)]
+        at_token = PARTS.index("prefill_s") + 1
+        table[f"{name}_first"] = np.concatenate([means[:at_token], [0.0, 0.0], means[len(PARTS) :]])
     return table
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sim.engine import state
 from sim.engine.routing import ROUTERS
-from sim.records import Outcome
+from sim.records import PARTS, Outcome
 from sim.world import check_rows
 from tests import swarm
 from tests.swarm import Case, audit, cases, check_attempts, play
@@ -24,6 +24,19 @@ def test_nothing_is_lost_at_any_time(case: Case, cuts: list[float]) -> None:
     played = play(case, cuts=cuts, watch=audit)
     check_attempts(played)
     check_rows(played.rows)
+
+
+@given(case=cases(without=["travel"], always=["faults"]))
+def test_what_comes_before_the_first_token_sums_to_it(case: Case) -> None:
+    """Preemptions and stalls are counted on the side of the first token on which they fell."""
+    played = play(case)
+    rows = played.rows[played.rows["last"] == 1]
+    rows = rows[np.isin(rows["outcome"], (Outcome.OK, Outcome.TIMED_OUT, Outcome.UNFINISHED))]
+    ttft_s = np.fmin(rows["first_token_s"], rows["finished_s"]) - rows["scheduled_s"]
+    parts = played.fleet.parts
+    before_s = parts[:, : PARTS.index("prefill_s") + 1].sum() + parts[:, len(PARTS) :].sum()
+    assert before_s == pytest.approx(ttft_s.sum(), rel=1e-5, abs=1e-4)
+    assert (parts[:, len(PARTS) :] <= parts[:, PARTS.index("preempted_s") : len(PARTS)] + 1e-6).all()
 
 
 @A_FEW

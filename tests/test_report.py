@@ -57,7 +57,13 @@ def arrays(seed, tail_s, *, windows=60, per_window=400, wrong_per_minute=0.0, re
     found |= {"minute_errors": np.zeros(30, int), "edges_s": EDGES_S, "window_s": np.array(1800.0 / windows)}
     usual = np.array([0, 0, 0, 0.0, 0.005, 0.02, 4.0, 1.5, 0, 0]) * requests
     slow = usual + np.array([0, 0, 0, tail_s, 0.005, 0.01, 0.1, 0.4, 0.2, 0]) * requests
-    return found | {"parts_all": usual, "parts_median": usual, "parts_tail": slow}
+    whole = {"parts_all": usual, "parts_median": usual, "parts_tail": slow}
+    return found | whole | {f"{name}_first": before_decoding(seconds) for name, seconds in whole.items()}
+
+
+def before_decoding(seconds):
+    """What of the ten parts falls before the first token, where nobody is preempted or stalled before it."""
+    return np.where(np.arange(10) < 6, seconds, 0.0)
 
 
 def metrics_of(found):
@@ -198,7 +204,7 @@ def test_points_are_named_after_what_varies() -> None:
 def test_the_reason_for_the_tail_names_what_grew_most_first_and_with_both_times() -> None:
     median = [0, 0, 0, 0, 0.005, 0.02, 4.0, 1.5, 0, 0]
     tail = [0, 0, 0.5, 3.0, 0.005, 0.02, 2.0, 2.5, 0, 0]
-    text = words.slowest("7.2 requests/s", tail, median)
+    text = words.slowest("7.2 requests/s", (tail, median), (before_decoding(tail), before_decoding(median)))
     assert text == (
         "At 7.2 requests/s, the slowest 1% by time to first token spent 3.52 s before it, requests around the median "
         "25.0 ms. What took longer, most first: waiting for KV cache blocks (3.00 s, against none) and waiting for a "
@@ -209,12 +215,21 @@ def test_the_reason_for_the_tail_names_what_grew_most_first_and_with_both_times(
 
 
 def test_no_reason_is_invented() -> None:
-    assert words.slowest("", [0.0] * 10, [0.0] * 10) == ""
-    assert words.slowest("", [math.nan] * 10, [0.0] * 10) == ""
-    assert words.slowest("", [0.1] * 10, [0.1] * 10) == (
+    nothing, unknown, alike = [0.0] * 10, [math.nan] * 10, [0.1] * 10
+    assert words.slowest("", (nothing, nothing), (nothing, nothing)) == ""
+    assert words.slowest("", (unknown, nothing), (unknown, nothing)) == ""
+    assert words.slowest("", (alike, alike), (before_decoding(alike), before_decoding(alike))) == (
         "The slowest 1% by time to first token spent 600 ms before it, requests around the median 600 ms. "
         "To the last token they took 1.00 s, against 1.00 s."
     )
+
+
+def test_a_stall_before_the_first_token_is_told_there_and_not_after_it() -> None:
+    tail, first = [0, 0, 100.0, 0, 0, 0, 4.0, 0, 0, 250.0], [0, 0, 100.0, 0, 0, 0, 0, 0, 0, 200.0]
+    text = words.slowest("", (tail, [0.0] * 10), (first, [0.0] * 10))
+    assert "spent 300 s before it" in text.replace("5.00 min", "300 s")
+    assert "most first: stalled by a fault (200 s, against none)" in text.replace("3.33 min", "200 s")
+    assert "after the first: stalled by a fault (50.0 s, against none)" in text
 
 
 def test_every_part_of_latency_has_a_name_and_a_colour() -> None:

@@ -211,3 +211,8 @@ def count_request(w, row, latency, windows, minutes, parts):
     parts[by_ttft, 7] += row.decode_slowed_s
     parts[by_ttft, 8] += row.preempted_s
     parts[by_ttft, 9] += row.fault_stall_s
+    # Preemptions and stalls may fall on either side of the first token: what the other parts leave of TTFT is theirs.
+    before_s = row.client_wait_s + row.backoff_s + row.seat_wait_s + row.kv_wait_s + row.step_wait_s + row.prefill_s
+    stalled_s = min(max(0.0, ttft_s - before_s), row.fault_stall_s)
+    parts[by_ttft, 10] += min(max(0.0, ttft_s - before_s - stalled_s), row.preempted_s)
+    parts[by_ttft, 11] += stalled_s

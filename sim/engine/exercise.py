@@ -11,7 +11,7 @@ from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.latency import linear
 from sim.records import PREFIX, REQUEST
 
-COMPILE_S = 25  # roughly, on a small machine; said to the user before the first compilation
+COMPILE_S = "20 to 60"  # on small machines, quick and slow; said to the user before the first compilation
 
 
 def warm() -> None:

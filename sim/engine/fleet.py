@@ -22,7 +22,7 @@ from sim.engine.play import play
 from sim.engine.prefix import count_cached, count_shared, rehash, route_by
 from sim.engine.routing import ROUTERS
 from sim.errors import RunError
-from sim.records import ATTEMPT, PREFIX, REQUEST, Outcome
+from sim.records import ATTEMPT, PARTS, PREFIX, REQUEST, Outcome
 
 __all__ = ["LIVE_MAX", "ROWS_CHUNK", "ClientPolicy", "Fleet", "PoolConfig"]
 
@@ -89,7 +89,7 @@ class Fleet(Operations):
         columns = len(state.MINUTE_COLUMNS)
         minutes = max(1, math.ceil(duration_s / 60.0))
         self.minutes = np.zeros((minutes + 1, columns), np.int64)  # the last row: sent after the end
-        self.parts = np.zeros((state.BINS, 10))
+        self.parts = np.zeros((state.BINS, len(PARTS) + 2))
         self.seqs = state.records(state.SEQUENCE, 0)
         self.asked = state.records(state.ASKED, 0)
         self.script = state.records(REQUEST, 0)

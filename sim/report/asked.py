@@ -77,6 +77,21 @@ class Asked:
         lost = np.clip(before, 0.0, client)
         return np.stack([client - lost, lost, *others], axis=1)
 
+    @cached_property
+    def parts_first_s(self) -> np.ndarray:
+        """Seconds by part as far as they fell before the first token, shape as `parts_s`; they sum to TTFT.
+
+        Preemptions and stalls may fall on either side of it: what the other parts leave of TTFT is theirs.
+        """
+        names = list(KIND.names)
+        whole, at_token = self.parts_s, names.index("prefill_s") + 1
+        first = np.zeros_like(whole)
+        first[:, :at_token] = whole[:, :at_token]
+        for part in ("fault_stall_s", "preempted_s"):
+            rest = self.took_s["ttft"] - first.sum(axis=1)
+            first[:, names.index(part)] = np.clip(rest, 0.0, whole[:, names.index(part)])
+        return first
+
     def lost_to_s(self, places: np.ndarray) -> dict[str, float]:
         """Return where the requests at *places* lost time in earlier attempts: mean seconds by part."""
         rows = [self.attempts(k) for k in places]

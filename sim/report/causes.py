@@ -50,9 +50,10 @@ def groups(found: Asked, by: str, masks: Mapping[str, np.ndarray]) -> list[Slow]
         counted = mask & found.counted
         median, tail = found.slow(by, mask)
         took = found.took_s[by][counted]
-        parts = (
-            Group(label, found.parts_s[median].mean(axis=0), found.parts_s[tail].mean(axis=0)) if len(tail) else None
-        )
+        parts = None
+        if len(tail):
+            both = (found.parts_s, found.parts_first_s)
+            parts = Group(label, *(of[some].mean(axis=0) for of in both for some in (median, tail)))
         p50, p99 = np.quantile(took, [0.5, 0.99]) if len(took) else (np.nan, np.nan)
         enough = parts is not None and (len(took) >= FEWEST or len(masks) == 1)
         share = share_of(label, counted, slow, found.counted)

@@ -1,6 +1,6 @@
 """Why was it slow: what the slowest waited for, who they were, who was not answered, and five of them step by step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,7 +145,7 @@ def in_full(found: Explanation) -> str:
     if found.by == "e2e":
         text = words.slowest_e2e(tail, median, KIND.names)
     else:
-        text = words.slowest("", tail, median, KIND.names)
+        text = parts.told(replace(found.whole.group, label=""), KIND.names)
     lost = sorted(((s, part) for part, s in found.lost_to_s.items() if s > words.NOTICED * sum(tail)), reverse=True)
     what = words.listing([f"{KIND.names[part]} ({words.seconds(s)})" for s, part in lost[:3]])
     return f"{text} In earlier attempts they were, most first: {what}." if lost else text

@@ -30,11 +30,6 @@ class Kind:
     names: Mapping[str, str]
     colours: Mapping[str, str]
 
-    @property
-    def before_first_token(self) -> int:
-        """How many of them end with the first token; preemptions and stalls may fall on either side of it."""
-        return list(self.names).index("prefill_s") + 1
-
 
 def ten(point: Point) -> Kind:
     """Return the ten parts; where clients try again, the wait in the client holds what earlier attempts lost too."""
@@ -45,37 +40,56 @@ def ten(point: Point) -> Kind:
 
 @dataclass(frozen=True)
 class Group:
-    """Requests shown together: their label, and mean seconds by part around their median and of their slowest 1%."""
+    """Requests shown together: their label, and mean seconds by part around their median and of their slowest 1%.
+
+    Those with ``first`` are what of them fell before the first token; they sum to its time.
+    """
 
     label: str
     median_s: np.ndarray
     tail_s: np.ndarray
+    median_first_s: np.ndarray
+    tail_first_s: np.ndarray
+
+
+def told(group: Group, names: Mapping[str, str]) -> str:
+    """Return the sentences that say what the slowest 1% of *group* waited for, whose parts *names* calls by name."""
+    whole = group.tail_s.tolist(), group.median_s.tolist()
+    before = group.tail_first_s.tolist(), group.median_first_s.tolist()
+    return words.slowest(group.label, whole, before, names)
+
+
+def of_point(point: Point) -> Group:
+    """Return the requests of *point* as one group."""
+    names = ("median", "tail", "median_first", "tail_first")
+    return Group(point.label, *(point.parts(name) for name in names))
 
 
 def plate(view: View) -> style.Plate | None:
     """Return the parts of the slowest 1% beside the median's; None when they were not kept."""
-    points = [p for p in view.some_points(MOST_POINTS) if p.members and "parts_tail" in p.histograms[0]]
+    points = [p for p in view.some_points(MOST_POINTS) if p.members and "parts_tail_first" in p.histograms[0]]
     points = [p for p in points if np.isfinite(p.parts("tail")).all() and p.parts("tail").sum() > 0]
     if not points:
         return None
     bad = worst(points)
     kind = ten(bad)
-    title = words.at(bad.label, grew(Group(bad.label, bad.parts("median"), bad.parts("tail")), kind))
+    title = words.at(bad.label, grew(of_point(bad), kind))
     caption = (
         "Mean time in each of the ten parts of latency, in seconds, over the slowest 1% of requests by time to first "
         "token and over the requests around its median (P45 to P55). Left: what came before the first token. Right: "
         "the whole request. Blue is work, warm colours are waiting."
     )
-    groups = [Group(point.label, point.parts("median"), point.parts("tail")) for point in points]
+    groups = [of_point(point) for point in points]
     return style.Plate("where-time-went", TOPIC, title, caption, partial(draw, view, groups, kind, title))
 
 
 def grew(group: Group, kind: Kind, by: str = "ttft") -> str:
     """Return the sentence that says which part delayed the slowest 1% most: up to the first token, or *by* e2e all."""
-    before = (group.tail_s - group.median_s)[: kind.before_first_token if by == "ttft" else None]
+    first = by == "ttft"
+    whole, usual = (group.tail_first_s, group.median_first_s) if first else (group.tail_s, group.median_s)
+    before = whole - usual
     most = int(np.argmax(before))
-    whole = group.tail_s[: len(before)]
-    token = "first" if by == "ttft" else "last"
+    token = "first" if first else "last"
     if before[most] <= words.NOTICED * whole.sum():
         largest = int(np.argmax(whole))
         part = f"{list(kind.names.values())[largest]} ({words.seconds(float(whole[largest]))})"
@@ -90,18 +104,16 @@ def grew(group: Group, kind: Kind, by: str = "ttft") -> str:
 def draw(view: View, groups: Sequence[Group], kind: Kind, title: str) -> "Figure":
     """Draw two stacked bars for each of *groups*: up to the first token on the left, the whole on the right."""
     bars = np.array([row for group in groups for row in (group.median_s, group.tail_s)])
-    handles = _handles(bars, kind)
+    first = np.array([row for group in groups for row in (group.median_first_s, group.tail_first_s)])
+    handles = _handles(bars, float(first.sum(axis=1).max()), kind)
     figure, axes = style.sheet(
         title, view.kv_note, view.small_print, heights=(0.35 + LABEL_ROW * len(groups),), widths=(1, 1), sharex=False,
         sharey=True, head=0.4 + style.LEGEND_ROW * style.legend_rows([str(handle.get_label()) for handle in handles]),
         gap=(0.45, 0.2), side=SIDE, right=0.5,
     )  # fmt: skip
     position = [-(i + 0.55 * (i // 2)) for i in range(len(bars))]
-    for ax, kept, name in (
-        (axes[0][0], slice(0, kind.before_first_token), "Before the first token"),
-        (axes[0][1], slice(0, len(kind.names)), "The whole request"),
-    ):
-        _stack(ax, position, bars[:, kept], list(kind.colours.values()))
+    for ax, shown, name in ((axes[0][0], first, "Before the first token"), (axes[0][1], bars, "The whole request")):
+        _stack(ax, position, shown, list(kind.colours.values()))
         ax.set_title(name, size=10, weight="bold", loc="left", pad=8)
         ax.set_xlabel("seconds, mean")
         style.count_axis(ax.xaxis)
@@ -142,10 +154,11 @@ def _stack(ax: "Axes", position: list[float], bars: np.ndarray, colours: Sequenc
     ax.spines["left"].set_visible(False)
 
 
-def _handles(bars: np.ndarray, kind: Kind) -> list["Patch"]:
+def _handles(bars: np.ndarray, longest_s: float, kind: Kind) -> list["Patch"]:
+    """Return the legend: parts that can be seen beside a bar of *longest_s*."""
     from matplotlib.patches import Patch
 
-    seen = bars.max(axis=0) > SEEN * bars[:, : kind.before_first_token].sum(axis=1).max()
+    seen = bars.max(axis=0) > SEEN * longest_s
     shown = zip(kind.names.values(), kind.colours.values(), seen)
     return [Patch(color=colour, label=name) for name, colour, is_seen in shown if is_seen]
 

@@ -248,8 +248,7 @@ def why(seen: View) -> list[str]:
     if not seen.points:
         return []
     point = worst(seen.points)
-    if not point.members or "parts_tail" not in point.histograms[0]:
+    if not point.members or "parts_tail_first" not in point.histograms[0]:
         return []
-    names = parts.ten(point).names
-    text = words.slowest(point.label, point.parts("tail").tolist(), point.parts("median").tolist(), names)
+    text = parts.told(parts.of_point(point), parts.ten(point).names)
     return [text] if text else []

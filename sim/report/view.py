@@ -85,7 +85,10 @@ class Point:
         return (starts + ends) / 2 * window_s, np.array(rows)
 
     def parts(self, which: str) -> np.ndarray:
-        """Return the ten parts, mean seconds over seeds, of the ``all``, ``tail`` or ``median`` requests."""
+        """Return the ten parts, mean seconds over seeds, of the ``all``, ``tail`` or ``median`` requests.
+
+        With ``_first`` behind the name: as far as they fell before the first token.
+        """
         return np.nanmean([h[f"parts_{which}"] for h in self.histograms], axis=0)
 
     def minutes(self, name: str) -> np.ndarray:

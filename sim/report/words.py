@@ -242,29 +242,33 @@ def _beside(value: float, other: float) -> str:
     return seconds(value) if value > 0.002 * other else "next to none"
 
 
-def slowest(
-    label: str, tail_s: Sequence[float], median_s: Sequence[float], names: Mapping[str, str] = PART_NAMES
-) -> str:
+Beside = tuple[Sequence[float], Sequence[float]]
+"""Seconds by part of the slowest 1%, and of those around the median."""
+
+
+def slowest(label: str, whole: Beside, before: Beside, names: Mapping[str, str] = PART_NAMES) -> str:
     """Return the sentences that say what the slowest 1% waited for, before the first token and after it.
 
-    *tail_s* and *median_s* are the parts that *names* calls by name, mean seconds: of the slowest 1% by time to first
-    token, and of the requests around its median. *label* names the point, or is empty.
+    *whole* and *before* are the parts that *names* calls by name, mean seconds, of the whole request and as far as they
+    fell before the first token: of the slowest 1% by time to first token, and beside them of the requests around its
+    median. *label* names the point, or is empty.
     """
+    (tail_s, median_s), (tail_first_s, median_first_s) = whole, before
     tail, median = sum(tail_s), sum(median_s)
-    at_token = list(names).index("prefill_s") + 1
-    first, usual = sum(tail_s[:at_token]), sum(median_s[:at_token])
+    first, usual = sum(tail_first_s), sum(median_first_s)
     if not (math.isfinite(tail) and math.isfinite(median) and tail > 0):
         return ""
     parts = list(zip(names.values(), tail_s, median_s))
-    before = _longer(parts[:at_token], NOTICED * first)
-    after = _longer(parts[at_token:], NOTICED * tail)
+    sooner = _longer(list(zip(names.values(), tail_first_s, median_first_s)), NOTICED * first)
+    rest = [(name, a - x, b - y) for (name, a, b), x, y in zip(parts, tail_first_s, median_first_s)]
+    after = _longer(rest, NOTICED * tail)
     text = at(
         label,
         f"the slowest 1% by time to first token spent {seconds(first)} before it, requests around the median "
         f"{_beside(usual, first)}.",
     )
-    if before:
-        text += f" What took longer, most first: {listing(before)}."
+    if sooner:
+        text += f" What took longer, most first: {listing(sooner)}."
     text += f" To the last token they took {seconds(tail)}, against {seconds(median)}"
     text += f"; what took longer after the first: {listing(after)}." if after else "."
     shorter = max(((b - a, name) for name, a, b in parts), default=(0.0, ""))
