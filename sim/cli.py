@@ -21,6 +21,7 @@ COMMANDS = {
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
+    "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),
     "schema": ("sim.commands.schema", "Print the JSON Schema of scenario files."),
 }
 

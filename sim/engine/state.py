@@ -34,6 +34,8 @@ WORLD = np.dtype(
         ("more", "u1"),  # 1: the inbox can be refilled
         ("row_mode", "u1"),  # 0: no rows, 1: a sample, 2: all
         ("row_below", "u8"),  # a request is sampled when its hash is below this
+        ("metered", "u1"),  # 1: count for operators, see `sim.engine.meters`
+        ("evaluate_below", "u8"),  # an answer is evaluated when its hash is below this
         ("warmup_s", "f8"),
         ("arrivals_end_s", "f8"),  # requests after this are not sent
         ("window_s", "f8"),  # width of a time window of the histograms
@@ -68,8 +70,6 @@ WORLD = np.dtype(
         ("attempts_ended", "i8"),
         ("retries", "i8"),
         ("hedges", "i8"),
-        ("prompt_seen", "i8"),  # prompt tokens of first admissions to pools with a prefix cache
-        ("prompt_cached", "i8"),  # of those, found in it
         ("recomputed", "i8"),  # tokens computed again after a preemption
         ("started", "i8"),
         ("outcomes", "i8", (6,)),  # of all requests
@@ -178,6 +178,8 @@ REPLICA = np.dtype(
         ("kv_s", "f8"),  # ... by KV blocks
         ("stall_s", "f8"),  # time lost to faults
         ("preemptions", "i8"),
+        ("prompt_seen", "i8"),  # prompt tokens of first admissions, with a prefix cache
+        ("prompt_cached", "i8"),  # of those, found in it
         ("prompt_tokens", "i8"),  # computed, recomputation included
         ("output_tokens", "i8"),
         ("served", "i8"),

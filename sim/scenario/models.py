@@ -28,6 +28,7 @@ from sim.scenario.kinds import (
     Whole,
     by_form,
 )
+from sim.scenario.telemetry import Telemetry
 from sim.scenario.workload import Workload
 
 
@@ -83,6 +84,8 @@ class Scenario(Model):
     """Settings to sweep: dotted paths with their values; every combination is played."""
     scrape_interval: LongerThanZero = 15.0
     """Time between samples of metrics."""
+    telemetry: Telemetry | None = None
+    """What a Prometheus would see of the run; left out, nothing is kept, unless `alerts` need it."""
     rows: Rows = "all"
     """Which requests leave a row: all, none, or {sample: 1%}."""
     fleet: Fleet
@@ -101,3 +104,8 @@ class Scenario(Model):
     """Prometheus rule file."""
     claims: dict[Name, str] = {}
     """Statements that a run must make true, such as ``ttft_p99 <= 2s``."""
+
+    @property
+    def scraped(self) -> Telemetry | None:
+        """What to keep for a Prometheus: with `alerts` something always."""
+        return self.telemetry or (Telemetry() if self.alerts is not None else None)
