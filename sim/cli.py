@@ -1,17 +1,16 @@
 """The command line: each command loads, calls and writes. Commands are imported when they are used."""
 
-import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from sim import __version__
+from sim.commands.lazy import Lazy
 from sim.errors import BlowoutError
-from sim.interrupts import to_a_reader
 
 COMMANDS = {
     "run": ("sim.commands.run", "Play a scenario in virtual time."),
@@ -21,54 +20,15 @@ COMMANDS = {
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
-    "alerts": ("sim.commands.alerts", "Judge Prometheus rules on the series of a run."),
+    "alerts": ("sim.commands.alerts", "Judge, score, tune and ship Prometheus rules."),
+    "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),
     "schema": ("sim.commands.schema", "Print the JSON Schema of scenario files."),
 }
 
 
-class Lazy(click.Group):
-    """A group whose commands are imported only when one is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which a new user meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Refuse an unknown command with the names close to it."""
-        if args[0] not in COMMANDS:
-            from sim.words import did_you_mean
-
-            ctx.fail(f"no such command: {args[0]}{did_you_mean(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Call the command; whoever reads its output may stop reading."""
-        with to_a_reader():
-            return super().invoke(ctx)
-        return 0
-
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Read the options; ``--help`` prints here."""
-        with to_a_reader():
-            return super().make_context(*args, **extra)
-        raise click.exceptions.Exit(0)
-
-
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Lazy, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="blowout")
 def blowout() -> None:
     """Know how your LLM service fails, before its users do.

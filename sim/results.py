@@ -7,7 +7,7 @@ A run of one point and one seed keeps its files in the run folder itself; a run 
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,9 @@ import numpy as np
 from sim import scenario as scenarios
 from sim.errors import InputError
 from sim.records import ATTEMPT, SCHEMA_VERSION
+from sim.series import SeriesSet
 
+SCRAPED = "metrics.parquet"
 FORMAT = f"blowout-run/{SCHEMA_VERSION}"
 SERIES = (
     "vllm:num_requests_running",
@@ -164,6 +166,17 @@ class Member:
     def series(self) -> Any:
         """Return its scraped samples as a pyarrow table."""
         return _read_parquet(self.path / "series.parquet", None)
+
+    def metrics(self, names: Collection[str] | None = None) -> SeriesSet:
+        """Return what a Prometheus would have scraped, with *names* only the series so called.
+
+        Raises:
+            InputError: it was not kept.
+        """
+        path = self.path / SCRAPED
+        if not path.exists():
+            raise InputError(f"{path}: not written by this run, expected `telemetry: {{}}` in its scenario")
+        return SeriesSet.read(path, names)
 
     def events(self) -> list[dict[str, Any]]:
         """Return what happened to the world."""

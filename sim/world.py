@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim import control, summary, workload
+from sim import control, summary, telemetry, workload
 from sim.control import Effects
 from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.hardware import PoolSpec, resolve
 from sim.engine.state import LEVELS, METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
 from sim.records import ATTEMPT, PARTS, Outcome
-from sim.results import SERIES, Recorder
+from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Clients, Scenario
 from sim.scenario.clients import PatienceDraw
 from sim.scenario.fleet import PowerOfD, PrefixAffinity
 from sim.scenario.targets import largest
+from sim.spool import Spool
 
-FLUSH_SCRAPES = 512  # scrapes kept in memory before they are written
+FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
 
 
 @dataclass
@@ -68,6 +69,9 @@ class World(simpy.Environment):
             duration_s=scenario.duration,
             warmup_s=scenario.warmup,
             rows={"all": 1.0, "none": 0.0}[rows] if isinstance(rows, str) else rows.sample,
+            metered=scenario.scraped is not None,
+            evaluate=scenario.scraped.evaluate if scenario.scraped else 0.0,
+            slow_s=(scenario.slo.latency_s("ttft"), scenario.slo.latency_s("e2e")),
             clients=[
                 client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
             ],
@@ -78,6 +82,9 @@ class World(simpy.Environment):
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
         self.gauges = _Gauges()
+        models = {name: spec.model.name if spec.model else name for name, spec in self.specs.items()}
+        self.scraper = telemetry.targets(scenario, models, {name: largest(scenario, name) for name in self.specs})
+        self.spool = Spool(self.scraper.labels if scenario.scraped else [], recorder.folder if recorder else None)
         self.progress = progress
         self.events: list[dict[str, Any]] = []
         self.effects = Effects(self.fleet, lambda: self._keep(self.fleet.take_rows()))
@@ -116,6 +123,8 @@ class World(simpy.Environment):
         """Hand over the rows and scrapes that are still in memory."""
         self._keep(self.fleet.take_rows())
         self._flush()
+        if self.recorder and self.scenario.scraped:
+            self.spool.series().write(self.recorder.folder / SCRAPED)
 
     def _end(self) -> Generator[simpy.Event, None, None]:
         """End the run: arrivals stop at `duration`, and what is in flight gets `drain` to finish."""
@@ -130,13 +139,21 @@ class World(simpy.Environment):
         while True:
             gauges = self.fleet.look()
             self.scrapes.append((self.now, gauges))
+            if self.scenario.scraped:
+                self._sample()
             if self.scenario.warmup <= self.now <= self.scenario.duration:
                 self.gauges.add(gauges)
-            if len(self.scrapes) >= FLUSH_SCRAPES:
+            if len(self.scrapes) * (self.fleet.replicas + 16) >= FLUSH_LOOKS:
                 self._flush()
             if self.progress:
                 self.progress(self.now)
             yield self.timeout(self.scenario.scrape_interval)
+
+    def _sample(self) -> None:
+        """Remember what every target would answer to a Prometheus now."""
+        fleet, effects, replicas = self.fleet, self.effects, range(self.fleet.replicas)
+        powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
+        self.scraper.note(fleet.read_meters(), fleet.gates, powered, running)
 
     def note_event(self, event: str, **fields: Any) -> None:
         """Write down that *event* happened now, with what there is to say about it: a line of events.jsonl."""
@@ -154,6 +171,9 @@ class World(simpy.Environment):
     def _flush(self) -> None:
         """Write the scrapes in memory as series."""
         scrapes, self.scrapes = self.scrapes, []
+        if scrapes and self.scenario.scraped:
+            values = self.scraper.take(np.stack([gauges for _, gauges in scrapes]))
+            self.spool.add(np.array([t for t, _ in scrapes]), values)
         if self.recorder is None or not scrapes:
             return
         names = np.array(list(self.specs))[self.fleet.reps.pool]
@@ -187,8 +207,6 @@ class World(simpy.Environment):
             factor = ", as the scenario says" if scenario.fleet.pools[name].calibration != 1.0 else ""
             notes += [f"pool {name}: step times: {spec.provenance}{factor}", *spec.notes]
         notes += self.users.notes
-        if scenario.alerts is not None:
-            notes.append("alerts are not judged yet")
         if isinstance(scenario.rows, str) and scenario.rows == "none":
             notes.append("no rows are kept: percentiles come from histograms with bins of 1%")
         return Result(
@@ -217,9 +235,11 @@ class World(simpy.Environment):
 def _totals(fleet: Fleet) -> dict[str, float]:
     """Return what clients sent and caches saw, as `sim.summary.traffic` counts it."""
     w = fleet.w[0]
-    totals = {name: float(w[name]) for name in ("retries", "hedges", "prompt_seen", "prompt_cached", "recomputed")}
+    totals = {name: float(w[name]) for name in ("retries", "hedges", "recomputed")}
     attempts = float(fleet.minutes[:, MINUTE_COLUMNS.index("attempts")].sum())
-    return {**totals, "attempts": attempts, "prompt_tokens": float(fleet.reps.prompt_tokens.sum())}
+    for name in ("prompt_seen", "prompt_cached", "prompt_tokens"):
+        totals[name] = float(fleet.reps[name].sum())
+    return {**totals, "attempts": attempts}
 
 
 class _Gauges:
@@ -356,6 +376,8 @@ def simulate(scenario: Scenario, seed: int, folder: Path | None = None, **settin
                 world.write_out()
             recorder.close(world.histograms())
         raise
+    finally:
+        world.spool.close()
     result = world.result()
     if recorder:
         recorder.close(result.histograms, member_info(result))

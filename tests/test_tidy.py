@@ -27,6 +27,8 @@ LAYERS = {
     "sim.scenario": 0,
     "sim.results": 0,
     "sim.series": 0,
+    "sim.spool": 0,
+    "sim.buckets": 0,
     "sim.claims": 0,
     "sim.theory": 0,
     "sim.engine": 1,

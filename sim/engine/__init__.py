@@ -16,7 +16,10 @@ def cache_folder() -> Path:
     root = os.environ.get("BLOWOUT_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "blowout"
     digest = hashlib.sha256(f"{sys.version}{platform.processor()}{platform.machine()}".encode())
-    sources = [*Path(__file__).parent.glob("*.py"), Path(__file__).parent.parent / "records.py"]
+    sources = [
+        *Path(__file__).parent.glob("*.py"),
+        *(Path(__file__).parents[1] / name for name in ("records.py", "buckets.py")),
+    ]
     for source in sorted(sources):
         digest.update(source.read_bytes())
     from importlib.metadata import version

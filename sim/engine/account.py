@@ -5,6 +5,7 @@ import math
 from sim.engine.batch import leave_queue
 from sim.engine.jit import inlined, kernel
 from sim.engine.kv_cache import close_decode, close_prefill
+from sim.engine.meters import meter_attempt, meter_steps
 from sim.engine.state import BIN_LOW_S, BIN_RATIO, BINS, DECODE, E2E, ITL, QUEUE, TPOT, TTFT, WAITING
 from sim.engine.steptime import hash3, steps_ended, stretch_end
 from sim.records import Answerer, Outcome
@@ -30,15 +31,18 @@ def bin_of(value_s):
 
 
 @inlined
-def count_steps(w, rep, latency, steps, now_s):
+def count_steps(w, rep, meter, latency, steps, now_s):
     """Add the *steps* step times up to *now_s* to the inter-token latencies of the decoding batch.
 
     One entry a decoding sequence and step, in the row after the last cohort's; steps of a stretch that share a
     bin are added at once. Steps that ended before the warm-up did are left out.
     """
+    done = rep.step - rep.anchor_step - steps
+    if w.metered:
+        meter_steps(rep, meter, done, steps)
+        meter.held_s = 0.0
     if now_s < w.warmup_s:
         return
-    done = rep.step - rep.anchor_step - steps
     first = rep.first_s + done * rep.growth_s
     k = 0
     while k < steps and stretch_end(rep, done + k + 1) < w.warmup_s:  # only in the stretch that spans its end
@@ -152,13 +156,15 @@ def complete_row(pool, row, one, seq, tokens, egress_s):
 
 
 @kernel
-def count_rows(w, rows, latency, windows, minutes, parts):
+def count_rows(w, rows, gates, latency, windows, minutes, parts):
     """Count the rows written since the last time, and drop those that are not kept."""
     kept = w.counted
     for k in range(w.counted, w.rows_n):
         row = rows[k]
         if row.status != NOT_SENT:
             minutes[min(len(minutes) - 1, int(row.sent_s / 60.0)), 4] += 1
+            if w.metered:
+                meter_attempt(w, gates[row.pool], row)
         if row.last:
             count_request(w, row, latency, windows, minutes, parts)
         if is_sampled(w, row.request):
@@ -187,6 +193,8 @@ def count_request(w, row, latency, windows, minutes, parts):
             return
     e2e_s = row.finished_s - row.scheduled_s
     ttft_s = e2e_s if math.isnan(row.first_token_s) else row.first_token_s - row.scheduled_s
+    minutes[minute, 5] += ttft_s > w.slow_ttft_s
+    minutes[minute, 6] += e2e_s > w.slow_e2e_s
     by_ttft = bin_of(ttft_s)
     by_e2e = bin_of(e2e_s)
     window = min(windows.shape[1] - 1, int(row.scheduled_s / w.window_s))

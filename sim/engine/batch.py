@@ -169,8 +169,8 @@ def admit_waiting(w, pool, rep, r, seqs, cache, budget, now_s):
             seq.cached = cached
             note_wait(rep, seq, now_s)
             if pool.caching:
-                w.prompt_seen += seq.prompt
-                w.prompt_cached += cached
+                rep.prompt_seen += seq.prompt
+                rep.prompt_cached += cached
         rep.free_blocks -= blocks_for(cached + tokens, pool.block_size) - hits
         pairs += schedule_prompt(w, pool, rep, r, seqs, cache, s, tokens)
         budget -= tokens

@@ -73,14 +73,14 @@ def set_slow(reps, tree, r, factor, now_s):
 
 
 @kernel
-def catch_up(w, pools, reps, board, latency, r, now_s):
+def catch_up(w, pools, reps, meters, board, latency, r, now_s):
     """Count the steps of a stretch that have ended by *now_s* as played; the one in flight stays."""
     rep = reps[r]
     steps = steps_ended(rep, now_s) - rep.step
     if steps:
         rep.free_blocks -= growth(board, r, pools[rep.pool].block_size, rep.decoding, rep.step + 1, steps)
         pass_steps(w, rep, steps)
-        count_steps(w, rep, latency, steps, now_s)
+        count_steps(w, rep, meters[r], latency, steps, now_s)
 
 
 @kernel

@@ -14,6 +14,11 @@ RETRIES_MAX = 30
 """Attempts of a request are numbered in six bits, hedged copies included (`sim.engine.attempts.ATTEMPT_BITS`)."""
 
 
+def share_below(share: float) -> int:
+    """Return what a *share* of all hashes (64 bits) is below."""
+    return min(int(share * 2.0**64), 2**64 - 1)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClientPolicy:
     """The clients of one cohort. Times are seconds; infinite means never.

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine import commands, sessions, state
+from sim.engine import commands, meters, sessions, state
 from sim.engine.account import count_rows
 from sim.engine.clients import LEFT, give_up
 from sim.engine.commands import GAUGES
-from sim.engine.config import ClientPolicy, PoolConfig
+from sim.engine.config import ClientPolicy, PoolConfig, share_below
 from sim.engine.latency import StepTimes
 from sim.engine.operations import Operations
 from sim.engine.play import play
@@ -52,6 +52,9 @@ class Fleet(Operations):
         duration_s: float = 3600.0,
         warmup_s: float = 0.0,
         rows: float = 1.0,
+        metered: bool = False,
+        evaluate: float = 0.0,
+        slow_s: tuple[float, float] = (math.inf, math.inf),
         clients: ClientPolicy | Sequence[ClientPolicy] | None = None,
         prefixes: np.ndarray | None = None,
         leap: bool = True,
@@ -61,7 +64,9 @@ class Fleet(Operations):
 
         *clients* are those of all cohorts, or one entry for each; *prefixes* is the tree of shared prefixes
         (`sim.records.PREFIX`). *rows* is the share of requests whose rows are kept (0 to 1); *pace* replays a host:
-        rows of (until_s, factor on the step time, extra seconds), and *leap* false plays every step by itself.
+        rows of (until_s, factor on the step time, extra seconds), and *leap* false plays every step by itself. With
+        *metered* there is something to read in `read_meters`; a share of answers, *evaluate*, is looked at there. Above
+        *slow_s* a first token and a whole answer count as slow.
         """
         self.configs = list(pools)
         self.pace = np.zeros((0, 3)) if pace is None else np.ascontiguousarray(pace, float)
@@ -84,18 +89,15 @@ class Fleet(Operations):
         if len(policies) != cohorts:
             raise ValueError(f"expected clients for each of {cohorts} cohorts")
         self.clients = np.concatenate([policy.record() for policy in policies]).view(np.recarray)
-        self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.int64)
-        self.windows = np.zeros((2, 240, state.BINS), np.uint32)
-        columns = len(state.MINUTE_COLUMNS)
-        minutes = max(1, math.ceil(duration_s / 60.0))
-        self.minutes = np.zeros((minutes + 1, columns), np.int64)  # the last row: sent after the end
-        self.parts = np.zeros((state.BINS, len(PARTS) + 2))
+        self._set_counts(cohorts, duration_s)
         self.seqs = state.records(state.SEQUENCE, 0)
         self.asked = state.records(state.ASKED, 0)
         self.script = state.records(REQUEST, 0)
         self.events = state.records(state.EVENT, 0)
         self.inbox = state.records(REQUEST, 1)
         self._set_world(seed, cohorts, duration_s, warmup_s, rows, leap, block_max)
+        self.w[0].metered, self.w[0].evaluate_below = metered, share_below(evaluate)
+        self.w[0].slow_ttft_s, self.w[0].slow_e2e_s = slow_s
         self._set_cache(np.zeros(0, PREFIX) if prefixes is None else prefixes)
         self.rows = state.records(ATTEMPT, ROWS_CHUNK + int(self.w[0].margin))
         self.asks = state.records(state.ASK, 1024 + int(self.w[0].margin))
@@ -149,6 +151,17 @@ class Fleet(Operations):
             reps.free_blocks[own] = pool.blocks
             reps.up[own] = np.arange(pool.count) < config.replicas
 
+    def _set_counts(self, cohorts: int, duration_s: float) -> None:
+        """Make everything in which is counted what happens, at 0."""
+        self.latency = np.zeros((cohorts + 1, len(state.METRICS), state.BINS), np.int64)
+        self.windows = np.zeros((2, 240, state.BINS), np.uint32)
+        columns = len(state.MINUTE_COLUMNS)
+        minutes = max(1, math.ceil(duration_s / 60.0))
+        self.minutes = np.zeros((minutes + 1, columns), np.int64)  # the last row: sent after the end
+        self.parts = np.zeros((state.BINS, len(PARTS) + 2))
+        self.meters = state.records(meters.METER, self.replicas)
+        self.gates = state.records(meters.GATE, len(self.pools))
+
     def _set_world(
         self,
         seed: int,
@@ -163,7 +176,7 @@ class Fleet(Operations):
         w.seed = seed
         w.leap = leap
         w.row_mode = 2 if rows >= 1.0 else 1 if rows > 0.0 else 0
-        w.row_below = min(int(rows * 2.0**64), 2**64 - 1)
+        w.row_below = share_below(rows)
         w.warmup_s = warmup_s
         w.arrivals_end_s = duration_s
         w.window_s = duration_s / self.windows.shape[1]
@@ -287,9 +300,9 @@ class Fleet(Operations):
         until_s = float(until_s)  # Numba compiles a kernel again for every other type, 3 s for this one
         while True:
             why = play(
-                self.w[0], self.pools, self.reps, self.seqs, self.asked, self.clients, self.cache, self.script,
-                self.inbox, self.events, self.asks, self.board, self.tab, self.tree, self.rows, self.latency,
-                self.windows, self.minutes, self.parts, until_s,
+                self.w[0], self.pools, self.gates, self.reps, self.meters, self.seqs, self.asked, self.clients,
+                self.cache, self.script, self.inbox, self.events, self.asks, self.board, self.tab, self.tree, self.rows,
+                self.latency, self.windows, self.minutes, self.parts, until_s,
             )  # fmt: skip
             if why != state.SLOTS_FULL:
                 return {state.DONE: "done", state.INBOX_EMPTY: "inbox", state.ROWS_FULL: "rows",
@@ -315,6 +328,13 @@ class Fleet(Operations):
         commands.look(self.pools, self.reps, self.seqs, self.board, gauges, self.now_s)
         return gauges
 
+    def read_meters(self) -> np.ndarray:
+        """Return what the process on each replica has counted since it began (`sim.engine.meters.METER`)."""
+        read = state.records(meters.METER, self.replicas)
+        read.view(np.int64)[:] = self.meters.view(np.int64)  # NumPy copies records a field at a time, which is slow
+        meters.add_pending(self.reps, read, self.now_s)
+        return read
+
     def cancel(self, request: int, outcome: Outcome = Outcome.CANCELLED) -> bool:
         """Let the client of *request* go away now; False when it is not in flight."""
         slot = commands.slot_of(self.asked, int(request))
@@ -337,6 +357,7 @@ class Fleet(Operations):
                 yield
         self._count()
         commands.stop(self.w[0], self.pools, self.reps, self.cache, self.board, self.tree, replica, self.now_s)
+        meters.begin(self.reps, self.meters, replica)
 
     def close(self) -> Iterator[None]:
         """End every request in flight as unfinished; yields when `take_rows` must make room."""
@@ -355,7 +376,7 @@ class Fleet(Operations):
 
     def _count(self) -> None:
         """Bring the histograms up to the rows that commands have written."""
-        count_rows(self.w[0], self.rows, self.latency, self.windows, self.minutes, self.parts)
+        count_rows(self.w[0], self.rows, self.gates, self.latency, self.windows, self.minutes, self.parts)
 
     def check_laws(self) -> None:
         """Assert that no request and no KV block was lost; called at the end of every run, after `close`."""

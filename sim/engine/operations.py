@@ -14,6 +14,7 @@ class Operations:
     w: np.recarray
     pools: np.recarray
     reps: np.recarray
+    meters: np.recarray
     seqs: np.recarray
     clients: np.recarray
     cache: np.recarray
@@ -39,14 +40,19 @@ class Operations:
 
     def resume(self, replica: int) -> None:
         """Let *replica* go on where it hung."""
-        if self.reps[replica].hung:
+        rep = self.reps[replica]
+        if rep.hung:
+            if rep.steps_planned and rep.decoding:
+                self.meters[replica].held_s += self.now_s - rep.hung_s
             commands.resume(self.reps, self.tree, int(replica), self.now_s)
             self._kick(replica)
 
     def _catch_up(self, *replicas: int) -> None:
         """Count the steps that have ended until now as played."""
         for r in replicas:
-            commands.catch_up(self.w[0], self.pools, self.reps, self.board, self.latency, int(r), self.now_s)
+            commands.catch_up(
+                self.w[0], self.pools, self.reps, self.meters, self.board, self.latency, int(r), self.now_s
+            )
 
     def _kick(self, replica: int) -> None:
         """Let *replica* begin a step if it is idle while requests wait for it."""

@@ -8,6 +8,7 @@ from sim.engine.batch import begin_decode, end_steps, plan_step
 from sim.engine.clients import answer, ask, decide_race, deliver
 from sim.engine.happenings import happen
 from sim.engine.jit import inlined, kernel
+from sim.engine.meters import meter_answer, meter_token
 from sim.engine.queues import oldest_in_bucket
 from sim.engine.state import DONE, INBOX_EMPTY, NONE, ROWS_FULL, SCRIPT_END, SLOTS_FULL
 
@@ -15,17 +16,21 @@ COUNT_ROWS = 64  # rows that are counted at once, while they are still in the pr
 
 
 @inlined
-def end_step(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, latency, r):
+def end_step(
+    w, pools, reps, meters, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, latency, r
+):  # fmt: skip
     """End the steps planned on replica *r*: tokens appear, sequences finish, the next step is planned."""
     rep = reps[r]
     pool = pools[rep.pool]
     now_s = rep.wake_s
     steps = end_steps(w, pool, rep, r, board)
     if rep.decoding:
-        count_steps(w, rep, latency, steps, now_s)
+        count_steps(w, rep, meters[r], latency, steps, now_s)
     while rep.ready != NONE:
         s = rep.ready
         rep.ready = seqs[s].link
+        if w.metered:
+            meter_token(meters[r], seqs[s], now_s)
         begin_decode(w, pool, rep, r, seqs, s, board, now_s)
         if not seqs[s].gone and asked[seqs[s].request].twin_number != NONE:
             decide_race(
@@ -39,6 +44,8 @@ def end_step(w, pools, reps, seqs, asked, clients, cache, events, asks, board, t
     while s != NONE:
         before = seqs[s].back
         if seqs[s].finish_step == rep.step:
+            if w.metered and seqs[s].stop == seqs[s].output:
+                meter_answer(meters[r], pool, seqs[s], now_s)
             if not seqs[s].gone:
                 answer(w, pools, reps, seqs, asked, clients, events, asks, tab, rows, s, now_s)
             leave_replica(w, pools, reps, seqs, cache, board, s)
@@ -62,7 +69,7 @@ def has_room(w, events, rows, asks):
 
 @kernel
 def play(
-    w, pools, reps, seqs, asked, clients, cache, script, inbox, events, asks, board, tab, tree,
+    w, pools, gates, reps, meters, seqs, asked, clients, cache, script, inbox, events, asks, board, tab, tree,
     rows, latency, windows, minutes, parts, until_s,
 ):  # fmt: skip
     """Play all that happens up to *until_s*, in the order of (time, kind, id); return why it stopped.
@@ -72,7 +79,7 @@ def play(
     why = DONE
     while True:
         if w.rows_n - w.counted >= COUNT_ROWS:
-            count_rows(w, rows, latency, windows, minutes, parts)
+            count_rows(w, rows, gates, latency, windows, minutes, parts)
         why = has_room(w, events, rows, asks)
         if why != DONE:
             break
@@ -92,7 +99,9 @@ def play(
             if step_s > until_s:
                 break
             w.now_s = step_s
-            end_step(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, latency, r)
+            end_step(
+                w, pools, reps, meters, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, latency, r
+            )  # fmt: skip
         elif client_s <= arrival_s:
             if client_s > until_s:
                 break
@@ -111,7 +120,7 @@ def play(
             ask(w, pools, asked, clients, events, row, arrival_s)
         if w.due != NONE:
             deliver(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, w.now_s)
-    count_rows(w, rows, latency, windows, minutes, parts)
+    count_rows(w, rows, gates, latency, windows, minutes, parts)
     if why == DONE:
         w.now_s = max(w.now_s, until_s)
     return why

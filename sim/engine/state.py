@@ -34,9 +34,13 @@ WORLD = np.dtype(
         ("more", "u1"),  # 1: the inbox can be refilled
         ("row_mode", "u1"),  # 0: no rows, 1: a sample, 2: all
         ("row_below", "u8"),  # a request is sampled when its hash is below this
+        ("metered", "u1"),  # 1: count for operators, see `sim.engine.meters`
+        ("evaluate_below", "u8"),  # an answer is evaluated when its hash is below this
         ("warmup_s", "f8"),
         ("arrivals_end_s", "f8"),  # requests after this are not sent
         ("window_s", "f8"),  # width of a time window of the histograms
+        ("slow_ttft_s", "f8"),  # a request is slow above this: what the SLO says
+        ("slow_e2e_s", "f8"),
         ("cohorts", "i8"),
         ("margin", "i8"),  # rows that one event may add at most
         ("ring_at", "i8"),  # columns of the board: blocks needed by residue, finish buckets, which are in use
@@ -68,8 +72,6 @@ WORLD = np.dtype(
         ("attempts_ended", "i8"),
         ("retries", "i8"),
         ("hedges", "i8"),
-        ("prompt_seen", "i8"),  # prompt tokens of first admissions to pools with a prefix cache
-        ("prompt_cached", "i8"),  # of those, found in it
         ("recomputed", "i8"),  # tokens computed again after a preemption
         ("started", "i8"),
         ("outcomes", "i8", (6,)),  # of all requests
@@ -179,6 +181,8 @@ REPLICA = np.dtype(
         ("kv_s", "f8"),  # ... by KV blocks
         ("stall_s", "f8"),  # time lost to faults
         ("preemptions", "i8"),
+        ("prompt_seen", "i8"),  # prompt tokens of first admissions, with a prefix cache
+        ("prompt_cached", "i8"),  # of those, found in it
         ("prompt_tokens", "i8"),  # computed, recomputation included
         ("output_tokens", "i8"),
         ("served", "i8"),
@@ -340,7 +344,8 @@ BIN_RATIO = 1.01
 BINS = 2400  # 10 us to 2.3e5 s in steps of 1%
 METRICS = ("ttft", "e2e", "tpot", "queue", "itl")
 TTFT, E2E, TPOT, QUEUE, ITL = 0, 1, 2, 3, 4
-MINUTE_COLUMNS = ("requests", "ok", "wrong", "errors", "attempts")
+MINUTE_COLUMNS = ("requests", "ok", "wrong", "errors", "attempts", "slow_ttft", "slow_e2e")
+"""Of each minute; slow: a latency that counts and is above the bound of the SLO."""
 
 
 def records(dtype: np.dtype, n: int) -> np.recarray:

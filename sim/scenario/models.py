@@ -4,6 +4,7 @@ The shape only; what several settings must agree on stands in `sim.scenario.chec
 fractions lie in [0, 1]: ``5m`` and ``1%`` are written in files and exist nowhere else.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -28,6 +29,7 @@ from sim.scenario.kinds import (
     Whole,
     by_form,
 )
+from sim.scenario.telemetry import Telemetry
 from sim.scenario.workload import Workload
 
 
@@ -44,6 +46,10 @@ class Slo(Model):
     def targets(self) -> dict[str, float]:
         """Bound by metric name, in seconds, fractions or plain numbers."""
         return dict(self.__pydantic_extra__)
+
+    def latency_s(self, name: str) -> float:
+        """Return the bound on latency *name*, such as ttft: the tightest of its percentiles; infinite without one."""
+        return min((bound for key, bound in self.targets.items() if key.startswith(f"{name}_p")), default=math.inf)
 
 
 class Sample(Model):
@@ -83,6 +89,8 @@ class Scenario(Model):
     """Settings to sweep: dotted paths with their values; every combination is played."""
     scrape_interval: LongerThanZero = 15.0
     """Time between samples of metrics."""
+    telemetry: Telemetry | None = None
+    """What a Prometheus would see of the run; left out, nothing is kept, unless `alerts` need it."""
     rows: Rows = "all"
     """Which requests leave a row: all, none, or {sample: 1%}."""
     fleet: Fleet
@@ -101,3 +109,8 @@ class Scenario(Model):
     """Prometheus rule file."""
     claims: dict[Name, str] = {}
     """Statements that a run must make true, such as ``ttft_p99 <= 2s``."""
+
+    @property
+    def scraped(self) -> Telemetry | None:
+        """What to keep for a Prometheus: with `alerts` something always."""
+        return self.telemetry or (Telemetry() if self.alerts is not None else None)

@@ -1,0 +1,88 @@
+"""What the commands about alerts share: their options, and how rules and the past are opened."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sim.errors import InputError
+from sim.units import duration_s
+
+if TYPE_CHECKING:
+    from sim.alerts.past import Past
+    from sim.alerts.rulefile import Group
+    from sim.alerts.rules import Judgement
+
+INTERVAL = click.option(
+    "--interval", default="1m", show_default=True, help="Evaluation interval of groups without one."
+)
+RULES = click.option("--rules", "rules", multiple=True, required=True, metavar="FILE|NAME",
+                     help="Rule file, PrometheusRule object, or a shipped set (seed); repeat for more.")  # fmt: skip
+SOURCE = click.argument("source", metavar="RUN_OR_FILE", type=click.Path(path_type=Path))
+DIALECT = click.option("--dialect", type=click.Choice(["2.42", "3"]), default="2.42", show_default=True,
+                       help="Semantics of which Prometheus; 3 rests on its source, unproven.")  # fmt: skip
+JSON = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+
+
+def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
+    """Return one decorator for all of *decorators*, in the order in which they are to be listed."""
+
+    def decorate(inner: Callable[..., Any]) -> Callable[..., Any]:
+        for one in reversed(decorators):
+            inner = one(inner)
+        return inner
+
+    return decorate
+
+
+def read_rules(rules: tuple[str, ...]) -> "list[Group]":
+    """Return the groups in the files, or shipped sets, *rules*.
+
+    Raises:
+        InputError: there is no such file or set, or it holds no rules.
+    """
+    from sim.alerts import rulefile
+
+    groups = rulefile.read([rule_file(name) for name in rules])
+    if not any(group.rules for group in groups):
+        raise InputError(f"{rules[0]}: holds no rules")
+    return groups
+
+
+def rule_file(name: str) -> Path:
+    """Return the file that *name* is, or the shipped one so called."""
+    from sim.scenario.files import shipped_rules
+    from sim.words import did_you_mean
+
+    known = shipped_rules()
+    if Path(name).is_file() or name not in known:
+        if not Path(name).is_file() and "." not in name and "/" not in name:
+            said = did_you_mean(name, known) or f"; shipped sets: {', '.join(known) or 'none'}"
+            raise InputError(f"--rules {name}: no such file or set of rules{said}")
+        return Path(name)
+    return known[name]
+
+
+def interval_ms(text: str) -> int:
+    """Return the ``--interval`` in milliseconds."""
+    try:
+        found = round(duration_s(text) * 1000)
+    except ValueError as error:
+        raise InputError(f"--interval: {error}") from None
+    if found < 1:
+        raise InputError("--interval: expected a duration above 0")
+    return found
+
+
+def judge_past(past: "Past", groups: "list[Group]", interval: str, dialect: str) -> "list[Judgement]":
+    """Return a judgement on every rule in *groups*, over all of *past*."""
+    from sim.alerts.rules import judge, names_read
+    from sim.alerts.vectors import Dialect
+
+    return judge(groups, past.series(names_read(groups)), interval_ms(interval), Dialect(dialect), past.span_ms)
+
+
+def again(rules: tuple[str, ...]) -> str:
+    """Return the options that name *rules* again."""
+    return " ".join(f"--rules {name}" for name in rules)

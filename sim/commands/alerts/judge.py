@@ -1,0 +1,54 @@
+"""``blowout alerts eval``: when each rule was pending and firing, and which could not be judged."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from sim.commands.alerts.common import DIALECT, INTERVAL, JSON, RULES, SOURCE, again, judge_past, options, read_rules
+from sim.interrupts import to_a_reader
+
+NO_RULE_JUDGED = 3
+
+
+@click.command("eval")
+@options(SOURCE, RULES, INTERVAL, DIALECT)
+@click.option("--figure", type=click.Path(path_type=Path), help="Where to draw (figures/alerts.png in a run folder).")
+@click.option("--no-figures", is_flag=True, help="Only print.")
+@JSON
+def command(
+    source: Path,
+    rules: tuple[str, ...],
+    interval: str,
+    dialect: str,
+    figure: Path | None,
+    no_figures: bool,
+    as_json: bool,
+) -> int:
+    """Say when each rule was pending and firing on RUN_OR_FILE, and which rules could not be judged.
+
+    RUN_OR_FILE is a run folder, the folder of one of its points and seeds, or a file of series.
+    """
+    from sim.alerts.past import open_pasts
+    from sim.report import alerting, style
+
+    pasts = open_pasts(source)
+    past = pasts[0]
+    heading = past.name if past.member is None else f"{source}: {past.name}"
+    if len(pasts) > 1:
+        heading += f" (the first of {len(pasts)}; name the folder of another to judge that)"
+    judged = judge_past(past, read_rules(rules), interval, dialect)
+    if figure is None and source.is_dir():
+        figure = past.path.parent / "figures" / "alerts.png"
+    commands = [(f"blowout alerts verify {source} {again(rules)}", "the same, asked of the real promtool")]
+    if figure is not None and not no_figures:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        style.save(alerting.plate(heading, judged), figure)
+        commands.insert(0, (str(figure), "the timeline"))
+    with to_a_reader():
+        if as_json:
+            click.echo(json.dumps(alerting.as_json(judged), indent=1))
+        else:
+            alerting.show(heading, judged, commands, sys.stdout)
+    return 0 if any(one.verdict == "judged" for one in judged) else NO_RULE_JUDGED
