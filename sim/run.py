@@ -127,7 +127,10 @@ def play(
 
 def known_metrics(scenario: Scenario) -> set[str]:
     """Return every metric that a claim about *scenario* may name."""
-    return summary.metric_names(list(scenario.workload.cohorts)) | set(claims.OF_CONTROL)
+    from sim.alerts import outcome
+
+    alerts = outcome.names(scenario.alerts)
+    return summary.metric_names(list(scenario.workload.cohorts)) | set(claims.OF_CONTROL) | alerts
 
 
 def _entry(task: Task, folder: Path) -> dict[str, Any]:
@@ -252,12 +255,25 @@ def _play(task: Task, tick: Callable[[float], None]) -> None:
 
     try:
         simulate(task.scenario, task.seed, task.folder, progress=tick)
+        if task.scenario.alerts and not task.control:
+            _judge_alerts(task)
     except RunError as error:
         raise RunError(f"{task.words}{error}") from None
     except MemoryError:
         raise RunError(f"{task.words}memory ran out; expected to fit with fewer rows or a shorter duration") from None
     except AssertionError as error:
         raise RunError(f"{task.words}a law of the engine was broken ({error}): a fault of Blowout's own") from error
+
+
+def _judge_alerts(task: Task) -> None:
+    """Add what the alerts of the scenario did to the metrics of a task that was played."""
+    from sim.alerts import outcome
+    from sim.alerts.past import Past
+
+    member = results.Member(task.point, task.seed, task.folder)
+    info = dict(member.info)
+    info["metrics"] |= outcome.measure(task.scenario, Past("", task.folder / results.SCRAPED, member))
+    results.write_json(task.folder / "member.json", info)
 
 
 # --- what comes out -------------------------------------------------------------------------------------------------

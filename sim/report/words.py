@@ -192,8 +192,8 @@ def place(label: str) -> str:
 
 
 def _setting(path: str, value: Any) -> str:
-    if isinstance(value, Mapping) and len(value) == 1:  # claims call it by its key, too
-        value = next(iter(value))
+    if isinstance(value, Mapping | list):
+        value = claims.written(value)
     shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
     if isinstance(value, bool):
         shown = shown.lower()  # as YAML says it

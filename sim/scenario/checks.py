@@ -21,8 +21,10 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
     for name, pool in scenario.fleet.pools.items():
         for key, sentence in _pool(pool):
             yield ("fleet", "pools", name, *key), sentence
-    if scenario.alerts is not None and scenario.telemetry is None:
+    if scenario.alerts and scenario.telemetry is None:
         yield ("telemetry",), "expected something to judge `alerts` on, got none"
+    if scenario.alerts and not scenario.slo.targets:
+        yield ("slo",), "expected what was promised (such as errors: 0.1%), to tell by it whether alerts were right"
     for name in scenario.slo.targets:
         if near := did_you_mean(name, ["window"]):
             yield ("slo", name), f"unknown key{near}"

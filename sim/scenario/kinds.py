@@ -124,6 +124,10 @@ def _found_if_json(value: str, info: ValidationInfo) -> str:
     return _found(value, info) if value.endswith(".json") else value
 
 
+def _listed(value: object) -> object:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
 def _none_is_a_word(value: object) -> object:
     return "none" if value is None else value
 
@@ -172,5 +176,6 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 Target = Annotated[str, Field(pattern=TARGET_PATTERN, max_length=80)]
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=64)]
 File = Annotated[str, AfterValidator(_found), PlainSerializer(_seen_from)]
+Files = Annotated[list[File], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 NameOrJson = Annotated[str, AfterValidator(_found_if_json), PlainSerializer(_seen_from)]
 Code = Annotated[str, Field(pattern=CODE_PATTERN), AfterValidator(_code_found), PlainSerializer(_code_seen_from)]

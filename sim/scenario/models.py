@@ -17,7 +17,7 @@ from sim.scenario.kinds import (
     MAPPING,
     PLAIN,
     Duration,
-    File,
+    Files,
     Fraction,
     LongerThanZero,
     Model,
@@ -105,7 +105,7 @@ class Scenario(Model):
     """What watches and decides: health checks, autoscalers, breakers and the like."""
     slo: Slo = Slo()
     """What was promised."""
-    alerts: File | None = None
-    """Prometheus rule file."""
+    alerts: Files = []
+    """Prometheus rule files, one or a list: what their alerts did becomes metrics, such as `alert.seed.caught`."""
     claims: dict[Name, str] = {}
     """Statements that a run must make true, such as ``ttft_p99 <= 2s``."""
