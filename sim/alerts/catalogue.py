@@ -17,8 +17,7 @@ Kind = Literal["gauge", "counter", "bucket"]
 ENGINE_LABELS = ("model_name", "engine")
 GATEWAY_LABELS = ("pool",)
 TARGET_LABELS = frozenset(
-    "job instance namespace pod container service endpoint node cluster region zone env environment app team host"
-    " deployment prometheus replica tenant stage severity alertname".split()
+    ["job", "instance", "namespace", "pod", "container", "service", "endpoint", "node", "cluster", "region", "zone", "env", "environment", "app", "team", "host", "deployment", "prometheus", "replica", "tenant", "stage", "severity", "alertname"]
 )
 """Labels that scrape configurations commonly add: any metric may have them."""
 COMPLETE = ("vllm:", "vllm_", "sglang:", "sglang_")
@@ -50,11 +49,7 @@ _KNOWN = (
     Family("vllm:lora_requests_info", "gauge", ""),
     *(
         Family(f"vllm:{name}", "counter", "")
-        for name in (
-            "external_prefix_cache_queries external_prefix_cache_hits mm_cache_queries mm_cache_hits corrupted_requests"
-            " prompt_tokens_cached estimated_flops_per_gpu estimated_read_bytes_per_gpu estimated_write_bytes_per_gpu"
-            " spec_decode_num_drafts spec_decode_num_draft_tokens spec_decode_num_accepted_tokens"
-        ).split()
+        for name in ["external_prefix_cache_queries", "external_prefix_cache_hits", "mm_cache_queries", "mm_cache_hits", "corrupted_requests", "prompt_tokens_cached", "estimated_flops_per_gpu", "estimated_read_bytes_per_gpu", "estimated_write_bytes_per_gpu", "spec_decode_num_drafts", "spec_decode_num_draft_tokens", "spec_decode_num_accepted_tokens"]
     ),
     Family("vllm:spec_decode_num_accepted_tokens_per_pos", "counter", "", (), "position"),
     Family("vllm:prompt_tokens_by_source", "counter", "", (), "source"),
@@ -62,10 +57,7 @@ _KNOWN = (
     Family("vllm:admission_rejections", "counter", "", (), "reason"),
     *(
         Family(f"vllm:{name}", "histogram", "")
-        for name in (
-            "request_prompt_tokens request_generation_tokens iteration_tokens_total request_max_num_generation_tokens"
-            " request_params_n request_params_max_tokens request_prefill_kv_computed_tokens request_num_preemptions"
-        ).split()
+        for name in ["request_prompt_tokens", "request_generation_tokens", "iteration_tokens_total", "request_max_num_generation_tokens", "request_params_n", "request_params_max_tokens", "request_prefill_kv_computed_tokens", "request_num_preemptions"]
     ),
     Family("vllm:request_time_per_output_token_seconds", "histogram", "", ITL_BOUNDS),
     Family("vllm:request_inference_time_seconds", "histogram", "", REQUEST_BOUNDS),
@@ -73,10 +65,7 @@ _KNOWN = (
     Family("vllm:request_decode_time_seconds", "histogram", "", REQUEST_BOUNDS),
     *(
         Family(f"sglang:{name}", "gauge", "")
-        for name in (
-            "num_running_reqs num_queue_reqs num_used_tokens token_usage gen_throughput cache_hit_rate"
-            " num_retracted_reqs"
-        ).split()
+        for name in ["num_running_reqs", "num_queue_reqs", "num_used_tokens", "token_usage", "gen_throughput", "cache_hit_rate", "num_retracted_reqs"]
     ),
     *(Family(f"sglang:{name}", "counter", "") for name in ("prompt_tokens", "generation_tokens", "num_requests")),
     *(

@@ -69,7 +69,9 @@ def _check_rule(rule: Rule, interval_ms: int) -> Iterator[Finding]:
         what = f"the label {label} is {rule.labels[label]}"
         yield Finding.of(rule, "templated-label", what, "say it in an annotation, which may change")
     if rule.refused and not changing:
-        yield Finding.of(rule, "not-judged", f"it uses {rule.refused}", "docs/reference/promql.md has what can be judged")
+        yield Finding.of(
+            rule, "not-judged", f"it uses {rule.refused}", "docs/reference/promql.md has what can be judged"
+        )
     if 0 < rule.for_ms < interval_ms:
         what = f"for is {rule.for_ms / 1000:g} s and its group is evaluated every {interval_ms / 1000:g} s"
         yield Finding.of(rule, "for-below-interval", what, "a shorter interval of the group, or no for")
@@ -112,7 +114,9 @@ def _check_comparisons(rule: Rule, tree: Any, measured: Measured) -> Iterator[Fi
         elif one.quantity.kind == "tail" and one.quantity.metric and one.quantity.metric.family in OF_LENGTH:
             family = one.quantity.metric.family
             what = f"P{one.quantity.quantile * 100:g} over a lower percentile of {family} {one.op} {one.number:g}"
-            instead = "the share of slow requests at a bucket's bound, or inter-token latency, against its own last week"
+            instead = (
+                "the share of slow requests at a bucket's bound, or inter-token latency, against its own last week"
+            )
             yield Finding.of(rule, "tail-ratio", what, instead)
         elif one.quantity.kind == "gauge" and not one.quantity.smooth and rule.for_ms and one.op not in ("==", "!="):
             name = one.quantity.metric.name if one.quantity.metric else "a gauge"
@@ -126,13 +130,17 @@ def _out_of_range(rule: Rule, node: Any, one: Comparison) -> Finding:
     said, q = str(node.prettify()).replace("\n", " "), one.quantity
     what = f"{' '.join(said.split())} is {'never' if one.never else 'always'} true"
     if q.fraction and one.product and one.never:
-        instead = f"a factor below 1/(1-SLO), the number below 1 and not {one.number:g}; or a longer window and a low factor"
+        instead = (
+            f"a factor below 1/(1-SLO), the number below 1 and not {one.number:g}; or a longer window and a low factor"
+        )
         return Finding.of(rule, "unreachable-burn", what, instead)
     if q.fraction and one.number > 0 and (one.never or one.number > 1):
         return Finding.of(rule, "percent-for-fraction", what, f"{one.op} {_as_fraction(one.number)}")
     if q.kind == "percentile" and one.never:
         top = f"{q.high:g} s is the highest that a bucket can say"
-        return Finding.of(rule, "never-true", what, f"{top}; the unit is seconds, {one.number:g} ms is {one.number / 1000:g}")
+        return Finding.of(
+            rule, "never-true", what, f"{top}; the unit is seconds, {one.number:g} ms is {one.number / 1000:g}"
+        )
     span = f"the value lies between {q.low:g} and {q.high:g}"
     return Finding.of(rule, "never-true" if one.never else "always-true", what, f"a number inside: {span}")
 
@@ -153,7 +161,9 @@ def _check_percentile(rule: Rule, one: Comparison) -> Iterator[Finding]:
         what = f"{name}: {one.number:g} lies inside the bucket ({below:g}, {above:g}]"
         yield Finding.of(rule, "threshold-in-bucket", what, _share_above(metric.family, bound, q.quantile))
     if metric.family in OF_ANSWER_LENGTH:
-        instead = _share_above("vllm:time_to_first_token_seconds", 2.5, q.quantile) + ", and the same of inter-token latency"
+        instead = (
+            _share_above("vllm:time_to_first_token_seconds", 2.5, q.quantile) + ", and the same of inter-token latency"
+        )
         yield Finding.of(rule, "whole-answer-latency", name, instead)
 
 

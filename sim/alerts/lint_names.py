@@ -7,7 +7,7 @@ from typing import Any
 
 import promql_parser as promql
 
-from sim.alerts.catalogue import METRICS, NEVER_COUNTED, COMPLETE, RENAMED, TARGET_LABELS, UNFINISHED, Metric
+from sim.alerts.catalogue import COMPLETE, METRICS, NEVER_COUNTED, RENAMED, TARGET_LABELS, UNFINISHED, Metric
 from sim.alerts.findings import Finding
 from sim.alerts.parsing import bare, selector, walk
 from sim.alerts.rulefile import Rule
@@ -56,7 +56,9 @@ def _name(rule: Rule, name: str, recorded: Collection[str]) -> Finding:
         instead = f"did you mean {near[0]}?" if near else "look it up in docs/reference/series.md"
         return Finding.of(rule, "unknown-metric", f"no metric is called {name}", instead)
     what = f"{name} is no metric of vLLM, SGLang or the gateway, and no rule here records it"
-    return Finding.of(rule, "unchecked", what, "check its unit and its labels yourself, or give the file that records it")
+    return Finding.of(
+        rule, "unchecked", what, "check its unit and its labels yourself, or give the file that records it"
+    )
 
 
 def _check_labels(rule: Rule, metric: Metric, matchers: Collection[Matcher]) -> Iterator[Finding]:
@@ -109,7 +111,9 @@ def _value_meant(matcher: Matcher, known: tuple[str, ...]) -> str:
 
 def around(bounds: Collection[float], number: float) -> tuple[float, float]:
     """Return the bounds of the bucket that *number* lies in."""
-    return max((b for b in bounds if b < number), default=0.0), min((b for b in bounds if b >= number), default=max(bounds))
+    return max((b for b in bounds if b < number), default=0.0), min(
+        (b for b in bounds if b >= number), default=max(bounds)
+    )
 
 
 def _check_grouping(rule: Rule, node: Any) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 import promql_parser as promql
 
 from sim.alerts.findings import Finding
-from sim.alerts.lint import comparisons, measure, tree_of
+from sim.alerts.lint import comparisons, measure
 from sim.alerts.parsing import SyntaxFault, milliseconds, parse, walk
 from sim.alerts.quantities import Measured
 from sim.alerts.rulefile import Group, Rule, written_ms
@@ -102,7 +102,9 @@ def _said(one: Judgement, seen: Sequence[tuple[str, bool, bool]]) -> Iterator[Fi
     over = written_ms(int(one.t_ms[-1] - one.t_ms[0]))
     if share >= NEARLY_ALWAYS:
         what = f"true at {share:.0%} of {count(len(one.t_ms), 'evaluation')}"
-        yield Finding.of(one.rule, "true-when-healthy", what, "another threshold, or another signal: blowout alerts tune")
+        yield Finding.of(
+            one.rule, "true-when-healthy", what, "another threshold, or another signal: blowout alerts tune"
+        )
     elif one.fired:
         what = f"fired {count(len(one.fired), 'time')} in {over} in which all went well"
         yield Finding.of(one.rule, "fires-when-healthy", what, "a higher threshold, a longer window or a longer for")
