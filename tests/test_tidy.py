@@ -30,6 +30,7 @@ LAYERS = {
     "sim.series": 0,
     "sim.spool": 0,
     "sim.buckets": 0,
+    "sim.families": 0,
     "sim.claims": 0,
     "sim.theory": 0,
     "sim.engine": 1,

@@ -271,3 +271,12 @@ def duration_ms(node: _Node) -> int:
     if not text or match is None:
         raise node.fault(f"expected a duration such as 5m or 1h30m, got {show(text)}")
     return sum(int(number) * unit for number, unit in zip(match.groups(), UNITS_MS) if number)
+
+
+def written_ms(ms: int) -> str:
+    """Return milliseconds as Prometheus writes a duration: ``5m``, ``1h30m``, ``0s``."""
+    pieces = []
+    for unit_ms, unit in zip(UNITS_MS[2:], ("d", "h", "m", "s", "ms")):
+        number, ms = divmod(ms, unit_ms)
+        pieces += [f"{number}{unit}"] if number else []
+    return "".join(pieces) or "0s"

@@ -68,14 +68,14 @@ def check_states(judged: Sequence[Judgement], series: SeriesSet, tool: str) -> C
     whole = Check(True)
     for interval_ms in sorted({one.interval_ms for one in judged}):
         rules = [one for one in judged if one.verdict == Verdict.JUDGED and one.interval_ms == interval_ms]
-        rules, left_out = _self_contained(rules, judged)
+        rules, left_out = self_contained(rules, judged)
         whole.left_out += left_out
         if not any(not one.rule.records for one in rules):
             continue
         test, assertions = unit_test(rules, series)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "rules.yml").write_text(rule_file(rules), encoding="utf-8")
-            (Path(folder) / "test.yml").write_text(_yaml(test), encoding="utf-8")
+            (Path(folder) / "test.yml").write_text(as_yaml(test), encoding="utf-8")
             one = _run([tool, "test", "rules", str(Path(folder) / "test.yml")], assertions)
         whole.passed &= one.passed
         whole.assertions += assertions
@@ -100,7 +100,7 @@ def rule_file(rules: Sequence[Judgement]) -> str:
             entry["keep_firing_for"] = f"{rule.keep_firing_for_ms}ms"
         entry |= {key: dict(texts) for key in ("labels", "annotations") if (texts := getattr(rule, key))}
         group["rules"].append(entry)
-    return _yaml({"groups": list(groups.values())})
+    return as_yaml({"groups": list(groups.values())})
 
 
 def unit_test(rules: Sequence[Judgement], series: SeriesSet) -> tuple[dict[str, Any], int]:
@@ -129,7 +129,9 @@ def unit_test(rules: Sequence[Judgement], series: SeriesSet) -> tuple[dict[str, 
                 }
             )
     test = {"interval": f"{inputs[0]}ms", "input_series": inputs[1], "promql_expr_test": checks}
-    return {"rule_files": ["rules.yml"], "evaluation_interval": f"{every_ms}ms", "tests": [test]}, len(checks)
+    order = list(dict.fromkeys(one.rule.group for one in rules))  # promtool has none of its own
+    head = {"rule_files": ["rules.yml"], "evaluation_interval": f"{every_ms}ms", "group_eval_order": order}
+    return {**head, "tests": [test]}, len(checks)
 
 
 def _times(judged: Sequence[Judgement], every_ms: int) -> list[int]:
@@ -193,7 +195,7 @@ def _close(pieces: list[str], repeats: int) -> None:
         pieces[-1] += f"x{repeats}"
 
 
-def _self_contained(rules: list[Judgement], judged: Sequence[Judgement]) -> tuple[list[Judgement], list[str]]:
+def self_contained(rules: list[Judgement], judged: Sequence[Judgement]) -> tuple[list[Judgement], list[str]]:
     """Return *rules* without those that a unit test would see otherwise, and why those are left out."""
     elsewhere = {one.rule.name for one in judged if one.rule.records and one not in rules}
     kept, left_out = [], []
@@ -214,7 +216,7 @@ def _taken(groups: dict[tuple[str, str], dict[str, Any]], name: str) -> bool:
     return any(group["name"] == name for group in groups.values())
 
 
-def _yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10_000_000)
 
 

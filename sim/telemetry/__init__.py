@@ -4,7 +4,7 @@ Names, labels and bucket bounds are those of vLLM 0.32; docs/reference/series.md
 replica's begin anew when its process does, and a process that is gone leaves Prometheus' stale markers.
 """
 
-from sim.telemetry.families import FAMILIES, Family
+from sim.families import FAMILIES, Family
 from sim.telemetry.openmetrics import write_openmetrics
 from sim.telemetry.scraper import Scraper, targets
 

@@ -5,8 +5,8 @@ from typing import TextIO
 
 import numpy as np
 
+from sim.families import FAMILIES
 from sim.series import NAME, SeriesSet, is_stale
-from sim.telemetry.families import FAMILIES
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 

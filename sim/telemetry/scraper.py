@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from sim.families import DURATION, ENGINE, REASONS, REQUESTS, SCORES, TASKS, UP
 from sim.scenario import Scenario
 from sim.scenario.faults import Refuse
 from sim.series import STALE
 from sim.spool import NOTHING
-from sim.telemetry.families import DURATION, ENGINE, REASONS, REQUESTS, SCORES, TASKS, UP
 
 Labels = dict[str, str]
 GATEWAY = {"job": "gateway", "instance": "gateway:9090"}

@@ -1,0 +1,53 @@
+"""What was written to be shipped: files, assertions, and what is not tested; in a terminal and as JSON."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from sim.alerts.export import Export
+from sim.report import alerting, printing
+from sim.words import count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def show(made: Export, folder: Path, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
+    """Print what is in *folder* to *file*."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("file", no_wrap=True)
+    table.add_column("", overflow="fold")
+    tests = {test.file: test for test in made.tests}
+    for name in made.files:
+        said = ""
+        if name in tests:
+            test = tests[name]
+            fired = len({alert for alert, episode in test.expected if episode.firing_ms is not None})
+            said = f"{count(test.assertions, 'assertion')} from {alerting.moment(test.from_ms)} on; {count(fired, 'alert')} fired"
+        table.add_row(name, Text(said, style="dim"))
+    lines: list[RenderableType] = [Text(str(folder), style="bold"), Text(), table]
+    missing: list[RenderableType] = [Text(line) for line in made.left_out]
+    printing.show([("", lines), ("Not tested", missing)], commands, file or sys.stdout)
+
+
+def as_json(made: Export, folder: Path) -> dict[str, Any]:
+    """Return the same for programs; times are milliseconds."""
+    return {
+        "folder": str(folder),
+        "files": list(made.files),
+        "tests": [
+            {
+                "file": t.file,
+                "stretch": t.stretch,
+                "from_ms": t.from_ms,
+                "length_ms": t.length_ms,
+                "assertions": t.assertions,
+            }
+            for t in made.tests
+        ],
+        "not_tested": made.left_out,
+    }
