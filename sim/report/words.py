@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sim import claims
+
 PART_NAMES = {
     "client_wait_s": "waiting in the client",
     "backoff_s": "backing off before a retry",
