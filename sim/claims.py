@@ -176,7 +176,7 @@ def point_of(metric: str, index: Index, points: Sequence[Point]) -> int:
     Raises:
         ScenarioError: none of them, or the index is missing where there are several.
     """
-    known = ", ".join(f"[{', '.join(map(written, point.values()))}]" for point in points[:8])
+    known = ", ".join(f"[{', '.join(map(value_name, point.values()))}]" for point in points[:8])
     if not index and len(points) == 1:
         return 0
     if not index:
@@ -189,7 +189,7 @@ def point_of(metric: str, index: Index, points: Sequence[Point]) -> int:
     raise ScenarioError(f"vary has no point [{', '.join(index)}] for {metric}, expected one of {known}")
 
 
-def written(value: Any) -> str:
+def value_name(value: Any) -> str:
     """Return how an index names a value of `vary`.
 
     A mapping with one key is named by that key; a list of mappings, such as faults, by the name of the first, or none.
@@ -205,7 +205,7 @@ def _same(written: str, value: Any) -> bool:
     try:
         return math.isclose(quantity(written), quantity(value), rel_tol=1e-9)
     except ValueError:
-        return written == written(value)
+        return written == value_name(value)
 
 
 def _metrics(node: Node) -> set[tuple[str, Index]]:

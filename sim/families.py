@@ -71,6 +71,10 @@ ENGINE = (
 """Of a replica, in the order of `sim.telemetry.scraper.engine_values`; help texts are vLLM's."""
 REQUESTS = Family("gateway_requests", "counter", "Attempts that have ended, by HTTP status.", (), "code")
 """Its codes are those that can occur in the scenario."""
+FIRST_TOKEN = Family(
+    "gateway_time_to_first_token_seconds", "histogram", "Time from when the client sent an attempt to its first token.",
+    TTFT_BOUNDS,
+)  # fmt: skip
 DURATION = Family(
     "gateway_request_duration_seconds", "histogram", "Time from when the client sent an attempt to its end.",
     REQUEST_BOUNDS,
@@ -82,4 +86,4 @@ TASKS = Family(
     tuple(outcome.name.lower() for outcome in Outcome),
 )  # fmt: skip
 """The fourth layer: requests, not attempts."""
-FAMILIES = (UP, *ENGINE, REQUESTS, DURATION, TASKS, SCORES)
+FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES)

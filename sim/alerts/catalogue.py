@@ -17,7 +17,31 @@ Kind = Literal["gauge", "counter", "bucket"]
 ENGINE_LABELS = ("model_name", "engine")
 GATEWAY_LABELS = ("pool",)
 TARGET_LABELS = frozenset(
-    ["job", "instance", "namespace", "pod", "container", "service", "endpoint", "node", "cluster", "region", "zone", "env", "environment", "app", "team", "host", "deployment", "prometheus", "replica", "tenant", "stage", "severity", "alertname"]
+    [
+        "job",
+        "instance",
+        "namespace",
+        "pod",
+        "container",
+        "service",
+        "endpoint",
+        "node",
+        "cluster",
+        "region",
+        "zone",
+        "env",
+        "environment",
+        "app",
+        "team",
+        "host",
+        "deployment",
+        "prometheus",
+        "replica",
+        "tenant",
+        "stage",
+        "severity",
+        "alertname",
+    ]
 )
 """Labels that scrape configurations commonly add: any metric may have them."""
 COMPLETE = ("vllm:", "vllm_", "sglang:", "sglang_")

@@ -5,12 +5,14 @@ A rule goes by its name; all paging rules of a file together go by the file's, w
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from sim.alerts import rulefile, users
 from sim.alerts.past import Past
+from sim.alerts.rulefile import Group
 from sim.alerts.rules import judge, names_read
 from sim.alerts.score import Judged, Score, score
 from sim.alerts.truth import Worth
@@ -33,8 +35,14 @@ def names(files: Sequence[str]) -> set[str]:
     if not files:
         return set()
     found = {Path(file).stem for file in files}
-    found |= {rule.name for group in rulefile.read(map(Path, files)) for rule in group.rules if not rule.records}
+    found |= {rule.name for file in files for group in _groups(file) for rule in group.rules if not rule.records}
     return {INCIDENTS, *(f"alert.{name}.{metric}" for name in found for metric in OF_ALERT)}
+
+
+@cache
+def _groups(file: str) -> list[Group]:
+    """Return the groups of a rule file; read once, for a sweep is judged by the same rules at each point."""
+    return rulefile.read([Path(file)])
 
 
 def measure(scenario: Scenario, past: Past) -> dict[str, float]:
@@ -42,7 +50,7 @@ def measure(scenario: Scenario, past: Past) -> dict[str, float]:
     truth = users.truth(past, Worth())
     measured = {INCIDENTS: float(len(truth.incidents))}
     for file in scenario.alerts:
-        groups = rulefile.read([Path(file)])
+        groups = _groups(file)
         span_ms = past.span_ms
         judged = Judged(past.name, truth, span_ms[1], judge(groups, past.series(names_read(groups)), span_ms=span_ms))
         scores, together = score([judged])

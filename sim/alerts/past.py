@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sim import results, series
-from sim.claims import written
+from sim.claims import value_name
 from sim.errors import InputError
 from sim.results import SCRAPED, Member
 from sim.series import SeriesSet
@@ -52,5 +52,8 @@ def open_pasts(source: Path) -> list[Past]:
 
 def _name(member: Member) -> str:
     return ", ".join(
-        [*(f"{key.rpartition('.')[2]} {written(value)}" for key, value in member.point.items()), f"seed {member.seed}"]
+        [
+            *(f"{key.rpartition('.')[2]} {value_name(value)}" for key, value in member.point.items()),
+            f"seed {member.seed}",
+        ]
     )

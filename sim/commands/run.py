@@ -56,8 +56,8 @@ def command(
         raise InputError(f"--control: {loaded.name} has no faults, so it is its own control run")
     folder = results.new_folder(out, loaded.name)
     try:
-        _warm()
-        with _progress(loaded.name) as progress:
+        warm()
+        with progress_of(loaded.name) as progress:
             typed = ["blowout", *sys.argv[1:]]
             run = play(loaded, folder, workers=workers, control=control, command=typed, progress=progress)
         if not no_figures:
@@ -77,11 +77,12 @@ def command(
     return 1 if any(not verdict["passed"] for verdict in run.verdicts or []) else 0
 
 
-def _warm() -> None:
-    from sim.engine.exercise import warm
+def warm() -> None:
+    """Compile the engine, if this machine has not yet; it can be interrupted."""
+    from sim.engine import exercise
 
     with Interrupts(at_once=True) as interrupts:
-        warm()
+        exercise.warm()
         interrupts.check()  # the compiler may have swallowed it
 
 
@@ -140,7 +141,7 @@ def _said(what: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Progress]:
+def progress_of(name: str) -> Iterator[Progress]:
     """Show simulated time, speed and time left on stderr, when a person is watching it."""
     if not sys.stderr.isatty():
         yield lambda done_s, all_s: None

@@ -2,8 +2,11 @@
 
 Counted when it happens, as vLLM does (vllm/v1/metrics/stats.py, 0.32): the first token and each later one when they are
 made, everything else about a request when it is finished. Times are the engine's own, from arrival at the replica.
-A gateway counts attempts when they end, from when the client sent them until it had its answer.
+A gateway counts attempts when they end, from when the client sent them until it had its answer; and how long those
+that saw a first token had waited for it.
 """
+
+import math
 
 import numpy as np
 
@@ -42,6 +45,8 @@ METER = np.dtype(
 GATE = np.dtype(
     [
         ("codes", "i8", (STATUSES,)),  # attempts by HTTP status
+        ("ttft", "i8", (len(TTFT_BOUNDS) + 1,)),
+        ("ttft_s", "f8"),
         ("duration", "i8", (len(REQUEST_BOUNDS) + 1,)),
         ("duration_s", "f8"),
         ("evaluated", "i8"),  # answers whose correctness was looked at
@@ -128,6 +133,9 @@ def meter_attempt(w, gate, row):
     """Count an attempt at the gateway by its row; of requests answered, a share is looked at by an evaluator."""
     duration_s = row.finished_s - row.sent_s
     gate.codes[row.status] += 1
+    if not math.isnan(row.first_token_s):
+        gate.ttft[place(_TTFT, row.first_token_s - row.sent_s)] += 1
+        gate.ttft_s += row.first_token_s - row.sent_s
     gate.duration[place(_REQUEST, duration_s)] += 1
     gate.duration_s += duration_s
     if row.last:

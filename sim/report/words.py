@@ -195,7 +195,7 @@ def place(label: str) -> str:
 
 def _setting(path: str, value: Any) -> str:
     if isinstance(value, Mapping | list):
-        value = claims.written(value)
+        value = claims.value_name(value)
     shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
     if isinstance(value, bool):
         shown = shown.lower()  # as YAML says it

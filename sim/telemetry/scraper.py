@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.families import DURATION, ENGINE, REASONS, REQUESTS, SCORES, TASKS, UP
+from sim.families import DURATION, ENGINE, FIRST_TOKEN, REASONS, REQUESTS, SCORES, TASKS, UP
 from sim.scenario import Scenario
 from sim.scenario.faults import Refuse
 from sim.series import STALE
@@ -53,7 +53,7 @@ class Scraper:
         self.labels += UP.series(gateway)
         by_code = replace(REQUESTS, values=tuple(map(str, codes)))
         for pool in pools:
-            for family in (by_code, DURATION, TASKS, *((SCORES,) if evaluated else ())):
+            for family in (by_code, FIRST_TOKEN, DURATION, TASKS, *((SCORES,) if evaluated else ())):
                 self.labels += family.series({**gateway, "pool": pool})
         self._codes, self._evaluated = list(codes), evaluated
         self._before = np.zeros((2, 1, len(engines)), bool)  # which were targets at the last scrape, which answered
@@ -99,6 +99,7 @@ class Scraper:
         """Return what the gateway shows of each pool (n, pools, series)."""
         columns = [
             gates["codes"][..., self._codes],
+            *_histogram(gates["ttft"], gates["ttft_s"]),
             *_histogram(gates["duration"], gates["duration_s"]),
             gates["tasks"],
         ]

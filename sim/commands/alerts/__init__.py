@@ -5,6 +5,7 @@ import click
 from sim.lazy import Lazy
 
 COMMANDS = {
+    "audit": ("sim.commands.alerts.audit", "Hold rules against failures, one by one, and against quiet times."),
     "eval": ("sim.commands.alerts.judge", "Say when each rule was pending and firing."),
     "lint": ("sim.commands.alerts.lint", "Say what is wrong with rules, before they are judged."),
     "export": ("sim.commands.alerts.export", "Write rules, promtool tests of them and a dashboard, to be shipped."),

@@ -1,0 +1,221 @@
+"""The audit of alert rules: a table in a terminal, JSON, and the matrix of failures and rules as a figure."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+from sim.alerts.audit import Audit, Cell, Column, Row
+from sim.report import printing, style, words
+from sim.results import plain
+from sim.words import count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+ALWAYS = 0.5
+"""A rule that fires for more than half of the time without incidents says nothing when it fires."""
+
+CAUGHT, PARTLY, MISSED, FALSE, QUIET, NOTHING = "#44aa99", "#ddcc77", "#cc6677", "#ee8866", "#eef1f3", "#ffffff"
+
+
+def show(heading: str, audit: Audit, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
+    """Print what all paging rules of each file did together, failure by failure, and then rule by rule."""
+    from rich.text import Text
+
+    top: list[RenderableType] = [Text(heading, style="bold"), *map(Text, answers(audit)), Text(), _together(audit)]
+    printing.show([("", top), ("Rule by rule", [_each(audit)])], commands, file)
+
+
+def answers(audit: Audit) -> list[str]:
+    """Return in a sentence for each rule file what it caught, how soon, and how often it paged for nothing."""
+    said = []
+    for k, column in enumerate(audit.columns):
+        if column.together:
+            caught, incidents, median_s = total(audit, k)
+            when = f", the median {words.seconds(median_s)} after users noticed" if caught else ""
+            said.append(f"{column.rules}: {caught} of {incidents} incidents caught{when}; {_false(audit, k)}.")
+    return said
+
+
+def headline(audit: Audit) -> str:
+    """Return what every file caught, in one sentence."""
+    parts = [(column.rules, *total(audit, k)) for k, column in enumerate(audit.columns) if column.together]
+    first, *others = [f"{rules} {caught}" for rules, caught, _, _ in parts]
+    name, number = first.rsplit(" ", 1)
+    more = f", {', '.join(others)}" if others else ""
+    return f"Of {count(parts[0][2], 'incident')} {name} catches {number}{more}"
+
+
+def quiet(audit: Audit) -> str:
+    """Return how every file behaves where no incident is, in one sentence."""
+    found = [(column.rules, _false(audit, k)) for k, column in enumerate(audit.columns) if column.together]
+    return "Where there is none: " + "; ".join(f"{rules} {said}" for rules, said in found)
+
+
+def total(audit: Audit, k: int) -> tuple[int, int, float]:
+    """Return how many incidents of all failures column *k* caught, of how many, and the median of its rows' medians."""
+    cells = [row.cells[k] for row in audit.rows]
+    waits = sorted(cell.detection_s for cell in cells if not math.isnan(cell.detection_s))
+    median_s = waits[len(waits) // 2] if waits else math.nan
+    return sum(cell.caught for cell in cells), sum(cell.incidents for cell in cells), median_s
+
+
+def _false(audit: Audit, k: int) -> str:
+    healthy = [row.cells[k] for row in audit.rows if not row.incidents]
+    weeks, false = sum(cell.weeks for cell in healthy), sum(cell.false for cell in healthy)
+    if not weeks:
+        return "no healthy time was played"
+    idle = sum(cell.idle * cell.weeks for cell in healthy) / weeks
+    often = f"{count(false, 'false page')} in {_weeks(weeks)}"
+    return f"{often}, {_percent(idle)} of it firing" if idle > 0 else often
+
+
+def _weeks(weeks: float) -> str:
+    return count(round(weeks), "week") if weeks >= 1 else words.seconds(weeks * 604_800)
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else "0%" if not share else f"{100 * share:.1f}%" if share < 0.1 else f"{share:.0%}"
+
+
+def as_json(audit: Audit) -> dict[str, Any]:
+    """Return everything for programs: fractions, seconds, null where nothing is known."""
+    return plain(
+        {
+            "columns": [vars(column) for column in audit.columns],
+            "rows": [
+                {
+                    "failure": row.name,
+                    "plays": row.plays,
+                    "incidents": row.incidents,
+                    "cells": [{**vars(cell), "false_per_week": cell.false_per_week} for cell in row.cells],
+                }
+                for row in audit.rows
+            ],
+        }
+    )
+
+
+def said(cell: Cell) -> str:
+    """Return what a rule did in one failure, in a few letters."""
+    if cell.silent:
+        return "silent"
+    if not cell.incidents:
+        if cell.idle > ALWAYS:
+            return "always on"
+        if not cell.false:
+            return ""
+        return f"{words.significant(cell.false_per_week, 2)}/week" if cell.weeks >= 1 else f"{cell.false} false"
+    if not cell.caught:
+        return "always on" if cell.idle > ALWAYS else "missed"
+    when = _short(cell.detection_s)
+    return when if cell.caught == cell.incidents else f"{cell.caught}/{cell.incidents}  {when}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def colour(cell: Cell) -> str:
+    """Return how a cell looks."""
+    if cell.silent:
+        return NOTHING
+    if not cell.incidents:
+        return FALSE if cell.false or cell.idle > ALWAYS else QUIET
+    return CAUGHT if cell.caught == cell.incidents else PARTLY if cell.caught else MISSED
+
+
+def _together(audit: Audit) -> "RenderableType":
+    shown = [k for k, column in enumerate(audit.columns) if column.together]
+    return _table(audit.rows, [(audit.columns[k].rules, k) for k in shown])
+
+
+def _each(audit: Audit) -> "RenderableType":
+    """Return one line a rule: how many failures it caught, and how it behaves when there is none."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for title in ("rules", "rule", "severity"):
+        table.add_column(title, no_wrap=True)
+    for title in ("caught", "after", "false pages", "on for nothing"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for k, column in enumerate(audit.columns):
+        if column.together:
+            continue
+        caught, incidents, median_s = total(audit, k)
+        cells = [row.cells[k] for row in audit.rows]
+        weeks = sum(cell.weeks for cell in cells)
+        idle = sum(cell.idle * cell.weeks for cell in cells if not math.isnan(cell.idle)) / weeks if weeks else math.nan
+        silent = all(cell.silent for cell in cells)
+        table.add_row(
+            column.rules,
+            column.name,
+            column.severity,
+            "silent" if silent else f"{caught} of {incidents}",
+            _short(median_s) if caught else "–",
+            str(sum(cell.false for cell in cells)),
+            _percent(idle),
+        )
+    return table
+
+
+def _table(rows: Sequence[Row], shown: Sequence[tuple[str, int]]) -> "RenderableType":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("failure", no_wrap=True)
+    table.add_column("incidents", justify="right", no_wrap=True)
+    for title, _ in shown:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.name, f"{row.incidents} in {row.plays}", *(said(row.cells[k]) or "–" for _, k in shown))
+    return table
+
+
+def plate(title: str, audit: Audit, caption: str) -> style.Plate:
+    """Return the matrix: a row for each failure, a column for each rule, and one for each file together."""
+    return style.Plate("audit", "Alert audit", title, caption, partial(_draw, audit, title, caption))
+
+
+def _draw(audit: Audit, title: str, caption: str) -> "Figure":
+    shown = [*enumerate(audit.columns)]
+    files = list(dict.fromkeys(column.rules for _, column in shown))
+    many = len(shown) > 14
+    if many:  # rule by rule for the first file only
+        shown = [(k, column) for k, column in shown if column.together or column.rules == files[0]]
+    figure, axes = style.sheet(
+        title, quiet(audit) + ".", caption, [0.24 * len(audit.rows) + 0.1], head=0.85, side=1.45, right=0.35
+    )
+    ax: Axes = axes[0, 0]
+    ax.set_xlim(0, len(shown))
+    ax.set_ylim(len(audit.rows), 0)
+    for y, row in enumerate(audit.rows):
+        for x, (k, _) in enumerate(shown):
+            _cell(ax, x, y, row.cells[k])
+    ax.set_yticks([y + 0.5 for y in range(len(audit.rows))], [row.name.replace("_", " ") for row in audit.rows])
+    ax.xaxis.tick_top()
+    ax.set_xticks([x + 0.5 for x in range(len(shown))], [_head(column) for _, column in shown], rotation=32, ha="left")
+    for label, (_, column) in zip(ax.get_xticklabels(), shown):
+        label.set_fontweight("bold" if column.together else "normal")
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    for x in range(1, len(shown)):
+        if shown[x][1].rules != shown[x - 1][1].rules:
+            ax.axvline(x, color=style.INK, linewidth=1.2, ymax=1.0)
+    return figure
+
+
+def _cell(ax: "Axes", x: int, y: int, cell: Cell) -> None:
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(Rectangle((x + 0.03, y + 0.05), 0.94, 0.9, facecolor=colour(cell), linewidth=0))
+    ax.text(x + 0.5, y + 0.52, said(cell), ha="center", va="center", fontsize=7.5, color=style.INK)
+
+
+def _head(column: Column) -> str:
+    return f"any page of\n{column.rules}" if column.together else column.name.removeprefix("LLM")
