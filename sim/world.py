@@ -141,8 +141,6 @@ class World(simpy.Environment):
             self.scrapes.append((self.now, gauges))
             if self.scenario.telemetry:
                 self._sample()
-            if self.scenario.warmup <= self.now <= self.scenario.duration:
-                self.gauges.add(gauges)
             if len(self.scrapes) * (self.fleet.replicas + 16) >= FLUSH_LOOKS:
                 self._flush()
             if self.progress:
@@ -171,17 +169,21 @@ class World(simpy.Environment):
     def _flush(self) -> None:
         """Write the scrapes in memory as series."""
         scrapes, self.scrapes = self.scrapes, []
-        if scrapes and self.scenario.telemetry:
-            values = self.scraper.take(np.stack([gauges for _, gauges in scrapes]))
-            self.spool.add(np.array([t for t, _ in scrapes]), values)
-        if self.recorder is None or not scrapes:
+        if not scrapes:
+            return
+        t_s = np.array([t for t, _ in scrapes], float)
+        shown = np.stack([gauges for _, gauges in scrapes])
+        self.gauges.add(shown[(t_s >= self.scenario.warmup) & (t_s <= self.scenario.duration)])
+        if self.scenario.telemetry:
+            self.spool.add(t_s, self.scraper.take(shown))
+        if self.recorder is None:
             return
         names = np.array(list(self.specs))[self.fleet.reps.pool]
-        gauges = np.concatenate([gauges for _, gauges in scrapes])
+        gauges = shown.reshape(-1)
         columns = ("running", "waiting", "kv_used", "preemptions", "output_tokens", "prompt_tokens")
         self.recorder.series(
             {
-                "t_s": np.repeat([t for t, _ in scrapes], self.fleet.replicas).astype(float),
+                "t_s": np.repeat(t_s, self.fleet.replicas),
                 "pool": np.tile(names, len(scrapes)),
                 "replica": np.tile(np.arange(self.fleet.replicas, dtype=np.int32), len(scrapes)),
                 **{series: gauges[column] for series, column in zip(SERIES, columns, strict=True)},
@@ -251,11 +253,17 @@ class _Gauges:
         self.peaks = np.zeros(3)
 
     def add(self, gauges: np.ndarray) -> None:
-        up = gauges[gauges["up"] == 1]
-        if len(up):
-            self.n += 1
-            self.sums += [up["kv_used"].mean(), up["running"].sum(), up["waiting"].sum()]
-            self.peaks = np.maximum(self.peaks, [up["kv_used"].max(), up["running"].sum(), up["waiting"].sum()])
+        """Add scrapes: *gauges* (n, replicas). A scrape at which no replica is up counts for nothing."""
+        up = gauges["up"] == 1
+        some = up.any(axis=1)
+        up, gauges = up[some], gauges[some]
+        if not len(up):
+            return
+        kv = np.where(up, gauges["kv_used"], 0.0)
+        running, waiting = ((gauges[name] * up).sum(axis=1) for name in ("running", "waiting"))
+        self.n += len(up)
+        self.sums += [(kv.sum(axis=1) / up.sum(axis=1)).sum(), running.sum(), waiting.sum()]
+        self.peaks = np.maximum(self.peaks, [kv.max(), running.max(), waiting.max()])
 
     def metrics(self) -> dict[str, float]:
         kv, running, waiting = self.sums / self.n if self.n else np.full(3, np.nan)
