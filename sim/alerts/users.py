@@ -1,0 +1,196 @@
+"""Incidents of a simulated run: what its users met, by the minute in which they asked, against what was promised.
+
+A promise is a share of requests that may be bad: ``errors: 0.1%``, ``wrong: 5%`` of answers, ``ttft_p99: 2s``, of which
+1% may be slower. Minutes are bad while the share over five of them is above the budget (a burn rate of 1), and count
+only if that many bad requests would be no chance, were the service exactly as good as promised.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from sim import scenario as scenarios
+from sim.alerts.past import Past
+from sim.alerts.truth import Incident, Spent, Truth, Worth, grouped, joined, spans
+from sim.errors import InputError
+from sim.results import Run
+from sim.scenario import Scenario
+from sim.summary import MINUTE_S, QUANTILES
+from sim.words import show
+
+WINDOW = 5
+"""Minutes over which the share of bad requests is looked at: the shortest window of the SRE Workbook's alerts."""
+
+CHANCE = 0.001
+"""So many bad requests, or more, must have been less likely than this at the promised share (Poisson). Our choice."""
+
+MINUTE_MS = round(MINUTE_S * 1000)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One promise: its name, which share may be bad, and the bad requests of each minute out of how many."""
+
+    name: str
+    budget: float
+    bad: np.ndarray
+    total: np.ndarray
+
+
+def truth(past: Past, worth: Worth) -> Truth:
+    """Return the incidents of *past*, a run, by the ``slo`` of its scenario.
+
+    Raises:
+        InputError: it is no run, promised nothing, or nothing that is counted.
+    """
+    scenario = scenario_of(past)
+    assert past.member is not None
+    if not scenario.slo.targets:
+        raise InputError(
+            f"{past.member.path}: its scenario promises users nothing, so nobody knows what an incident is; "
+            "add `slo: {errors: 0.1%, ttft_p99: 2s}` to it and run again, or give --incidents or --sli"
+        )
+    counted = past.member.histograms()
+    kept, unwatched = promises(scenario, counted)
+    if not kept:
+        raise InputError(
+            f"{past.member.path}: of `slo` nothing is counted by the minute ({', '.join(unwatched)}); add errors, "
+            "wrong, or a percentile of ttft or e2e to it and run again, or give --incidents or --sli"
+        )
+    first = math.ceil(scenario.warmup / MINUTE_S - 1e-9)
+    minutes = scenario.slo.window / MINUTE_S
+    found, spent = [], {}
+    for promise in kept:
+        allowed = promise.budget * promise.total[first:].mean() * minutes if len(promise.total) > first else 0.0
+        spent[promise.name] = _spent(promise, allowed)
+        found += [
+            Incident("", a * MINUTE_MS, b * MINUTE_MS, severity, burned, promise.name)
+            for a, b in bad_stretches(promise.bad, promise.total, promise.budget, worth.gap_ms / MINUTE_MS, first)
+            if (severity := worth.severity(burned := float(promise.bad[a:b].sum() / allowed)))
+        ]
+    faults = list(faults_on(past.member.events(), scenario.duration))
+    incidents = tuple(_caused(one, faults) for one in joined(found))
+    until_ms = round(scenario.duration * 1000)
+    said = f"the slo of the scenario ({', '.join(promise.name for promise in kept)})"
+    return Truth(incidents, said, first * MINUTE_MS, until_ms, tuple(unwatched), spent)
+
+
+def scenario_of(past: Past) -> Scenario:
+    """Return the scenario that made *past*, at its point.
+
+    Raises:
+        InputError: it is no run, or its run folder is gone.
+    """
+    if past.member is None:
+        raise InputError(
+            f"{past.path}: a file of series does not say when users suffered; give --incidents FILE, or --sli with "
+            "--objective"
+        )
+    folder = past.member.path
+    top = next((one for one in (folder, *folder.resolve().parents) if (one / "run.json").is_file()), None)
+    if top is None:
+        raise InputError(
+            f"{folder}: the folder of its run is gone, and with it what was promised; give --incidents or --sli"
+        )
+    run = Run.open(top)
+    point = next((dict(one.point) for one in _all(run) if _same(one.path, folder)), past.member.point)
+    return next(one for values, one in scenarios.points(run.scenario) if values == point)
+
+
+def _all(run: Run) -> Sequence[Any]:
+    return [*run.members, *run.controls]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def promises(scenario: Scenario, counted: Mapping[str, np.ndarray]) -> tuple[list[Promise], list[str]]:
+    """Return what was promised and is counted by the minute, and the names of promises that are not.
+
+    Of several percentiles of one latency the tightest bound is counted.
+    """
+    kept, unwatched = [], []
+    for name, bound in scenario.slo.targets.items():
+        time, _, statistic = name.partition("_")
+        if name in ("errors", "wrong"):
+            budget, bad, of = bound, f"minute_{name}", "minute_requests" if name == "errors" else "minute_ok"
+            said = f"{name} {_percent(bound)}"
+        elif time in ("ttft", "e2e") and statistic in QUANTILES and bound == scenario.slo.latency_s(time):
+            budget, bad, of = 1.0 - QUANTILES[statistic], f"minute_slow_{time}", "minute_requests"
+            said = f"{name} {show(bound)}s"
+        else:
+            unwatched.append(name)
+            continue
+        if bad in counted and 0 < budget < 1:
+            kept.append(Promise(said, budget, counted[bad].astype(float), counted[of].astype(float)))
+        else:
+            unwatched.append(name)
+    return kept, unwatched
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
+
+
+def bad_stretches(
+    bad: np.ndarray, total: np.ndarray, budget: float, gap: float, first: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Yield from which minute to which (exclusive) the share of *bad* requests broke *budget*.
+
+    A stretch begins and ends with a minute whose own share did. Stretches less than *gap* minutes apart are one. What
+    chance could explain (see `CHANCE`) is left out, at both ends and as a whole. Minutes before *first* do not count.
+    """
+    bad, total = bad.copy(), total.copy()
+    bad[:first] = total[:first] = 0.0
+    ones = np.ones(WINDOW)
+    hot = np.convolve(bad, ones)[: len(bad)] >= np.maximum(budget * np.convolve(total, ones)[: len(bad)], 1e-9)
+    inside = np.zeros(len(bad), bool)
+    for a, b in spans(hot):
+        inside[max(first, a - WINDOW + 1) : b] = True
+    own = (bad > 0) & (bad >= budget * total)
+    trimmed = [(a + int(at[0]), a + int(at[-1]) + 1) for a, b in spans(inside) if len(at := np.flatnonzero(own[a:b]))]
+
+    def sure(a: int, b: int) -> bool:
+        return no_chance(bad[a:b].sum(), budget * total[a:b].sum())
+
+    for group in grouped(trimmed, max(1, math.ceil(gap))):
+        solid = [one for one in group if sure(*one)]
+        if solid or sure(group[0][0], group[-1][1]):
+            yield (solid or group)[0][0], (solid or group)[-1][1]
+
+
+def no_chance(bad: float, expected: float) -> bool:
+    """Return whether *bad* requests or more are less likely than `CHANCE` where *expected* would be usual (Poisson)."""
+    return bool(bad > 0 and special.pdtrc(bad - 1, max(expected, 1e-12)) < CHANCE)
+
+
+def _spent(promise: Promise, allowed: float) -> Spent:
+    t_ms = np.arange(len(promise.bad) + 1) * MINUTE_MS
+    share = np.concatenate([[0.0], np.cumsum(promise.bad)]) / (allowed or np.inf)
+    return Spent(t_ms, share)
+
+
+def faults_on(events: Sequence[Mapping[str, Any]], duration_s: float) -> Iterator[tuple[float, float, str]]:
+    """Yield of each fault in *events* when it began and ended (seconds), and what it did to what."""
+    open_: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for event in events:
+        key = event.get("name", ""), event.get("target", "")
+        if event["event"] == "fault_begins":
+            open_.setdefault(key, []).append((event["t_s"], f"{event['mechanism']} {event['target']}"))
+        elif event["event"] == "fault_ends" and open_.get(key):
+            began_s, said = open_[key].pop(0)
+            yield began_s, event["t_s"], said
+    for began in open_.values():
+        yield from ((began_s, duration_s, said) for began_s, said in began)
+
+
+def _caused(incident: Incident, faults: Sequence[tuple[float, float, str]]) -> Incident:
+    start_s, end_s = incident.start_ms / 1000, incident.end_ms / 1000
+    on = dict.fromkeys(said for begin_s, over_s, said in faults if begin_s < end_s and over_s > start_s)
+    return Incident(**{**vars(incident), "causes": tuple(on)})
