@@ -207,7 +207,7 @@ def _held(
     incidents = past.truth.incidents
     matching = match(together, incidents, *window_ms)
     needed = np.array([not needs_page or one.severity == "page" for one in incidents], bool)
-    deserved = matching.inside[:, needed].any(axis=1)
+    deserved = np.asarray(matching.inside[:, needed].any(axis=1))
     before = np.array([_burned(past.truth, one, k, matching, together) for k, one in enumerate(incidents)], float)
     return Held(past, together, named, matching, needed, deserved, before)
 
@@ -246,7 +246,8 @@ def beyond(one: Score, other: Score) -> Difference:
             continue
         overlap = held.pages.start_ms[:, None] < theirs.pages.end_ms
         overlap &= theirs.pages.start_ms < held.pages.end_ms[:, None]
-        rows = zip(held.names, held.pages.start_ms.tolist(), held.matching.true.tolist(), overlap.any(axis=1))
+        there_too = np.asarray(overlap.any(axis=1)).tolist()
+        rows = zip(held.names, held.pages.start_ms.tolist(), held.matching.true.tolist(), there_too)
         new += [(held.judged.name, name, start, true) for name, start, true, there in rows if not there]
         more = held.matching.caught & held.needed & ~theirs.matching.caught
         caught += [(held.judged.name, i) for i, gained in zip(held.judged.truth.incidents, more) if gained]
