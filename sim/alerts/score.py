@@ -64,6 +64,9 @@ class Score:
     severity: str
     held: list[Held] = field(default_factory=list)
     flaps: int = 0
+    already: int = 0
+    """Pages left out because they began in a warm-up, and were still firing when it ended."""
+
     silent: list[tuple[str, Judgement]] = field(default_factory=list)
     """The pasts on which it could not be judged, and why."""
 
@@ -190,7 +193,10 @@ def _scored(pasts: Sequence[Judged], which: Sequence[int], early_ms: int, grace_
         fine = [one for one in judged if one.verdict == Verdict.JUDGED]
         made.silent += [(past.name, one) for one in judged if one.verdict != Verdict.JUDGED]
         if fine:
-            each = [pages_of(one.fired).since(past.truth.from_ms) for one in fine]
+            whole = [pages_of(one.fired) for one in fine]
+            from_ms = past.truth.from_ms
+            made.already += sum(int(((one.start_ms < from_ms) & (one.end_ms > from_ms)).sum()) for one in whole)
+            each = [one.since(from_ms) for one in whole]
             made.flaps += sum(one.flaps for one in each)
             made.held.append(_held(past, each, [one.rule.name for one in fine], needs_page, (early_ms, grace_ms)))
     return made

@@ -212,6 +212,9 @@ def _silent(scores: Sequence[Score]) -> "list[RenderableType]":
             where = "" if not one.held else f" on {len(one.silent)} of {count(of, 'past')}"
             _, why = one.silent[0]
             lines.append(Text(f"{one.name}{where}: {why.verdict}, {why.reason}", style="yellow"))
+        if one.already:
+            said = f"was firing already when the warm-up ended, {count(one.already, 'time')}; that page is left out"
+            lines.append(Text(f"{one.name}: {said}", style="yellow"))
     return lines
 
 
@@ -277,6 +280,7 @@ def _numbers(one: Score) -> dict[str, Any]:
         "false_per_week": None if one.false_per_week is None else one.false_per_week._asdict(),
         "false_per_week_at_most": one.false_at_most,
         "flaps": one.flaps,
+        "firing_before_the_watch": one.already,
         "lead_s": one.lead_s,
         "detection_s": one.detection_s,
         "burned_before": one.burned_before,

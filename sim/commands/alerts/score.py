@@ -54,7 +54,7 @@ def command(
     from sim.report import scoring, scoring_figure, style
 
     window_ms = option_ms("--early", early), option_ms("--grace", grace)
-    sets = [read_rules(rules), *([read_rules(against)] if against else [])]
+    sets = [read_rules(rules), *([read_rules(against, "--against")] if against else [])]
     judged = _judged(sources, sets, Source(**truth), interval, dialect)
     scored = [score(one, *window_ms) for one in judged]
     pasts, (scores, together) = judged[0], scored[0]
