@@ -28,7 +28,6 @@ workload: {rate_per_s: 2, cohorts: {chat: {prompt_tokens: 300, output_tokens: 60
 clients: {timeout: 20s}
 faults: [{stop: main, how: crash, from: 30m, to: 40m}]
 slo: {ttft_p99: 2s, errors: 0.5%, itl_p99: 100ms}
-telemetry: {}
 """
 RULES = """
 groups:
