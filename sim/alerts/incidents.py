@@ -53,9 +53,10 @@ def read(path: Path) -> list[Incident]:
     return named
 
 
-def truth(past: Past, path: Path, listed: list[Incident]) -> Truth:
-    """Return what of *listed* lies in *past*; read from *path*."""
+def truth(past: Past, path: Path, listed: list[Incident], from_ms: int = 0) -> Truth:
+    """Return what of *listed*, read from *path*, lies in *past*; nothing that ended before *from_ms* counts."""
     first_ms, last_ms = past.span_ms
+    first_ms = max(first_ms, from_ms)
     inside = tuple(one for one in listed if one.end_ms > first_ms and one.start_ms < last_ms)
     left = len(listed) - len(inside)
     said = f"--incidents {path}" + (f" ({count(left, 'incident')} outside the past left out)" if left else "")

@@ -64,6 +64,9 @@ class Score:
     severity: str
     held: list[Held] = field(default_factory=list)
     flaps: int = 0
+    already: int = 0
+    """Pages left out because they began in a warm-up, and were still firing when it ended."""
+
     silent: list[tuple[str, Judgement]] = field(default_factory=list)
     """The pasts on which it could not be judged, and why."""
 
@@ -190,7 +193,10 @@ def _scored(pasts: Sequence[Judged], which: Sequence[int], early_ms: int, grace_
         fine = [one for one in judged if one.verdict == Verdict.JUDGED]
         made.silent += [(past.name, one) for one in judged if one.verdict != Verdict.JUDGED]
         if fine:
-            each = [pages_of(one.fired).since(past.truth.from_ms) for one in fine]
+            whole = [pages_of(one.fired) for one in fine]
+            from_ms = past.truth.from_ms
+            made.already += sum(int(((one.start_ms < from_ms) & (one.end_ms > from_ms)).sum()) for one in whole)
+            each = [one.since(from_ms) for one in whole]
             made.flaps += sum(one.flaps for one in each)
             made.held.append(_held(past, each, [one.rule.name for one in fine], needs_page, (early_ms, grace_ms)))
     return made
@@ -207,7 +213,7 @@ def _held(
     incidents = past.truth.incidents
     matching = match(together, incidents, *window_ms)
     needed = np.array([not needs_page or one.severity == "page" for one in incidents], bool)
-    deserved = matching.inside[:, needed].any(axis=1)
+    deserved = np.asarray(matching.inside[:, needed].any(axis=1))
     before = np.array([_burned(past.truth, one, k, matching, together) for k, one in enumerate(incidents)], float)
     return Held(past, together, named, matching, needed, deserved, before)
 
@@ -246,7 +252,8 @@ def beyond(one: Score, other: Score) -> Difference:
             continue
         overlap = held.pages.start_ms[:, None] < theirs.pages.end_ms
         overlap &= theirs.pages.start_ms < held.pages.end_ms[:, None]
-        rows = zip(held.names, held.pages.start_ms.tolist(), held.matching.true.tolist(), overlap.any(axis=1))
+        there_too = np.asarray(overlap.any(axis=1)).tolist()
+        rows = zip(held.names, held.pages.start_ms.tolist(), held.matching.true.tolist(), there_too)
         new += [(held.judged.name, name, start, true) for name, start, true, there in rows if not there]
         more = held.matching.caught & held.needed & ~theirs.matching.caught
         caught += [(held.judged.name, i) for i, gained in zip(held.judged.truth.incidents, more) if gained]

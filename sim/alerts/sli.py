@@ -31,8 +31,10 @@ def expression(text: str) -> Expression:
     return found
 
 
-def truth(past: Past, sli: Expression, objective: float, worth: Worth, dialect: Dialect) -> Truth:
-    """Return the incidents of *past*: while *sli*, a share of bad requests, is above 1 - *objective* (a fraction).
+def truth(past: Past, sli: Expression, objective: float, worth: Worth, dialect: Dialect, from_ms: int = 0) -> Truth:
+    """Return the incidents of *past*: while *sli*, a share of bad requests, is not below 1 - *objective* (a fraction).
+
+    Nothing before *from_ms* counts.
 
     The budget is that of 30 days at even traffic, since a share says nothing of how many requests there were.
 
@@ -40,13 +42,14 @@ def truth(past: Past, sli: Expression, objective: float, worth: Worth, dialect: 
         InputError: no series has what it reads, it has several values at a time, or values that are no shares.
     """
     first_ms, last_ms = past.span_ms
-    t_ms = np.arange(-(-first_ms // STEP_MS) * STEP_MS, last_ms + 1, STEP_MS, dtype=np.int64)
-    bad = _share(past, sli, t_ms, dialect)
+    from_ms = max(first_ms, from_ms)
+    t_ms = np.arange(first_ms // STEP_MS * STEP_MS, last_ms + 1, STEP_MS, dtype=np.int64)
+    bad = np.where(t_ms < from_ms, 0.0, _share(past, sli, t_ms, dialect))
     budget = 1.0 - objective
     cost = bad * (STEP_MS / 1000) / (budget * BUDGET_WINDOW_S)
     name = f"SLI {100 * objective:.5g}%"
     found = []
-    for group in grouped(spans(bad >= budget), max(1, -(-worth.gap_ms // STEP_MS))):
+    for group in grouped(spans(bad >= budget), -(-worth.gap_ms // STEP_MS)):
         a, b = group[0][0], group[-1][1]
         burned = float(cost[a:b].sum())
         if severity := worth.severity(burned):
@@ -54,7 +57,7 @@ def truth(past: Past, sli: Expression, objective: float, worth: Worth, dialect: 
     edges = np.append(t_ms, t_ms[-1] + STEP_MS)
     spent = Spent(edges, np.concatenate([[0.0], np.cumsum(cost)]))
     said = f"--sli {sli.text!r}, share of bad requests, objective {100 * objective:.5g}%"
-    return Truth(joined(found), said, first_ms, last_ms, spent={name: spent})
+    return Truth(joined(found), said, from_ms, last_ms, spent={name: spent})
 
 
 def _share(past: Past, sli: Expression, t_ms: np.ndarray, dialect: Dialect) -> np.ndarray:

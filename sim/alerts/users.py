@@ -7,7 +7,8 @@ only if that many bad requests would be no chance, were the service exactly as g
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def truth(past: Past, worth: Worth) -> Truth:
     return Truth(incidents, said, first * MINUTE_MS, until_ms, tuple(unwatched), spent)
 
 
+def warmup_ms(past: Past) -> int:
+    """Return how long at the start of *past* nothing counts: the warm-up of a run; of other series 0."""
+    return 0 if past.member is None or _top(past.member.path) is None else round(scenario_of(past).warmup * 1000)
+
+
+def _top(folder: Path) -> Path | None:
+    """Return the folder of the run that *folder* is a part of."""
+    return next((one for one in (folder, *folder.resolve().parents[:3]) if (one / "run.json").is_file()), None)
+
+
 def scenario_of(past: Past) -> Scenario:
     """Return the scenario that made *past*, at its point.
 
@@ -87,27 +98,27 @@ def scenario_of(past: Past) -> Scenario:
         InputError: it is no run, or its run folder is gone.
     """
     if past.member is None:
+        _ = past.span_ms  # says what is wrong with the file, if anything is
         raise InputError(
             f"{past.path}: a file of series does not say when users suffered; give --incidents FILE, or --sli with "
             "--objective"
         )
     folder = past.member.path
-    top = next((one for one in (folder, *folder.resolve().parents) if (one / "run.json").is_file()), None)
-    if top is None:
+    if (top := _top(folder)) is None:
         raise InputError(
             f"{folder}: the folder of its run is gone, and with it what was promised; give --incidents or --sli"
         )
-    run = Run.open(top)
-    point = next((dict(one.point) for one in _all(run) if _same(one.path, folder)), past.member.point)
-    return next(one for values, one in scenarios.points(run.scenario) if values == point)
+    run, points = _points(top.resolve())
+    members = (*run.members, *run.controls)
+    point = next((one.point for one in members if one.path.resolve() == folder.resolve()), past.member.point)
+    return next(one for values, one in points if values == point)
 
 
-def _all(run: Run) -> Sequence[Any]:
-    return [*run.members, *run.controls]
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+@lru_cache(maxsize=4)
+def _points(folder: Path) -> tuple[Run, list[tuple[dict[str, Any], Scenario]]]:
+    """Return a run and its points; of a run of a hundred seeds they are read once."""
+    run = Run.open(folder)
+    return run, scenarios.points(run.scenario)
 
 
 def promises(scenario: Scenario, counted: Mapping[str, np.ndarray]) -> tuple[list[Promise], list[str]]:
@@ -143,8 +154,9 @@ def bad_stretches(
 ) -> Iterator[tuple[int, int]]:
     """Yield from which minute to which (exclusive) the share of *bad* requests broke *budget*.
 
-    A stretch begins and ends with a minute whose own share did. Stretches less than *gap* minutes apart are one. What
-    chance could explain (see `CHANCE`) is left out, at both ends and as a whole. Minutes before *first* do not count.
+    A stretch begins and ends with a minute whose own share did. Stretches less than *gap* minutes (or `WINDOW`) apart
+    are one. What chance could explain (see `CHANCE`) is left out, at both ends and as a whole. Minutes before *first*
+    do not count.
     """
     bad, total = bad.copy(), total.copy()
     bad[:first] = total[:first] = 0.0
@@ -153,13 +165,13 @@ def bad_stretches(
     inside = np.zeros(len(bad), bool)
     for a, b in spans(hot):
         inside[max(first, a - WINDOW + 1) : b] = True
-    own = (bad > 0) & (bad >= budget * total)
-    trimmed = [(a + int(at[0]), a + int(at[-1]) + 1) for a, b in spans(inside) if len(at := np.flatnonzero(own[a:b]))]
+    own = inside & (bad > 0) & (bad >= budget * total)
+    pieces = [(piece[0][0], piece[-1][1]) for piece in grouped(spans(own), WINDOW)]
 
     def sure(a: int, b: int) -> bool:
         return no_chance(bad[a:b].sum(), budget * total[a:b].sum())
 
-    for group in grouped(trimmed, max(1, math.ceil(gap))):
+    for group in grouped(pieces, math.ceil(gap)):
         solid = [one for one in group if sure(*one)]
         if solid or sure(group[0][0], group[-1][1]):
             yield (solid or group)[0][0], (solid or group)[-1][1]
@@ -193,4 +205,4 @@ def faults_on(events: Sequence[Mapping[str, Any]], duration_s: float) -> Iterato
 def _caused(incident: Incident, faults: Sequence[tuple[float, float, str]]) -> Incident:
     start_s, end_s = incident.start_ms / 1000, incident.end_ms / 1000
     on = dict.fromkeys(said for begin_s, over_s, said in faults if begin_s < end_s and over_s > start_s)
-    return Incident(**{**vars(incident), "causes": tuple(on)})
+    return replace(incident, causes=tuple(on))

@@ -9,6 +9,7 @@ COMMANDS = {
     "eval": ("sim.commands.alerts.judge", "Say when each rule was pending and firing."),
     "lint": ("sim.commands.alerts.lint", "Say what is wrong with rules, before they are judged."),
     "export": ("sim.commands.alerts.export", "Write rules, promtool tests of them and a dashboard, to be shipped."),
+    "score": ("sim.commands.alerts.score", "Hold rules against what really happened to users."),
     "verify": ("sim.commands.alerts.verify", "Ask the real promtool whether we are right."),
 }
 

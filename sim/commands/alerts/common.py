@@ -36,21 +36,21 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-def read_rules(rules: tuple[str, ...]) -> "list[Group]":
-    """Return the groups in the files, or shipped sets, *rules*.
+def read_rules(rules: tuple[str, ...], option: str = "--rules") -> "list[Group]":
+    """Return the groups in the files, or shipped sets, *rules*, as *option* named them.
 
     Raises:
         InputError: there is no such file or set, or it holds no rules.
     """
     from sim.alerts import rulefile
 
-    groups = rulefile.read([rule_file(name) for name in rules])
+    groups = rulefile.read([rule_file(name, option) for name in rules])
     if not any(group.rules for group in groups):
         raise InputError(f"{rules[0]}: holds no rules")
     return groups
 
 
-def rule_file(name: str) -> Path:
+def rule_file(name: str, option: str = "--rules") -> Path:
     """Return the file that *name* is, or the shipped one so called."""
     from sim.scenario.files import shipped_rules
     from sim.words import did_you_mean
@@ -59,7 +59,7 @@ def rule_file(name: str) -> Path:
     if Path(name).is_file() or name not in known:
         if not Path(name).is_file() and "." not in name and "/" not in name:
             said = did_you_mean(name, known) or f"; shipped sets: {', '.join(known) or 'none'}"
-            raise InputError(f"--rules {name}: no such file or set of rules{said}")
+            raise InputError(f"{option} {name}: no such file or set of rules{said}")
         return Path(name)
     return known[name]
 
