@@ -204,9 +204,9 @@ def readme(made: Export, source: str, speed: float) -> str:
     lines += ["again.", "", "```sh", *checks, "```", ""]
     if speed != 1:
         lines += [
-            f"**For a service played {speed:g} times as fast as real time, not for production.** Windows, offsets, `for`",
-            f"and intervals are divided by {speed:g}, and `rate` too, so that it is of model seconds. Scrape and evaluate",
-            f"{speed:g} times as often. Prometheus' five minutes of lookback stay as they are.",
+            f"**For a service played {speed:g} times as fast as real time.** Windows, offsets, `for`",
+            f"and intervals are divided by {speed:g}; so is `rate`, to be of model seconds. Scrape and evaluate {speed:g}",
+            "times as often. Prometheus' five minutes of lookback stay as they are. Not for production.",
             "",
         ]
     lines += [
