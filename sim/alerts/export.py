@@ -205,8 +205,8 @@ def readme(made: Export, source: str, speed: float) -> str:
     if speed != 1:
         lines += [
             f"**For a service played {speed:g} times as fast as real time.** Windows, offsets, `for`",
-            f"and intervals are divided by {speed:g}; so is `rate`, to be of model seconds. Scrape and evaluate {speed:g}",
-            "times as often. Prometheus' five minutes of lookback stay as they are. Not for production.",
+            f"and intervals are divided by {speed:g}; so is `rate`, to be of model seconds. Scrape and evaluate",
+            f"{speed:g} times as often. Prometheus' five minutes of lookback stay as they are. Not for production.",
             "",
         ]
     lines += [

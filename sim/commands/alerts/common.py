@@ -18,7 +18,7 @@ INTERVAL = click.option(
     "--interval", default="1m", show_default=True, help="Evaluation interval of groups without one."
 )
 RULES = click.option("--rules", "rules", multiple=True, required=True, metavar="FILE|NAME",
-                     help="Rule file, PrometheusRule object, or a shipped set (repaired); repeat for more.")  # fmt: skip
+                     help="Rule file, PrometheusRule object, or a shipped set (seed); repeat for more.")  # fmt: skip
 SOURCE = click.argument("source", metavar="RUN_OR_FILE", type=click.Path(path_type=Path))
 DIALECT = click.option("--dialect", type=click.Choice(["2.42", "3"]), default="2.42", show_default=True,
                        help="Semantics of which Prometheus; 3 rests on its source, unproven.")  # fmt: skip
