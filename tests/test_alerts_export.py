@@ -189,7 +189,7 @@ def test_what_cannot_be_tested_is_said() -> None:
     twice.add({NAME: "x", "a": "b"}, twice.t_ms[0], np.ones(100))
     failing = made_of("{alert: Both, expr: 'x * on () x > 0'}", series=twice)
     assert "Both fails in it" in failing.left_out[0]
-    groups = [*reads(RULES, "a.yml"), *reads(RULES, "b.yml")]
+    groups = [group for name in ("a.yml", "b.yml") for group in reads(f"{RULES}  - {high}\n", name)]
     with pytest.raises(InputError, match="the group 'g' stands in two files"):
         export(groups, quiet, quiet.span_ms, "x")
 

@@ -141,8 +141,6 @@ def _metrics(family: Family) -> Iterable[Metric]:
 
 METRICS = {metric.name: metric for family in (*FAMILIES, *_KNOWN) for metric in _metrics(family)}
 """Every metric known, by the name that rules read."""
-SIMULATED = frozenset(name for family in FAMILIES for name in family.names)
-"""Those that a run has."""
 UNFINISHED = {
     family.name: tuple(metric.name for metric in _metrics(family))
     for family in (*FAMILIES, *_KNOWN)
