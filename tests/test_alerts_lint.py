@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.alerts import catalogue
+from sim.alerts import exposed
 from sim.alerts.findings import KINDS, Finding
 from sim.alerts.lint import lint
 from sim.alerts.lint_past import lint_past
@@ -197,12 +197,12 @@ def test_the_seed_has_its_faults_and_the_others_have_none(root: Path) -> None:
 def test_every_name_of_a_real_vllm_is_known(measured: Path) -> None:
     text = (measured / "vllm-cpu" / "metrics_example.txt").read_text()
     names = {name for name in re.findall(r"^(vllm:\w+)[{ ]", text, re.MULTILINE) if not name.endswith("_created")}
-    assert names - set(catalogue.METRICS) == set()
+    assert names - set(exposed.METRICS) == set()
     for name, labels in set(re.findall(r"^(vllm:\w+)\{(.*)\}", text, re.MULTILINE)):
         if name in names and not name.endswith("_info"):
-            assert set(re.findall(r'(\w+)="', labels)) <= set(catalogue.METRICS[name].labels), name
+            assert set(re.findall(r'(\w+)="', labels)) <= set(exposed.METRICS[name].labels), name
             if bound := re.search(r'le="([^"]+)"', labels):
-                assert bound[1] in (catalogue.METRICS[name].labels["le"] or bound[1]), name
+                assert bound[1] in (exposed.METRICS[name].labels["le"] or bound[1]), name
 
 
 # --- laws -------------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_never_and_always_are_never_wrong(value: str, op: str, number: int, seed
         assert not (one.always and not true), (said, one)
 
 
-NAMES = st.sampled_from(sorted(catalogue.METRICS) + ["vllm:gpu_cache_usage_perc", "x", "a:b:c"])
+NAMES = st.sampled_from(sorted(exposed.METRICS) + ["vllm:gpu_cache_usage_perc", "x", "a:b:c"])
 
 
 @st.composite
