@@ -45,9 +45,7 @@ def open_pasts(source: Path) -> list[Past]:
         return [Past(str(source), source / SCRAPED, member)]
     members = [one for one in results.Run.open(source).members if (one.path / SCRAPED).is_file()]
     if not members:
-        raise InputError(
-            f"{source}: kept no {SCRAPED} to judge rules on; its scenario needs `telemetry: {{}}` or `alerts`"
-        )
+        raise InputError(f"{source}: kept no {SCRAPED} to judge rules on: its scenario says `telemetry: none`")
     return [Past(_name(one), one.path / SCRAPED, one) for one in members]
 
 
