@@ -28,6 +28,7 @@ def dashboard(groups: Sequence[Group], title: str) -> dict[str, Any]:
         for i, rule in enumerate(own):
             panels.append(_panel(rule, measured, i % 2 * WIDTH, y + i // 2 * HEIGHT))
         y += (len(own) + 1) // 2 * HEIGHT
+    variable = {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
     for number, panel in enumerate(panels, 1):
         panel["id"] = number
     return {
@@ -39,10 +40,10 @@ def dashboard(groups: Sequence[Group], title: str) -> dict[str, Any]:
         "tags": ["alerts", "llm"],
         "time": {"from": "now-6h", "to": "now"},
         "refresh": "30s",
-        "templating": {"list": [{"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}]},
+        "templating": {"list": [variable]},
         "annotations": {"list": [_firings()]},
         "panels": panels,
-    }  # fmt: skip
+    }
 
 
 def _firings() -> dict[str, Any]:

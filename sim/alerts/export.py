@@ -23,6 +23,8 @@ from sim.alerts.verify import as_yaml, self_contained, unit_test
 from sim.errors import InputError
 from sim.series import SeriesSet
 
+MOST_EPISODES = 40
+
 
 @dataclass(frozen=True)
 class Test:
@@ -173,10 +175,13 @@ def _add_test(
         raise InputError(
             f"{failing[0].rule.name} fails in it ({failing[0].reason}), which promtool takes for a failed test"
         )
-    elsewhere = {one.rule.name for one in judged if one not in own}
+    elsewhere = {one.rule.name for one in judged if not one.rule.records and one.interval_ms != own[0].interval_ms}
     kept, left_out = self_contained([one for one in own if one.verdict == Verdict.JUDGED], judged)
+    twice = [one.rule.name for one in kept if one.rule.name in elsewhere]
+    left_out += [f"{name}: another alert at another interval has the same name" for name in twice]
+    left_out += [f"{one.rule.name}: {one.verdict} ({one.reason})" for one in own if one.verdict != Verdict.JUDGED]
     made.left_out += [f"{file}: {line}" for line in left_out]
-    kept = [one for one in kept if one.rule.records or one.rule.name not in elsewhere]
+    kept = [one for one in kept if one.rule.name not in elsewhere]
     if all(one.rule.records for one in kept):
         return
     test, assertions = unit_test(kept, piece)
@@ -188,53 +193,43 @@ def _add_test(
     made.tests.append(Test(file, name, span[0], length_ms, assertions, sorted(expected, key=lambda e: e[1].pending_ms)))
 
 
-MOST_EPISODES = 40
-
-
 def readme(made: Export, source: str, speed: float) -> str:
     """Return what the folder says of itself."""
+    checks = ["promtool check rules rules/*.yml", *(["promtool test rules tests/*.yml"] if made.tests else [])]
     lines = [
         "# Alerts",
         "",
-        f"Made by `blowout alerts export` from {source}. Change the rules at their source and export again.",
-        "",
+        f"Made by `blowout alerts export` from {source}. Change the rules at their source and export",
     ]
-    lines += (
-        ["```sh", "promtool check rules rules/*.yml"]
-        + ["promtool test rules tests/*.yml"] * bool(made.tests)
-        + ["```", ""]
-    )
+    lines += ["again.", "", "```sh", *checks, "```", ""]
     if speed != 1:
         lines += [
-            f"**For a service played {speed:g} times as fast as real time.** Windows, offsets, `for` and intervals are divided "
-            f"by {speed:g}; `rate` is divided by it too, so that it is of model seconds. Scrape {speed:g} times as often. "
-            "Prometheus' five minutes of lookback stay as they are. Not for production.",
+            f"**For a service played {speed:g} times as fast as real time.** Windows, offsets, `for`",
+            f"and intervals are divided by {speed:g}; so is `rate`, to be of model seconds. Scrape and evaluate",
+            f"{speed:g} times as often. Prometheus' five minutes of lookback stay as they are. Not for production.",
             "",
         ]
     lines += [
         "- `rules/`: load with `rule_files`.",
         "- `tests/`: what each alert must be one evaluation before each change and at it, on series of a past.",
-        "- `dashboard.json`: Grafana, Dashboards, Import. A row for each severity, a panel for each rule, its threshold as a line.",
+        "- `dashboard.json`: import it into Grafana. A row a severity, a panel a rule, its threshold as a line.",
     ]
     for test in made.tests:
-        lines += [
-            "",
-            f"## `{test.file}`",
-            "",
-            f"{written_ms(test.length_ms)} from {written_ms(test.from_ms)} of the past, ",
-            "",
-        ]
-        lines[-2] = lines[-2] + f"{test.assertions} assertions."
-        if test.expected:
-            lines += ["| alert | pending | firing | over |", "|---|---|---|---|"]
-            lines += [_row(name, episode) for name, episode in test.expected[:MOST_EPISODES]]
-            if len(test.expected) > MOST_EPISODES:
-                lines += ["", f"And {len(test.expected) - MOST_EPISODES} more."]
-        else:
-            lines += ["No alert is active."]
+        lines += ["", f"## `{test.file}`", "", f"{test.assertions} assertions in {written_ms(test.length_ms)}, from "]
+        lines[-1] += f"{written_ms(test.from_ms)} of the past on. Times below are of the test."
+        lines += ["", *_expected(test)]
     if made.left_out:
         lines += ["", "## Not tested", "", *(f"- {line}" for line in made.left_out)]
     return "\n".join(lines) + "\n"
+
+
+def _expected(test: Test) -> list[str]:
+    if not test.expected:
+        return ["No alert is active."]
+    rows = [_row(name, episode) for name, episode in test.expected[:MOST_EPISODES]]
+    more = len(test.expected) - len(rows)
+    head = ["| alert | pending | firing | over |", "|---|---|---|---|"]
+    return [*head, *rows, *(["", f"And {more} more."] if more else [])]
 
 
 def _row(name: str, episode: Episode) -> str:

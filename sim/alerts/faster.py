@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sim.alerts.parsing import LENGTH, parse, visible
+from sim.alerts.parsing import parse, visible
 from sim.alerts.rulefile import DURATION, UNITS_MS, Group, Rule, written_ms
 from sim.alerts.vectors import UnsupportedError
 from sim.errors import InputError
 
+_LENGTH = re.compile(r"(?<![\w.])(?:\d+(?:ms|[smhdwy]))+(?![\w.])")
 _PER_SECOND = re.compile(r"(?<![\w:])(?:rate|irate|deriv)\s*\(")
 
 
@@ -56,10 +57,12 @@ def _divided(ms: int, speed: float, name: str) -> int:
 
 def _shortened(text: str, speed: float, name: str) -> str:
     """Return *text* with the lengths of time in it divided; names, strings and comments stay."""
-    made, last = "", 0
-    for hit in LENGTH.finditer(visible(text)):
+    made, last, seen = "", 0, visible(text)
+    for hit in _LENGTH.finditer(seen):
         match = DURATION.fullmatch(hit[0])
-        if match is None:
+        within = seen.count("[", 0, hit.start()) > seen.count("]", 0, hit.start())
+        named = ":" in (seen[hit.start() - 1 : hit.start()], seen[hit.end() : hit.end() + 1]) and not within
+        if match is None or named:
             continue
         ms = sum(int(number) * unit for number, unit in zip(match.groups(), UNITS_MS) if number)
         made += text[last : hit.start()] + written_ms(_divided(ms, speed, name))

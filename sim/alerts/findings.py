@@ -54,7 +54,7 @@ KINDS: dict[str, tuple[Level, str]] = {
     ),
     "whole-answer-latency": (
         WARNING,
-        "whole answers last as long as users make them: the P95 of healthy chat is 9.9 to 24.6 s, by model and hardware",
+        "whole answers last as long as users make them: the P95 of healthy chat is 9.9 to 24.6 s, by token speed",
     ),
     "no-minimum-traffic": (
         WARNING,

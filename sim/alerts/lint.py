@@ -5,7 +5,7 @@ from typing import Any
 
 import promql_parser as promql
 
-from sim.alerts.catalogue import METRICS, OF_ANSWER_LENGTH, OF_LENGTH
+from sim.alerts.exposed import METRICS, OF_ANSWER_LENGTH, OF_LENGTH
 from sim.alerts.findings import Finding
 from sim.alerts.lint_names import around, check_names
 from sim.alerts.parsing import bare, children, walk

@@ -7,7 +7,7 @@ from typing import Any
 
 import promql_parser as promql
 
-from sim.alerts.catalogue import COMPLETE, METRICS, NEVER_COUNTED, RENAMED, TARGET_LABELS, UNFINISHED, Metric
+from sim.alerts.exposed import COMPLETE, METRICS, NEVER_COUNTED, RENAMED, TARGET_LABELS, UNFINISHED, Metric
 from sim.alerts.findings import Finding
 from sim.alerts.parsing import bare, selector, walk
 from sim.alerts.rulefile import Rule

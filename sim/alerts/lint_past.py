@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import promql_parser as promql
 
 from sim.alerts.findings import Finding
@@ -112,7 +113,9 @@ def _said(one: Judgement, seen: Sequence[tuple[str, bool, bool]]) -> Iterator[Fi
 
 def true_share(one: Judgement) -> float:
     """Return at which share of its evaluations any alert of a rule was pending or firing."""
-    if not len(one.t_ms):
-        return 0.0
-    active = sum(any(episode.state(int(t)) for episode in one.episodes) for t in one.t_ms.tolist())
-    return active / len(one.t_ms)
+    active = np.zeros(len(one.t_ms) + 1, int)
+    for episode in one.episodes:
+        active[np.searchsorted(one.t_ms, episode.pending_ms)] += 1
+        if episode.ended_ms is not None:
+            active[np.searchsorted(one.t_ms, episode.ended_ms)] -= 1
+    return float((active.cumsum()[:-1] > 0).mean()) if len(one.t_ms) else 0.0

@@ -23,7 +23,7 @@ OF_RANGES = ("rate", "increase", *SIMPLE, "quantile_over_time", "absent_over_tim
 OF_INSTANTS = ("histogram_quantile", "absent", "clamp", "clamp_min", "clamp_max", "vector", "scalar")
 FUNCTIONS = (*OF_RANGES, *OF_INSTANTS)
 _HIDDEN = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`|#[^\n]*")
-LENGTH = re.compile(r"(?<![\w.:])(?:\d+(?:ms|[smhdwy]))+(?![\w.:])")
+_DURATION = re.compile(r"(?<![\w.:])(?:\d+(?:ms|[smhdwy]))+(?![\w.:])")
 _TOKEN = re.compile(r"\s+|[\w:.]+|[=!<>]=|[=!]~|\S")
 _OPS = {"Equal": "=", "NotEqual": "!=", "Re": "=~", "NotRe": "!~"}
 
@@ -143,7 +143,7 @@ def _at(text: str, word: str) -> int | None:
 
 def _refuse_numbers_of_time(text: str) -> None:
     seen = visible(text)
-    for hit in LENGTH.finditer(seen):
+    for hit in _DURATION.finditer(seen):
         before = seen[: hit.start()]
         inside = before.count("[") > before.count("]")
         if not inside and not re.search(r"\boffset\s*-?\s*$", before):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import promql_parser as promql
 
-from sim.alerts.catalogue import METRICS, OF_ONE_WHOLE, Metric
+from sim.alerts.exposed import METRICS, OF_ONE_WHOLE, Metric
 from sim.alerts.parsing import bare, milliseconds
 
 Kind = Literal["number", "gauge", "counter", "growth", "share", "percentile", "tail", "other"]

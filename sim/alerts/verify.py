@@ -195,7 +195,7 @@ def _close(pieces: list[str], repeats: int) -> None:
         pieces[-1] += f"x{repeats}"
 
 
-def self_contained(rules: list[Judgement], judged: Sequence[Judgement]) -> tuple[list[Judgement], list[str]]:
+def self_contained(rules: Sequence[Judgement], judged: Sequence[Judgement]) -> tuple[list[Judgement], list[str]]:
     """Return *rules* without those that a unit test would see otherwise, and why those are left out."""
     elsewhere = {one.rule.name for one in judged if one.rule.records and one not in rules}
     kept, left_out = [], []
@@ -217,6 +217,7 @@ def _taken(groups: dict[tuple[str, str], dict[str, Any]], name: str) -> bool:
 
 
 def as_yaml(value: Any) -> str:
+    """Return *value* as YAML with every text on one line."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10_000_000)
 
 

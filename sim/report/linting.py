@@ -1,4 +1,4 @@
-"""Findings about rules, told in a terminal: what is wrong, why it matters (once), what to write instead; and as JSON."""
+"""Findings about rules, told in a terminal: what is wrong, why (once a kind), what to write instead; and as JSON."""
 
 import sys
 from collections.abc import Sequence

@@ -27,7 +27,8 @@ def show(made: Export, folder: Path, commands: Sequence[tuple[str, str]], file: 
         if name in tests:
             test = tests[name]
             fired = len({alert for alert, episode in test.expected if episode.firing_ms is not None})
-            said = f"{count(test.assertions, 'assertion')} from {alerting.moment(test.from_ms)} on; {count(fired, 'alert')} fired"
+            said = f"{count(test.assertions, 'assertion')} from {alerting.moment(test.from_ms)} on; "
+            said += f"{count(fired, 'alert')} fired"
         table.add_row(name, Text(said, style="dim"))
     lines: list[RenderableType] = [Text(str(folder), style="bold"), Text(), table]
     missing: list[RenderableType] = [Text(line) for line in made.left_out]

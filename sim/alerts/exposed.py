@@ -14,34 +14,16 @@ from sim.families import FAMILIES, SUFFIX, Family
 
 Kind = Literal["gauge", "counter", "bucket"]
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 ENGINE_LABELS = ("model_name", "engine")
 GATEWAY_LABELS = ("pool",)
 TARGET_LABELS = frozenset(
-    [
-        "job",
-        "instance",
-        "namespace",
-        "pod",
-        "container",
-        "service",
-        "endpoint",
-        "node",
-        "cluster",
-        "region",
-        "zone",
-        "env",
-        "environment",
-        "app",
-        "team",
-        "host",
-        "deployment",
-        "prometheus",
-        "replica",
-        "tenant",
-        "stage",
-        "severity",
-        "alertname",
-    ]
+    _words("job instance namespace pod container service endpoint node cluster region zone env environment app team")
+    + _words("host deployment prometheus replica tenant stage severity alertname")
 )
 """Labels that scrape configurations commonly add: any metric may have them."""
 COMPLETE = ("vllm:", "vllm_", "sglang:", "sglang_")
@@ -58,7 +40,7 @@ OF_ANSWER_LENGTH = frozenset(
         "sglang:e2e_request_latency_seconds",
     ]
 )
-"""Latencies that grow with the length of the answer, so that they say what users asked as much as how they were served."""
+"""Latencies that grow with the length of the answer, so that they also say what users asked for."""
 OF_LENGTH = OF_ANSWER_LENGTH | {"vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"}
 """Latencies that grow with the length of the prompt or of the answer."""
 NEVER_COUNTED = {"finished_reason": frozenset(["abort", "error"])}
@@ -73,7 +55,11 @@ _KNOWN = (
     Family("vllm:lora_requests_info", "gauge", ""),
     *(
         Family(f"vllm:{name}", "counter", "")
-        for name in ["external_prefix_cache_queries", "external_prefix_cache_hits", "mm_cache_queries", "mm_cache_hits", "corrupted_requests", "prompt_tokens_cached", "estimated_flops_per_gpu", "estimated_read_bytes_per_gpu", "estimated_write_bytes_per_gpu", "spec_decode_num_drafts", "spec_decode_num_draft_tokens", "spec_decode_num_accepted_tokens"]
+        for name in _words(
+            "external_prefix_cache_queries external_prefix_cache_hits mm_cache_queries mm_cache_hits corrupted_requests"
+            " prompt_tokens_cached estimated_flops_per_gpu estimated_read_bytes_per_gpu estimated_write_bytes_per_gpu"
+            " spec_decode_num_drafts spec_decode_num_draft_tokens spec_decode_num_accepted_tokens"
+        )
     ),
     Family("vllm:spec_decode_num_accepted_tokens_per_pos", "counter", "", (), "position"),
     Family("vllm:prompt_tokens_by_source", "counter", "", (), "source"),
@@ -81,7 +67,10 @@ _KNOWN = (
     Family("vllm:admission_rejections", "counter", "", (), "reason"),
     *(
         Family(f"vllm:{name}", "histogram", "")
-        for name in ["request_prompt_tokens", "request_generation_tokens", "iteration_tokens_total", "request_max_num_generation_tokens", "request_params_n", "request_params_max_tokens", "request_prefill_kv_computed_tokens", "request_num_preemptions"]
+        for name in _words(
+            "request_prompt_tokens request_generation_tokens iteration_tokens_total request_max_num_generation_tokens"
+            " request_params_n request_params_max_tokens request_prefill_kv_computed_tokens request_num_preemptions"
+        )
     ),
     Family("vllm:request_time_per_output_token_seconds", "histogram", "", ITL_BOUNDS),
     Family("vllm:request_inference_time_seconds", "histogram", "", REQUEST_BOUNDS),
@@ -89,14 +78,17 @@ _KNOWN = (
     Family("vllm:request_decode_time_seconds", "histogram", "", REQUEST_BOUNDS),
     *(
         Family(f"sglang:{name}", "gauge", "")
-        for name in ["num_running_reqs", "num_queue_reqs", "num_used_tokens", "token_usage", "gen_throughput", "cache_hit_rate", "num_retracted_reqs"]
+        for name in _words(
+            "num_running_reqs num_queue_reqs num_used_tokens token_usage gen_throughput cache_hit_rate"
+            " num_retracted_reqs"
+        )
     ),
     *(Family(f"sglang:{name}", "counter", "") for name in ("prompt_tokens", "generation_tokens", "num_requests")),
     *(
         Family(f"sglang:{name}_seconds", "histogram", "")
         for name in ("time_to_first_token", "inter_token_latency", "e2e_request_latency", "time_per_output_token")
     ),
-)  # fmt: skip
+)
 """Known, not simulated. The bounds are left out where no rule compares with them, or where they depend on settings."""
 
 RENAMED = {
@@ -149,8 +141,6 @@ def _metrics(family: Family) -> Iterable[Metric]:
 
 METRICS = {metric.name: metric for family in (*FAMILIES, *_KNOWN) for metric in _metrics(family)}
 """Every metric known, by the name that rules read."""
-SIMULATED = frozenset(name for family in FAMILIES for name in family.names)
-"""Those that a run has."""
 UNFINISHED = {
     family.name: tuple(metric.name for metric in _metrics(family))
     for family in (*FAMILIES, *_KNOWN)
