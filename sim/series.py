@@ -81,6 +81,16 @@ class SeriesSet:
     def __iter__(self) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray]]:
         return iter(zip(self.labels, self.t_ms, self.values))
 
+    def only(self, names: Collection[str]) -> "SeriesSet":
+        """Return the series called one of *names*; arrays are shared."""
+        made = SeriesSet()
+        for labels, t_ms, values in self:
+            if labels[NAME] in names:
+                made.labels.append(labels)
+                made.t_ms.append(t_ms)
+                made.values.append(values)
+        return made
+
     @property
     def names(self) -> set[str]:
         """The metric names there are."""

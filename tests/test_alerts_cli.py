@@ -105,7 +105,7 @@ def test_verify_asks_the_real_promtool(typed: Typed) -> None:
     ("words", "said"),
     [
         (("eval", "nowhere", "--rules", "rules.yml"), "nowhere: no such file of series"),
-        (("eval", "rules.yml", "--rules", "rules.yml"), "rules.yml: cannot be read"),
+        (("eval", "rules.yml", "--rules", "rules.yml"), "rules.yml, line 2: expected a Prometheus sample like"),
         (("eval", ".", "--rules", "rules.yml"), "expected the folder of a run"),
         (("eval", "kv.parquet", "--rules", "sead"), "no such file or set of rules; did you mean 'seed'?"),
         (("eval", "kv.parquet", "--rules", "no.yml"), "no.yml: cannot be read (No such file or directory)"),
@@ -146,7 +146,10 @@ def test_a_run_of_two_seeds_is_judged_by_its_first(typed: Typed, capsys: pytest.
     for series in Path("run").glob("**/metrics.parquet"):
         series.unlink()
     code, _, err = typed("eval", "run", "--rules", "rules.yml")
-    assert (code, err) == (2, "run: this run kept no metrics.parquet to judge rules on\n")
+    assert (code, err) == (
+        2,
+        "run: kept no metrics.parquet to judge rules on; its scenario needs `telemetry: {}` or `alerts`\n",
+    )
     members = sorted(path.parent for path in Path("run").glob("*/*/member.json"))
     for member in members:
         (member / "metrics.parquet").write_bytes(Path("kv.parquet").read_bytes())
