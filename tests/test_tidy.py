@@ -25,6 +25,7 @@ LAYERS = {
     "sim.units": 0,
     "sim.words": 0,
     "sim.exposition": 0,
+    "sim.fetch": 0,
     "sim.scenario": 0,
     "sim.results": 0,
     "sim.series": 0,

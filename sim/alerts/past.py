@@ -14,6 +14,7 @@ from sim.series import SeriesSet
 
 if TYPE_CHECKING:
     from sim.alerts.rulefile import Group
+    from sim.alerts.rules import Elsewhere
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ class Past:
     def span_ms(self) -> tuple[int, int]:
         """Time of the first and of the last evaluation: of its first and of its last sample."""
         return series.span_ms(self.path)
+
+    @property
+    def caveat(self) -> str:
+        """What must be known about it, if anything, once it was read."""
+        return ""
+
+    @property
+    def elsewhere(self) -> "Elsewhere | None":
+        """Who can evaluate what the subset cannot."""
+        return None
 
 
 @dataclass(frozen=True)

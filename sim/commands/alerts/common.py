@@ -80,7 +80,8 @@ def judge_past(past: "Past", groups: "list[Group]", interval: str, dialect: str)
     from sim.alerts.rules import judge
     from sim.alerts.vectors import Dialect
 
-    return judge(groups, past.read(groups), interval_ms(interval), Dialect(dialect), past.span_ms)
+    series = past.read(groups)
+    return judge(groups, series, interval_ms(interval), Dialect(dialect), past.span_ms, past.elsewhere)
 
 
 def again(rules: tuple[str, ...]) -> str:
