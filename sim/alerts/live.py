@@ -20,7 +20,7 @@ from sim.alerts.server import QueryError, Row, Server
 from sim.alerts.store import LOOKBACK_MS, Matcher
 from sim.alerts.vectors import Labels, Steps, UnsupportedError, Vector, labels_of
 from sim.errors import InputError
-from sim.series import NAME, SeriesSet
+from sim.series import NAME, SeriesSet, Times
 
 PARALLEL = 2
 SETTLED_MS = 600_000
@@ -125,8 +125,12 @@ class LivePast(Past):
             rows = self.server.values(text, start_ms, end_ms, step_ms)
             return (({NAME: _MADE, _MADE: json.dumps(labels)}, t_ms, v) for labels, t_ms, v in rows)
 
+        found = []
         try:
-            found = [self._kept([text, step_ms], start, end, values) for start, end in chunks]
+            with self.progress(len(chunks)) as count:
+                for start, end in chunks:
+                    found.append(self._kept([text, step_ms], start, end, values))
+                    count()
         except QueryError as error:
             raise UnsupportedError(str(error)) from None
         results = _joined(row for rows in found for row in rows)
@@ -184,13 +188,12 @@ class LivePast(Past):
 
     def _together(self, chosen: Sequence[Selector]) -> SeriesSet:
         """Return all that *chosen* match, each once; of a metric that has only others, one without samples."""
-        made, seen = SeriesSet(), set()
-        shared: dict[bytes, np.ndarray] = {}
+        made, seen, shared = SeriesSet(), set(), Times()
         for one in chosen:
             for labels, t_ms, values in self.known[one]:
                 if (key := labels_of(labels)) not in seen:
                     seen.add(key)
-                    made.add(labels, shared.setdefault(t_ms.tobytes(), t_ms), values)
+                    made.add(labels, shared.once(t_ms), values)
         for name in {one.name for one in chosen if one.name and not self.known[one]} - made.names:
             some = self.server.series((Matcher(NAME, "=", name),), self.start_ms, self.end_ms)
             for labels in some[:1]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sim import exposition
 from sim.errors import InputError
-from sim.series import NAME, SeriesSet
+from sim.series import NAME, SeriesSet, Times
 
 LATEST = 1e14
 """A later time (ms) is none: it would be after the year 5000."""
@@ -151,12 +151,11 @@ class _Reader:
                 "of the file as OpenMetrics has it; was it cut short?"
             )
         made = SeriesSet()
-        shared: dict[bytes, np.ndarray] = {}
+        shared = Times()
         for one in self.by_labels.values():
             times = np.rint(np.frombuffer(one.times) * (1000.0 if self.ended else 1.0)).astype(np.int64)
-            times = shared.setdefault(times.tobytes(), times)
             try:
-                made.add(one.labels, times, np.frombuffer(one.values))
+                made.add(one.labels, shared.once(times), np.frombuffer(one.values))
             except ValueError as error:
                 raise InputError(f"{self.where}: {error}") from None
         return made
