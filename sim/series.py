@@ -6,6 +6,7 @@ Times are integer milliseconds, as in Prometheus: in seconds as float, rates dif
 import base64
 import json
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,18 @@ _ROWS = 1 << 20
 def is_stale(values: np.ndarray) -> np.ndarray:
     """Return where *values* (float64) holds stale markers; other NaNs are samples."""
     return np.ascontiguousarray(values).view(np.uint64) == STALE_BITS
+
+
+class Times:
+    """Rows of times, each kept once: series of one scrape share theirs."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, np.ndarray] = {}
+
+    def once(self, t_ms: np.ndarray) -> np.ndarray:
+        """Return *t_ms*, or the array with the same times that came before."""
+        known = self._known.setdefault(hash(t_ms.tobytes()), t_ms)
+        return known if np.array_equal(known, t_ms) else t_ms
 
 
 @dataclass
@@ -82,6 +95,16 @@ class SeriesSet:
 
     def __iter__(self) -> Iterator[tuple[dict[str, str], np.ndarray, np.ndarray]]:
         return iter(zip(self.labels, self.t_ms, self.values))
+
+    def only(self, names: Collection[str]) -> "SeriesSet":
+        """Return the series called one of *names*; arrays are shared."""
+        made = SeriesSet()
+        for labels, t_ms, values in self:
+            if labels[NAME] in names:
+                made.labels.append(labels)
+                made.t_ms.append(t_ms)
+                made.values.append(values)
+        return made
 
     @property
     def names(self) -> set[str]:
@@ -146,22 +169,22 @@ class SeriesSet:
         with _opened(path) as file:
             labels = _unpacked(file.metadata.metadata[b"labels"])
             wanted = [i for i, one in enumerate(labels) if names is None or one[NAME] in names]
-            table = file.read_row_groups(_groups(file.metadata, wanted))
-        ids, times, values = (table.column(i).to_numpy() for i in range(3))
-        return cls._sliced(labels, wanted, ids, times, values)
-
-    @classmethod
-    def _sliced(
-        cls, labels: list[dict[str, str]], wanted: list[int], ids: np.ndarray, times: np.ndarray, values: np.ndarray
-    ) -> "SeriesSet":
-        made = cls()
-        last = np.empty(0, np.int64)
-        for i, start, end in zip(wanted, np.searchsorted(ids, wanted), np.searchsorted(ids, wanted, side="right")):
-            own = times[start:end]
-            last = last if np.array_equal(own, last) else own
-            made.labels.append(labels[i])
-            made.t_ms.append(last)
-            made.values.append(values[start:end])
+            made, times, last = cls(), Times(), -1
+            for group in _groups(file.metadata, wanted):
+                table = file.read_row_group(group)
+                ids, t_ms, values = (table.column(i).to_numpy() for i in range(3))
+                here = np.array(wanted[bisect_left(wanted, ids[0]) : bisect_right(wanted, ids[-1])], ids.dtype)
+                starts, ends = np.searchsorted(ids, here), np.searchsorted(ids, here, side="right")
+                for i, start, end in zip(here.tolist(), starts.tolist(), ends.tolist()):
+                    part = slice(start, end)
+                    if i == last:  # it began in the row group before
+                        made.t_ms[-1] = np.concatenate([made.t_ms[-1], t_ms[part]])
+                        made.values[-1] = np.concatenate([made.values[-1], values[part]])
+                        continue
+                    made.labels.append(labels[i])
+                    made.t_ms.append(times.once(t_ms[part].copy()))  # so that the other rows can be forgotten
+                    made.values.append(values[part])
+                    last = i
         return made
 
 

@@ -93,10 +93,10 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    """A Prometheus that keeps its data in *folder*, as long as the block lasts."""
+def running(folder: Path, config: str = "global: {}") -> Iterator[Server]:
+    """A Prometheus that keeps its data in *folder*/data, as long as the block lasts."""
     program = binary("prometheus")
-    (folder / "prometheus.yml").write_text("global: {}\n")
+    (folder / "prometheus.yml").write_text(config)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -105,7 +105,7 @@ def test_verify_asks_the_real_promtool(typed: Typed) -> None:
     ("words", "said"),
     [
         (("eval", "nowhere", "--rules", "rules.yml"), "nowhere: no such file of series"),
-        (("eval", "rules.yml", "--rules", "rules.yml"), "rules.yml: cannot be read"),
+        (("eval", "rules.yml", "--rules", "rules.yml"), "rules.yml, line 2: expected a Prometheus sample like"),
         (("eval", ".", "--rules", "rules.yml"), "expected the folder of a run"),
         (("eval", "kv.parquet", "--rules", "sead"), "no such file or set of rules; did you mean 'seed'?"),
         (("eval", "kv.parquet", "--rules", "no.yml"), "no.yml: cannot be read (No such file or directory)"),

@@ -25,6 +25,8 @@ LAYERS = {
     "sim.records": 0,
     "sim.units": 0,
     "sim.words": 0,
+    "sim.exposition": 0,
+    "sim.fetch": 0,
     "sim.scenario": 0,
     "sim.results": 0,
     "sim.series": 0,

@@ -4,11 +4,11 @@ After aggregation in promql/engine.go and bucketQuantile in promql/quantile.go, 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from sim.alerts.vectors import Labels, Steps, Vector, drop
+from sim.alerts.vectors import Labels, Row, Steps, Vector, drop
 from sim.series import NAME
 
 Fold = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -27,46 +27,49 @@ FOLDS: dict[str, Fold] = {
     "avg": _mean,
     "min": lambda so_far, value, n: np.where((value < so_far) | np.isnan(so_far), value, so_far),
     "max": lambda so_far, value, n: np.where((value > so_far) | np.isnan(so_far), value, so_far),
-    "count": lambda so_far, value, n: n,
+    "count": lambda so_far, value, n: so_far + 1,
 }
 """The aggregations there are."""
 
 
-def aggregate(vector: Vector, name: str, key: Callable[[Labels], Labels]) -> Vector:
-    """Return aggregation *name* of the elements with the same *key*, element after element in their order."""
-    groups: dict[Labels, list[int]] = {}
-    for i, labels in enumerate(vector.labels):
-        groups.setdefault(key(labels), []).append(i)
-    steps = vector.present.shape[1]
+class _Group:
+    """What the elements of one group have come to so far."""
+
+    def __init__(self, values: np.ndarray, present: np.ndarray) -> None:
+        self.so_far, self.present = values, present
+        self.alike = 1  # elements, as long as all of them were present at the same steps
+        self.n: np.ndarray | None = None  # elements at each step, from then on
+
+    def add(self, values: np.ndarray, present: np.ndarray, fold: Fold) -> None:
+        if self.n is None and (present is self.present or np.array_equal(present, self.present)):
+            self.alike += 1
+            self.so_far = fold(self.so_far, values, np.array(float(self.alike)))
+            return
+        if self.n is None:
+            self.n = self.present * float(self.alike)
+        first = present & (self.n == 0)
+        self.n = self.n + present
+        self.so_far = np.where(first, values, np.where(present, fold(self.so_far, values, self.n), self.so_far))
+        self.present = self.present | present
+
+
+def aggregate(rows: Iterable[Row], name: str, key: Callable[[Labels], Labels], steps: int) -> Vector:
+    """Return aggregation *name* of the elements with the same *key*, element after element in their order.
+
+    Only one element at a time is needed, however many there are.
+    """
+    groups: dict[Labels, _Group] = {}
     fold = FOLDS[name]
-    rows = []
     with np.errstate(all="ignore"):
-        for labels, members in groups.items():
-            there = vector.present[members]
+        for labels, values, present in rows:
             if name == "count":
-                n = there.sum(axis=0)
-                rows.append((labels, n.astype(float), n > 0))
-            elif (there == there[0]).all():
-                rows.append((labels, _folded(vector.values, members, fold), there[0]))
+                values = np.ones(steps)
+            own = key(labels)
+            if own in groups:
+                groups[own].add(values, present, fold)
             else:
-                rows.append((labels, _folded_with_gaps(vector.values, there, members, fold), np.any(there, axis=0)))
-    return Vector.stacked(rows, steps)
-
-
-def _folded(values: np.ndarray, members: Sequence[int], fold: Fold) -> np.ndarray:
-    so_far = values[members[0]]
-    for n, i in enumerate(members[1:], 2):
-        so_far = fold(so_far, values[i], np.array(float(n)))
-    return so_far
-
-
-def _folded_with_gaps(values: np.ndarray, there: np.ndarray, members: Sequence[int], fold: Fold) -> np.ndarray:
-    so_far, n = np.full(values.shape[1], np.nan), np.zeros(values.shape[1])
-    for i, here in zip(members, there):
-        first = here & (n == 0)
-        n = n + here
-        so_far = np.where(first, values[i], np.where(here, fold(so_far, values[i], n), so_far))
-    return so_far
+                groups[own] = _Group(values, present)
+    return Vector.stacked(((labels, one.so_far, one.present) for labels, one in groups.items()), steps)
 
 
 def histogram_quantile(q: np.ndarray, vector: Vector, steps: Steps) -> Vector:

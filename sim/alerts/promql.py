@@ -4,6 +4,7 @@ Every step is an instant query of its own: an error at one step (two series of e
 `Steps.failed` and leaves the others alone.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from sim.alerts.aggregates import aggregate, histogram_quantile
 from sim.alerts.matching import Match, Operator
 from sim.alerts.parsing import Expression, bare, milliseconds, selector
 from sim.alerts.store import Store
-from sim.alerts.vectors import Labels, Steps, Value, Vector, drop, keep, labels_of
+from sim.alerts.vectors import Labels, Row, Steps, Value, Vector, drop, keep, labels_of
 from sim.series import NAME
 
 
@@ -32,6 +33,15 @@ def _single(scalar: np.ndarray) -> Vector:
     return Vector([()], scalar[None, :], np.ones((1, len(scalar)), bool))
 
 
+_ONE_BY_ONE = ("rate", "increase", *(name for name in windows.SIMPLE if name != "last_over_time"))
+"""Functions of each series by itself whose results have no metric name."""
+
+
+def _is_named(node: Any) -> bool:
+    """Return whether a range is of one metric, so that its series differ without the name, too."""
+    return bool(selector(node.vector_selector).name)
+
+
 @dataclass(frozen=True)
 class _Evaluation:
     store: Store
@@ -45,7 +55,8 @@ class _Evaluation:
             return self._value(node)
         said = repr(node)  # the whole tree below it, with every digit
         if said not in self.known:
-            self.known[said] = aggregate(self.vector(node.expr), str(node.op), _grouping(node.modifier))
+            rows = self.rows(bare(node.expr))
+            self.known[said] = aggregate(rows, str(node.op), _grouping(node.modifier), len(self.steps.t_ms))
         return self.known[said]
 
     def _value(self, node: Any) -> Value:
@@ -53,7 +64,7 @@ class _Evaluation:
             case promql.NumberLiteral():
                 return np.full(len(self.steps.t_ms), node.val)
             case promql.VectorSelector():
-                return self._instants(node)
+                return self._stacked(self._instants(node))
             case promql.UnaryExpr():
                 return self._negated(self.value(node.expr))
             case promql.BinaryExpr():
@@ -67,16 +78,26 @@ class _Evaluation:
         assert isinstance(value, Vector), "the parser checks types"
         return value
 
+    def rows(self, node: Any) -> Iterator[Row]:
+        """Yield the elements of a vector: one by one, as they are made, where they come from series one by one."""
+        if isinstance(node, promql.VectorSelector):
+            yield from self._instants(node)
+        elif isinstance(node, promql.Call) and node.func.name in _ONE_BY_ONE and _is_named(bare(node.args[0])):
+            for labels, values, present in self._over(bare(node.args[0]), node.func.name, None):
+                yield drop(labels, (NAME,)), values, present
+        else:
+            vector = self.vector(node)
+            yield from zip(vector.labels, vector.values, vector.present)
+
     def scalar(self, node: Any) -> np.ndarray:
         value = self.value(node)
         assert isinstance(value, np.ndarray), "the parser checks types"
         return value
 
-    def _instants(self, node: Any) -> Vector:
+    def _instants(self, node: Any) -> Iterator[Row]:
         at_ms = self.steps.t_ms - milliseconds(node.offset)
-        found = self.store.select(selector(node).matchers)
-        rows = ((one.labels, *self.store.instants(one, at_ms, self.steps.dialect)) for one in found)
-        return Vector.stacked(rows, len(at_ms))
+        for one in self.store.select(selector(node).matchers):
+            yield one.labels, *self.store.instants(one, at_ms, self.steps.dialect)
 
     def _negated(self, value: Value) -> Value:
         if isinstance(value, Vector):
@@ -92,7 +113,7 @@ class _Evaluation:
             case "absent":
                 return _absent(self.vector(args[0]), bare(args[0]))
             case "absent_over_time":
-                found = self._over(bare(args[0]), "present_over_time", None)
+                found = self._stacked(self._over(bare(args[0]), "present_over_time", None))
                 return _absent(found, bare(args[0]).vector_selector)
             case "histogram_quantile":
                 return histogram_quantile(self.scalar(args[0]), self.vector(args[1]), self.steps)
@@ -100,16 +121,18 @@ class _Evaluation:
                 return self._clamped(name, self.vector(args[0]), [self.scalar(arg) for arg in args[1:]])
             case "quantile_over_time":
                 q = self.scalar(args[0])
-                return self._over(bare(args[1]), name, q).without_name(self.steps)
+                return self._stacked(self._over(bare(args[1]), name, q)).without_name(self.steps)
             case "last_over_time":
-                return self._over(bare(args[0]), name, None)
-        return self._over(bare(args[0]), name, None).without_name(self.steps)
+                return self._stacked(self._over(bare(args[0]), name, None))
+        return self._stacked(self._over(bare(args[0]), name, None)).without_name(self.steps)
 
-    def _over(self, node: Any, name: str, q: np.ndarray | None) -> Vector:
-        """Return a function of ranges, of each series by itself."""
+    def _stacked(self, rows: Iterable[Row]) -> Vector:
+        return Vector.stacked(rows, len(self.steps.t_ms))
+
+    def _over(self, node: Any, name: str, q: np.ndarray | None) -> Iterator[Row]:
+        """Yield a function of ranges, of each series by itself."""
         end_ms = self.steps.t_ms - milliseconds(node.vector_selector.offset)
         range_ms = milliseconds(node.range)
-        rows = []
         for one in self.store.select(selector(node.vector_selector).matchers):
             if not len(one.samples):
                 continue
@@ -117,14 +140,13 @@ class _Evaluation:
             if name in ("rate", "increase"):
                 values, present = windows.extrapolated(window, one.samples, name == "rate", self.steps.dialect)
             else:
-                present = window.high > window.low
+                present = window.some
                 values = (
                     windows.quantile(window, one.samples, q)
                     if q is not None
                     else windows.SIMPLE[name](window, one.samples)
                 )
-            rows.append((one.labels, values, present))
-        return Vector.stacked(rows, len(end_ms))
+            yield one.labels, values, present
 
     def _clamped(self, name: str, vector: Vector, bounds: list[np.ndarray]) -> Vector:
         values, present = vector.values, vector.present

@@ -4,25 +4,29 @@ All groups are evaluated at multiples of their interval. A real server shifts ea
 of its name, so real firing times may be that much later.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 import promql_parser as promql
 
-from sim.alerts.parsing import Expression, Selector, bare, children, selector
+from sim.alerts.parsing import Expression, Selector, bare, children, parse, selector, walk
 from sim.alerts.promql import evaluate
 from sim.alerts.rulefile import FROM_LABELS, Group, Rule
 from sim.alerts.states import Episode, episodes
-from sim.alerts.store import Store
-from sim.alerts.vectors import Dialect, Labels, Steps, Vector, labels_of, written
+from sim.alerts.store import Matcher, Store
+from sim.alerts.vectors import Dialect, Labels, Steps, UnsupportedError, Vector, labels_of, written
 from sim.series import NAME, STALE, SeriesSet
 
 DEFAULT_INTERVAL_MS = 60_000
 """Between evaluations, where a group says nothing: Prometheus' own default (global.evaluation_interval)."""
 
 _OF_ALERTS = ("ALERTS", "ALERTS_FOR_STATE")
+_OF_RANGE = re.compile(r"@\s*(start|end)\s*\(")
+"""What means another time in a query over a range than in a rule."""
 
 
 class Verdict(StrEnum):
@@ -54,16 +58,32 @@ class Judgement:
         return [one for one in self.episodes if one.firing_ms is not None]
 
 
+class Elsewhere(Protocol):
+    """Somebody who can evaluate what the subset cannot."""
+
+    def matched(self, select: Selector) -> int:
+        """Return how many series a selector matches."""
+
+    def evaluate(self, text: str, steps: Steps) -> Vector:
+        """Return the value of an expression at every step.
+
+        Raises:
+            UnsupportedError: that cannot be done; what was said.
+        """
+
+
 def judge(
     groups: Sequence[Group],
     series: SeriesSet,
     interval_ms: int = DEFAULT_INTERVAL_MS,
     dialect: Dialect = Dialect.PROM_2_42,
     span_ms: tuple[int, int] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> list[Judgement]:
     """Return a judgement on every rule, in order; *interval_ms* is for groups that state none.
 
-    Rules are evaluated from the first to the last sample, or over *span_ms*, where not every series was read.
+    Rules are evaluated from the first to the last sample, or over *span_ms*, where not every series was read. What
+    the subset refuses is evaluated *elsewhere*, if there is such a place, and goes through the same states.
 
     Raises:
         InputError: there are no samples.
@@ -81,6 +101,8 @@ def judge(
             _silence(one, store, known, rules[len(made) :])
             if one.verdict == Verdict.JUDGED and rule.expression is not None:
                 _evaluate(one, rule.expression, store, dialect)
+            elif one.verdict == Verdict.UNSUPPORTED and elsewhere is not None and _is_refused(rule):
+                _ask(one, elsewhere, store, dialect)
             if rule.records and (rule.name not in known or one.verdict != Verdict.JUDGED):
                 known[rule.name] = one
             made.append(one)
@@ -101,8 +123,8 @@ def _silence(one: Judgement, store: Store, known: dict[str, Judgement], later: S
         one.verdict, one.reason = Verdict.UNSUPPORTED, rule.refused
         return
     selectors = rule.expression.selectors
-    counts = {select: store.select(select.matchers) for select in selectors}
-    one.matched = len({series.labels for found in counts.values() for series in found})
+    found = {select: store.select(select.matchers) for select in selectors}
+    one.matched = len({series.labels for some in found.values() for series in some})
     names = [select.name for select in selectors]
     written_later = {other.name: other for other in later if other.records}
     for name in names:
@@ -116,15 +138,22 @@ def _silence(one: Judgement, store: Store, known: dict[str, Judgement], later: S
         else:
             continue
         return
-    missing = [str(s) for s in counts if not counts[s] and s.name not in store.names and s.name not in known]
+    missing = [str(s) for s in found if not found[s] and s.name not in store.names and s.name not in known]
+    _find_missing(one, rule.expression.tree, {s: len(some) for s, some in found.items()}, missing, known)
+
+
+def _find_missing(
+    one: Judgement, tree: object, counts: dict[Selector, int], missing: Sequence[str], known: dict[str, Judgement]
+) -> None:
+    """Say that a rule reads nothing that there is, if so; *missing* are metrics that no series has."""
     if missing:
         one.verdict, one.reason = Verdict.NOT_SIMULATED, "no series is called " + ", ".join(dict.fromkeys(missing))
-    elif not _can_speak(rule.expression.tree, counts, known):
+    elif not _can_speak(tree, counts, known):
         unmatched = dict.fromkeys(str(s) for s, found in counts.items() if not found)
         one.verdict, one.reason = Verdict.MATCHED_NOTHING, "no series matches " + ", ".join(unmatched)
 
 
-def _can_speak(node: object, counts: dict[Selector, list], known: dict[str, Judgement]) -> bool:
+def _can_speak(node: object, counts: dict[Selector, int], known: dict[str, Judgement]) -> bool:
     """Return whether the expression can ever have a value, given which selectors match any series."""
     node = bare(node)
     if isinstance(node, promql.VectorSelector):
@@ -142,14 +171,52 @@ def _can_speak(node: object, counts: dict[Selector, list], known: dict[str, Judg
 
 def _evaluate(one: Judgement, expression: Expression, store: Store, dialect: Dialect) -> None:
     steps = Steps(one.t_ms, dialect)
-    found = evaluate(expression, store, steps)
+    _take(one, evaluate(expression, store, steps), steps, store)
+    one.failed, one.reason = int(steps.failed.sum()), one.reason or "; ".join(steps.reasons)
+
+
+def _is_refused(rule: Rule) -> bool:
+    """Return whether it is the expression of a rule that the subset refuses, and not something else about it."""
+    if rule.expression is not None:
+        return any(select.name in _OF_ALERTS for select in rule.expression.selectors)
+    try:
+        parse(rule.text)
+    except UnsupportedError as error:
+        return rule.refused.startswith(error.what) and not _OF_RANGE.search(rule.text)
+    return False
+
+
+def _ask(one: Judgement, elsewhere: Elsewhere, store: Store, dialect: Dialect) -> None:
+    """Have a rule evaluated elsewhere; it stays unsupported where that fails."""
+    tree = promql.parse(one.rule.text)
+    selectors = [selector(node) for node in walk(tree) if isinstance(node, promql.VectorSelector)]
+    counts = {select: elsewhere.matched(select) for select in selectors}
+    one.matched = sum(counts.values())
+    unmatched = [s for s, n in counts.items() if not n and s.name]
+    missing = [str(s) for s in unmatched if not elsewhere.matched(Selector((Matcher(NAME, "=", s.name),)))]
+    refused, one.verdict, one.reason = one.reason, Verdict.JUDGED, ""
+    _find_missing(one, tree, counts, missing, {})
+    if one.verdict != Verdict.JUDGED:
+        return
+    steps = Steps(one.t_ms, dialect)
+    try:
+        found = elsewhere.evaluate(one.rule.text, steps)
+    except UnsupportedError as error:
+        one.verdict, one.reason = Verdict.UNSUPPORTED, f"{refused}; the server: {error.what}"
+        return
+    _take(one, found, steps, store)
+    if one.verdict == Verdict.JUDGED:
+        one.reason = f"evaluated by the server, for it uses {refused}"
+
+
+def _take(one: Judgement, found: Vector, steps: Steps, store: Store) -> None:
+    """Make alerts, or recorded series, of the values of a rule's expression."""
     labels = [_labelled(labels, one.rule) for labels in found.labels]
     found = Vector(labels, found.values, found.present).relabelled(labels, steps)
     if twice := [label for label in labels if one.rule.records and store.holds(label)]:
         one.verdict, one.reason = Verdict.UNSUPPORTED, f"it records {written(twice[0])}, which there is already"
         return
     fine = ~steps.failed
-    one.failed, one.reason = int(steps.failed.sum()), "; ".join(steps.reasons)
     t_ms = one.t_ms[fine]
     for label, values, present in zip(found.labels, found.values, found.present):
         if one.rule.records:

@@ -9,10 +9,14 @@ from typing import Literal
 import numpy as np
 
 from sim.alerts.vectors import Dialect, Labels, UnsupportedError, labels_of
-from sim.series import NAME, SeriesSet, is_stale
+from sim.series import NAME, SeriesSet, Times, is_stale
 
 LOOKBACK_MS = 300_000
 """How far an instant vector looks back for a sample: Prometheus' default (--query.lookback-delta)."""
+
+
+MOST_WINDOWS = 64
+"""Windows kept for the next series of the same scrape; one over a week at 15 s takes 3 MB."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,19 @@ class Window:
     high: np.ndarray
 
     @cached_property
+    def some(self) -> np.ndarray:
+        """Where there is a sample."""
+        return self.high > self.low
+
+    @cached_property
+    def two(self) -> np.ndarray:
+        """Where there are two samples or more."""
+        return self.high - self.low >= 2
+
+    @cached_property
     def edges(self) -> "Edges":
         """What ``rate`` and ``increase`` have to know about times, at the steps with two samples or more."""
-        at = np.flatnonzero(self.high - self.low >= 2)
+        at = np.flatnonzero(self.two)
         low, last = self.low[at], self.high[at] - 1
         first_ms, last_ms, end_ms = self.sample_t_ms[low], self.sample_t_ms[last], self.end_ms[at]
         sampled_s = (last_ms - first_ms) / 1000
@@ -98,6 +112,8 @@ class Store:
     def __init__(self, series: SeriesSet) -> None:
         self._by_name: dict[str, list[Series]] = {}
         self._found: dict[tuple[int, int, bytes, str], Window] = {}
+        self._times = Times()
+        self._steps: tuple[np.ndarray, bytes] = (np.empty(0), b"")
         for labels, t_ms, values in series:
             self.add(labels_of(labels), t_ms, values)
 
@@ -105,7 +121,7 @@ class Store:
         """Add one series: times (int64 ms) and values (float64, stale markers among them)."""
         stale = is_stale(values)
         if stale.any():
-            one = Series(labels, t_ms, values, stale, t_ms[~stale], values[~stale])
+            one = Series(labels, t_ms, values, stale, self._times.once(t_ms[~stale]), values[~stale])
         else:
             one = Series(labels, t_ms, values, None, t_ms, values)
         self._by_name.setdefault(dict(labels)[NAME], []).append(one)
@@ -136,7 +152,7 @@ class Store:
     def instants(self, one: Series, t_ms: np.ndarray, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
         """Return the newest value at each of *t_ms*, and whether there is one that is neither old nor ended."""
         window = self.window(one.t_ms, t_ms, LOOKBACK_MS, dialect)
-        present = window.high > window.low
+        present = window.some
         last = np.maximum(window.high - 1, 0)
         if one.stale is not None:
             present = present & ~one.stale[last]
@@ -147,13 +163,19 @@ class Store:
 
         Before Prometheus 3 a range includes its older end: a sample exactly *range_ms* old is in it.
         """
-        key = (id(sample_t_ms), range_ms, t_ms.tobytes() if len(t_ms) < 8 else _name(t_ms), dialect)
-        if key not in self._found:  # the window keeps the array, or another could get its id
+        if t_ms is not self._steps[0]:
+            self._steps = t_ms, t_ms.tobytes() if len(t_ms) < 8 else _name(t_ms)
+        key = (id(sample_t_ms), range_ms, self._steps[1], dialect)
+        found = self._found.pop(key, None)
+        if found is None:  # the window keeps the array, or another could get its id
             side: Literal["left", "right"] = "left" if dialect == Dialect.PROM_2_42 else "right"
             low = np.searchsorted(sample_t_ms, t_ms - range_ms, side=side)
             high = np.searchsorted(sample_t_ms, t_ms, side="right")
-            self._found[key] = Window(sample_t_ms, t_ms, range_ms, low, high)
-        return self._found[key]
+            found = Window(sample_t_ms, t_ms, range_ms, low, high)
+            if len(self._found) >= MOST_WINDOWS:
+                del self._found[next(iter(self._found))]  # the one not used for the longest time
+        self._found[key] = found
+        return found
 
 
 def _name(t_ms: np.ndarray) -> bytes:

@@ -12,6 +12,10 @@ Labels = tuple[tuple[str, str], ...]
 """A label set as sorted pairs: hashable, and ordered as Prometheus orders series."""
 
 
+Row = tuple[Labels, np.ndarray, np.ndarray]
+"""One element at every step: its labels, values and whether there is one."""
+
+
 class Dialect(StrEnum):
     """Whose semantics: 2.42 is proven against the binary, 3 rests on Prometheus' source and changelog only."""
 
@@ -60,7 +64,7 @@ class Vector:
         return cls([], np.empty((0, steps)), np.empty((0, steps), bool))
 
     @classmethod
-    def stacked(cls, rows: Iterable[tuple[Labels, np.ndarray, np.ndarray]], steps: int) -> "Vector":
+    def stacked(cls, rows: Iterable[Row], steps: int) -> "Vector":
         """Return the vector of *rows* (labels, values, present), without those that are never present."""
         kept = [row for row in rows if row[2].any()]
         if not kept:

@@ -43,12 +43,14 @@ def extrapolated(
         found = delta * factor
     values = np.full(len(window.low), np.nan)
     values[edges.at] = found
-    return values, window.high - window.low >= 2
+    return values, window.two
 
 
 def _add_resets(delta: np.ndarray, samples: np.ndarray, low: np.ndarray, last: np.ndarray) -> None:
     """Add to *delta* what the counter had reached before each reset in its range, oldest first."""
     resets = np.flatnonzero(samples[1:] < samples[:-1])  # the sample before it falls
+    if not len(resets):
+        return
     start, end = np.searchsorted(resets, low), np.searchsorted(resets, last)
     before = samples[resets]
     for k in range(int((end - start).max(initial=0))):

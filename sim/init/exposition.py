@@ -1,24 +1,15 @@
 """The Prometheus text format, read strictly: one sample a line, or one sentence about the line that is not.
 
 Written here rather than taken from `prometheus_client`, which is no dependency of the simulator, is lenient
-about lines that it cannot read, and cannot say where a file is wrong. The grammar is small: the text format
-0.0.4 of the Prometheus documentation ("Exposition formats"), plus OpenMetrics' exemplars, which are skipped.
+about lines that it cannot read, and cannot say where a file is wrong.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from sim import exposition
 from sim.errors import BlowoutError, InputError
-
-_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
-_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(,|$)')
-_SAMPLE = re.compile(
-    rf"(?P<name>{_NAME})\s*(?:\{{(?P<labels>(?:[^\"}}]|\"(?:[^\"\\]|\\.)*\")*)\}})?\s+"
-    r"(?P<value>\S+)(?:\s+(?P<time>[-+]?[0-9.eE+]+))?\s*(?:#\s*\{.*)?$"
-)
-_ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 
 
 @dataclass(frozen=True)
@@ -66,33 +57,12 @@ def _samples(text: str, where: str, error: type[BlowoutError]) -> Iterator[Sampl
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
-        match = _SAMPLE.match(line)
-        labels = None if match is None else _labels(match["labels"] or "")
-        value = None if match is None else _number(match["value"])
+        match = exposition.SAMPLE.match(line)
+        labels = None if match is None else exposition.labels(match["labels"] or "")
+        value = None if match is None else exposition.number(match["value"])
         if match is None or labels is None or value is None:
-            shown = line if len(line) <= 60 else line[:57] + "..."
-            expected = 'expected a Prometheus sample like name{label="value"} 1.5'
-            raise error(f"{where}, line {number}: {expected}, got: {shown}")
+            raise error(f"{where}, line {number}: {exposition.EXPECTED}, got: {exposition.shown(line)}")
         yield Sample(match["name"], labels, value)
-
-
-def _labels(text: str) -> dict[str, str] | None:
-    labels: dict[str, str] = {}
-    at = 0
-    while text[at:].strip():
-        match = _LABEL.match(text, at)
-        if match is None or match[1] in labels:
-            return None
-        labels[match[1]] = re.sub(r"\\[\\\"n]", lambda escape: _ESCAPES[escape[0]], match[2])
-        at = match.end()
-    return labels
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text.replace("Inf", "inf")) if "_" not in text else None
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -127,7 +97,7 @@ def histogram(page: Page, name: str) -> Histogram | None:
     """
     series: dict[tuple, dict[float, float]] = {}
     for sample in page.get(f"{name}_bucket"):
-        edge = _number(sample.labels.get("le", ""))
+        edge = exposition.number(sample.labels.get("le", ""))
         if edge is not None and not math.isnan(sample.value):
             series.setdefault(_key(sample, "le"), {})[edge] = sample.value
     used = [buckets for buckets in series.values() if max(buckets.values(), default=0.0) > 0]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sim.errors import EndpointError, InputError
+from sim.fetch import get, is_url, looks_like_html, query, shown
 from sim.init.exposition import Page, Sample, difference, parse
 from sim.init.facts import Mark
-from sim.init.fetch import get, is_url, looks_like_html, query, shown
 
 SUCCESS = "vllm:request_success_total"
 TOKEN_VARIABLE = "BLOWOUT_PROMETHEUS_TOKEN"

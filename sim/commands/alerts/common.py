@@ -77,10 +77,11 @@ def interval_ms(text: str) -> int:
 
 def judge_past(past: "Past", groups: "list[Group]", interval: str, dialect: str) -> "list[Judgement]":
     """Return a judgement on every rule in *groups*, over all of *past*."""
-    from sim.alerts.rules import judge, names_read
+    from sim.alerts.rules import judge
     from sim.alerts.vectors import Dialect
 
-    return judge(groups, past.series(names_read(groups)), interval_ms(interval), Dialect(dialect), past.span_ms)
+    series = past.read(groups)
+    return judge(groups, series, interval_ms(interval), Dialect(dialect), past.span_ms, past.elsewhere)
 
 
 def again(rules: tuple[str, ...]) -> str:

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import click
 
-from sim.commands.alerts.common import DIALECT, INTERVAL, JSON, RULES, SOURCE, again, judge_past, options, read_rules
+from sim.commands.alerts.common import DIALECT, INTERVAL, JSON, RULES, again, judge_past, options, read_rules
+from sim.commands.alerts.pasts import Source, takes_pasts
 from sim.interrupts import to_a_reader
 
 NO_RULE_JUDGED = 3
 
 
 @click.command("eval")
-@options(SOURCE, RULES, INTERVAL, DIALECT)
+@takes_pasts
+@options(RULES, INTERVAL, DIALECT)
 @click.option("--figure", type=click.Path(path_type=Path), help="Where to draw (figures/alerts.png in a run folder).")
 @click.option("--no-figures", is_flag=True, help="Only print.")
 @JSON
 def command(
-    source: Path,
+    source: Source,
     rules: tuple[str, ...],
     interval: str,
     dialect: str,
@@ -28,24 +30,28 @@ def command(
 ) -> int:
     """Say when each rule was pending and firing on RUN_OR_FILE, and which rules could not be judged.
 
-    RUN_OR_FILE is a run folder, the folder of one of its points and seeds, or a file of series.
+    RUN_OR_FILE is a run folder, the folder of one of its points and seeds, or a file of series: Parquet as in a run,
+    or OpenMetrics text. With --from, it is what a live Prometheus remembers.
     """
-    from sim.alerts.past import open_pasts
     from sim.report import alerting, style
 
-    pasts = open_pasts(source)
-    past = pasts[0]
-    heading = past.name if past.member is None else f"{source}: {past.name}"
-    if len(pasts) > 1:
-        heading += f" (the first of {len(pasts)}; name the folder of another to judge that)"
+    past = source.pasts[0]
     judged = judge_past(past, read_rules(rules), interval, dialect)
-    if figure is None and source.is_dir():
+    heading = past.name if past.member is None else f"{source.folder}: {past.name}"
+    if len(source.pasts) > 1:
+        heading += f" (the first of {len(source.pasts)}; name the folder of another to judge that)"
+    if past.caveat:
+        heading += f" ({past.caveat})"
+    if figure is None and source.folder is not None:
         figure = past.path.parent / "figures" / "alerts.png"
-    commands = [(f"blowout alerts verify {source} {again(rules)}", "the same, asked of the real promtool")]
+    typed = f"{source.again} {again(rules)}"
+    commands = [(f"blowout alerts verify {typed}", "the same, asked of the real promtool")]
+    if source.is_live:
+        commands = [(f"blowout alerts eval {typed} --figure alerts.png", "draws the timeline")]
     if figure is not None and not no_figures:
         figure.parent.mkdir(parents=True, exist_ok=True)
         style.save(alerting.plate(heading, judged), figure)
-        commands.insert(0, (str(figure), "the timeline"))
+        commands = [(str(figure), "the timeline"), *([] if source.is_live else commands)]
     with to_a_reader():
         if as_json:
             click.echo(json.dumps(alerting.as_json(judged), indent=1))
