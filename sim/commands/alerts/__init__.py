@@ -10,6 +10,7 @@ COMMANDS = {
     "lint": ("sim.commands.alerts.lint", "Say what is wrong with rules, before they are judged."),
     "export": ("sim.commands.alerts.export", "Write rules, promtool tests of them and a dashboard, to be shipped."),
     "score": ("sim.commands.alerts.score", "Hold rules against what really happened to users."),
+    "tune": ("sim.commands.alerts.tune", "Find the thresholds, windows and `for` that serve you best."),
     "verify": ("sim.commands.alerts.verify", "Ask the real promtool whether we are right."),
 }
 
