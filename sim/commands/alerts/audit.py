@@ -51,8 +51,8 @@ def command(
     audit = _audit(found, rules, interval)
     heading = f"{', '.join(map(str, found))}: {', '.join(rules)}"
     caption = (
-        "Time: how long users suffered before the page, the median over seeds; k/n where not every incident was caught. "
-        "Green: caught; red: missed; orange: paged although no incident was; always on: fired for more than half of the "
+        "Time: how long users suffered before the page, the median over seeds; k/n: not every incident was caught. "
+        "Green: caught; red: missed; orange: paged where none was; always on: fired for more than half of the "
         "time without incidents. A page is true from 15 min before an incident to 15 min after it. "
         f"Incidents by the slo of the scenarios. {sum(row.plays for row in audit.rows)} runs, simulated."
     )

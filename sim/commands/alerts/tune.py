@@ -165,8 +165,8 @@ def _write(out: Path, rules: tuple[str, ...], tuned: "Sequence[Tuned]") -> list[
 def _next(
     sources: Sequence[Path], rules: tuple[str, ...], out: Path | None, written: bool, truth: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    said = " ".join(f"--{key} {value!r}" if " " in str(value) else f"--{key} {value}"
-                    for key in ("incidents", "sli", "objective", "tuning") if (value := truth[key]) is not None)  # fmt: skip
+    keys = [key for key in ("incidents", "sli", "objective", "tuning") if truth[key] is not None]
+    said = " ".join(f"--{key} {truth[key]!r}" if " " in str(truth[key]) else f"--{key} {truth[key]}" for key in keys)
     typed = " ".join(map(str, sources))
     if written and out is not None:
         new = out if len(rules) == 1 else f"{out}/*"
