@@ -50,6 +50,10 @@ class RefusedError(EndpointError):
         self.status, self.detail = status, detail
 
 
+class UntrustedError(EndpointError):
+    """A server has a certificate that nobody vouches for."""
+
+
 @dataclass(frozen=True)
 class Credentials:
     """What is sent along, and only to the host that was named: a bearer token, headers, whom to trust (TLS)."""
@@ -103,6 +107,8 @@ def ask(
         reason = getattr(error, "reason", None) or error
         late = isinstance(reason, TimeoutError)
         why = f"no answer within {timeout_s:g} s" if late else f"could not be reached ({reason})"
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise UntrustedError(f"{shown(url)}: {why}; expected a certificate that is trusted here") from None
         raise EndpointError(f"{shown(url)}: {why}; expected a server that answers there") from None
     if len(found) > MAX_BYTES:
         raise RefusedError(f"{shown(url)}: the answer is over {MAX_BYTES // 2**20} MiB; expected less", TOO_MUCH)

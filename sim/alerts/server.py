@@ -11,7 +11,7 @@ from sim import fetch
 from sim.alerts import remote_read
 from sim.alerts.store import Matcher
 from sim.errors import EndpointError
-from sim.fetch import Credentials, RefusedError
+from sim.fetch import Credentials, RefusedError, UntrustedError
 
 TIMEOUT_S = 120.0
 """For one answer: Prometheus gives up on a query after two minutes itself (--query.timeout)."""
@@ -146,6 +146,8 @@ class _told:  # noqa: N801 - a context manager reads as a word
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UntrustedError):
+            raise EndpointError(f"{error}; name its authority with --ca FILE") from None
         if not isinstance(error, RefusedError):
             return
         if error.status in (401, 403):
