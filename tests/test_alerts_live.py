@@ -263,6 +263,22 @@ def test_too_much_is_asked_for_in_halves_and_chunks_that_are_over_never_again(
     assert len(server.calls("query")) == 3 * 7
 
 
+def test_an_answer_that_may_lack_some_is_told_and_not_kept(typed: Typed, played: Callable[..., Played]) -> None:
+    def partial(call: str, chosen: dict[str, str]) -> tuple[int, str, bytes]:
+        status, kind, body = old_prometheus(call, chosen)
+        told = {**json.loads(body), "warnings": ["store gone"]} if call == "query" else body
+        return status, kind, json.dumps(told).encode() if isinstance(told, dict) else told
+
+    server = played(partial)
+    words = ("eval", "--from", server.url, "--range", "1h", "--end", "1700000000", "--rules", "rules.yml")
+    code, out, _ = typed(*words)
+    assert code == 0
+    assert "the server warns: store gone" in " ".join(out.split())
+    before = len(server.calls("query"))
+    typed(*words)
+    assert len(server.calls("query")) == 2 * before
+
+
 def test_what_may_still_change_is_not_kept(typed: Typed, played: Callable[..., Played]) -> None:
     server = played(old_prometheus)
     words = ("eval", "--from", server.url, "--range", "1h", "--rules", "rules.yml")

@@ -37,6 +37,8 @@ class Server:
     credentials: Credentials = field(default_factory=Credentials)
     timeout_s: float = field(default_factory=lambda: TIMEOUT_S)
     remote: bool = True
+    warnings: list[str] = field(default_factory=list)
+    """What it said of answers that may lack some, as Thanos does when a store is down."""
 
     def series(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[dict[str, str]]:
         """Return the labels of the series that match and have samples between two times.
@@ -47,7 +49,7 @@ class Server:
         chosen = {"match[]": written(matchers), "start": str(start_ms / 1000), "end": str(end_ms / 1000)}
         url = fetch.api(self.url, "series", **chosen)
         try:
-            found = fetch.answered(url, self._get(url))
+            found = fetch.answered(url, self._get(url), self.warnings.append)
         except _TooMuchError as error:
             raise error.said from None
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
@@ -111,7 +113,7 @@ class Server:
             raise QueryError(error.detail or f"status {error.status}") from None
 
     def _matrix(self, url: str) -> list[Row]:
-        found = fetch.results(url, fetch.answered(url, self._get(url)), "matrix")
+        found = fetch.results(url, fetch.answered(url, self._get(url), self.warnings.append), "matrix")
         try:
             return [_row(one) for one in found]
         except (KeyError, TypeError, ValueError):
