@@ -7,7 +7,7 @@ import re
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
@@ -48,6 +48,10 @@ class RefusedError(EndpointError):
     def __init__(self, said: str, status: int, detail: str = "") -> None:
         super().__init__(said)
         self.status, self.detail = status, detail
+
+
+class UntrustedError(EndpointError):
+    """A server has a certificate that nobody vouches for."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ def ask(
         reason = getattr(error, "reason", None) or error
         late = isinstance(reason, TimeoutError)
         why = f"no answer within {timeout_s:g} s" if late else f"could not be reached ({reason})"
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise UntrustedError(f"{shown(url)}: {why}; expected a certificate that is trusted here") from None
         raise EndpointError(f"{shown(url)}: {why}; expected a server that answers there") from None
     if len(found) > MAX_BYTES:
         raise RefusedError(f"{shown(url)}: the answer is over {MAX_BYTES // 2**20} MiB; expected less", TOO_MUCH)
@@ -161,8 +167,8 @@ def api(base: str, call: str, **parameters: str) -> str:
     return urlunsplit(parts._replace(path=path, query=urlencode(parameters), fragment=""))
 
 
-def answered(url: str, text: str) -> Any:
-    """Return the data in an answer of the Prometheus API.
+def answered(url: str, text: str, warn: Callable[[str], None] = lambda said: None) -> Any:
+    """Return the data in an answer of the Prometheus API; *warn* is told what it says of an answer that may lack some.
 
     Raises:
         EndpointError: it is none, or says that it failed.
@@ -174,6 +180,8 @@ def answered(url: str, text: str) -> Any:
         answer = json.loads(text)
         if answer["status"] != "success":
             raise EndpointError(f"{what} to answer, got: {answer.get('error', answer['status'])}")
+        if answer.get("warnings"):
+            warn(str(answer["warnings"][0]))
         return answer["data"]
     except (ValueError, KeyError, TypeError):
         raise EndpointError(f"{what} to answer with JSON, got: {text.strip()[:60]!r}") from None

@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import shutil
+import ssl
 import subprocess
 import threading
 import time
@@ -134,6 +136,16 @@ def test_what_was_backfilled_is_judged_as_its_text_and_queries_give_it_too(typed
     assert "no remote read, so it is not known when series end" in " ".join(said.split())
 
 
+def test_what_a_server_has_recorded_is_recorded_anew(typed: Typed) -> None:
+    rules = "groups: [{name: g, rules: [{record: a, expr: kv}, {alert: A, expr: a > 0.9}]}]"
+    Path("rules.yml").write_text(rules)
+    Path("a.om").write_text("kv 0.5 0\nkv 0.95 60\nkv 0.95 120\na 0 0\na 0 60\na 0 120\n# EOF\n")
+    code, out, _ = typed("eval", "a.om", "--rules", "rules.yml", "--json")
+    recorded, alert = json.loads(out)
+    assert (code, recorded["verdict"]) == (0, "judged")
+    assert [one["firing_ms"] for one in alert["episodes"]] == [60_000]
+
+
 @pytest.mark.slow
 def test_what_the_subset_has_not_is_evaluated_by_the_server(typed: Typed, tmp_path: Path) -> None:
     series = history(stale=True)
@@ -189,6 +201,7 @@ class Played:
                 pass
 
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign] # a client that hangs up
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
@@ -248,6 +261,22 @@ def test_too_much_is_asked_for_in_halves_and_chunks_that_are_over_never_again(
     assert len(server.calls("read")) == 1
     assert typed(*words) == (code, out, err)
     assert len(server.calls("query")) == 3 * 7
+
+
+def test_an_answer_that_may_lack_some_is_told_and_not_kept(typed: Typed, played: Callable[..., Played]) -> None:
+    def partial(call: str, chosen: dict[str, str]) -> tuple[int, str, bytes]:
+        status, kind, body = old_prometheus(call, chosen)
+        told = {**json.loads(body), "warnings": ["store gone"]} if call == "query" else body
+        return status, kind, json.dumps(told).encode() if isinstance(told, dict) else told
+
+    server = played(partial)
+    words = ("eval", "--from", server.url, "--range", "1h", "--end", "1700000000", "--rules", "rules.yml")
+    code, out, _ = typed(*words)
+    assert code == 0
+    assert "the server warns: store gone" in " ".join(out.split())
+    before = len(server.calls("query"))
+    typed(*words)
+    assert len(server.calls("query")) == 2 * before
 
 
 def test_what_may_still_change_is_not_kept(typed: Typed, played: Callable[..., Played]) -> None:
@@ -354,6 +383,26 @@ def test_nobody_there_too_late_and_no_tls(
     code, _, err = typed("eval", "--from", server.url.replace("http", "https"), "--rules", "rules.yml")
     assert code == 4
     assert "could not be reached" in err
+
+
+def test_only_who_is_trusted_is_believed(typed: Typed, played: Callable[..., Played]) -> None:
+    tool = shutil.which("openssl")
+    if not tool:
+        pytest.skip("no openssl to make a certificate with")
+    make = [tool, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "ca.pem", "-days", "2"]
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make, *subject], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("ca.pem", "key.pem")
+    server = played(old_prometheus)
+    server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+    words = ("eval", "--from", server.url.replace("http", "https"), "--range", "1h", "--rules", "rules.yml")
+    code, _, err = typed(*words)
+    assert code == 4
+    assert "certificate verify failed" in err
+    assert "; name its authority with --ca FILE" in err
+    assert err.count("\n") == 1
+    assert typed(*words, "--ca", "ca.pem")[0] == 0
 
 
 def test_nothing_in_that_time_is_nothing_judged(typed: Typed, played: Callable[..., Played]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import promql_parser as promql
 
+from sim import exposition
 from sim.alerts.parsing import Selector, milliseconds, walk
 from sim.alerts.past import Past
 from sim.alerts.rulefile import Group
@@ -98,6 +99,8 @@ class LivePast(Past):
             said.append(f"it remembers {(self.end_ms - self.span_ms[0]) / 3.6e6:,.1f} h of that")
         if not self.server.remote:
             said.append("no remote read, so it is not known when series end")
+        if self.server.warnings:
+            said.append(f"the server warns: {exposition.shown(self.server.warnings[0])}")
         return "; ".join(said)
 
     @property
@@ -178,9 +181,12 @@ class LivePast(Past):
         path = self.cache / f"{name}.parquet"
         with suppress(InputError):
             return list(SeriesSet.read(path))
+        warned = len(self.server.warnings)
         made = SeriesSet()
         for labels, t_ms, values in _joined(ask(start_ms, end_ms)):
             made.add(labels, t_ms, values)
+        if len(self.server.warnings) > warned:  # it may lack some
+            return list(made)
         self.cache.mkdir(parents=True, exist_ok=True)
         made.write(path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)

@@ -35,14 +35,16 @@ class Past:
         return SeriesSet.read(self.path, names)
 
     def read(self, groups: "Sequence[Group]") -> SeriesSet:
-        """Return the series that the rules in *groups* read.
+        """Return the series that the rules in *groups* read, but not those that they record: they do so anew.
 
         Raises:
             InputError: they cannot be read.
         """
         from sim.alerts.rules import names_read
 
-        return self.series(names_read(groups))
+        names = names_read(groups)
+        recorded = {rule.name for group in groups for rule in group.rules if rule.records}
+        return self.series(None if names is None else names - recorded)
 
     @property
     def span_ms(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from sim import fetch
 from sim.alerts import remote_read
 from sim.alerts.store import Matcher
 from sim.errors import EndpointError
-from sim.fetch import Credentials, RefusedError
+from sim.fetch import Credentials, RefusedError, UntrustedError
 
 TIMEOUT_S = 120.0
 """For one answer: Prometheus gives up on a query after two minutes itself (--query.timeout)."""
@@ -37,6 +37,8 @@ class Server:
     credentials: Credentials = field(default_factory=Credentials)
     timeout_s: float = field(default_factory=lambda: TIMEOUT_S)
     remote: bool = True
+    warnings: list[str] = field(default_factory=list)
+    """What it said of answers that may lack some, as Thanos does when a store is down."""
 
     def series(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[dict[str, str]]:
         """Return the labels of the series that match and have samples between two times.
@@ -47,7 +49,7 @@ class Server:
         chosen = {"match[]": written(matchers), "start": str(start_ms / 1000), "end": str(end_ms / 1000)}
         url = fetch.api(self.url, "series", **chosen)
         try:
-            found = fetch.answered(url, self._get(url))
+            found = fetch.answered(url, self._get(url), self.warnings.append)
         except _TooMuchError as error:
             raise error.said from None
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
@@ -111,7 +113,7 @@ class Server:
             raise QueryError(error.detail or f"status {error.status}") from None
 
     def _matrix(self, url: str) -> list[Row]:
-        found = fetch.results(url, fetch.answered(url, self._get(url)), "matrix")
+        found = fetch.results(url, fetch.answered(url, self._get(url), self.warnings.append), "matrix")
         try:
             return [_row(one) for one in found]
         except (KeyError, TypeError, ValueError):
@@ -146,6 +148,8 @@ class _told:  # noqa: N801 - a context manager reads as a word
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UntrustedError):
+            raise EndpointError(f"{error}; name its authority with --ca FILE") from None
         if not isinstance(error, RefusedError):
             return
         if error.status in (401, 403):
