@@ -184,6 +184,39 @@ def parts_table(parts: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
     return table
 
 
+class Gauges:
+    """Means and extremes over scrapes and replicas."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.sums = np.zeros(3)
+        self.peaks = np.zeros(3)
+
+    def add(self, gauges: np.ndarray) -> None:
+        """Add scrapes: *gauges* (n, replicas). A scrape at which no replica is up counts for nothing."""
+        up = gauges["up"] == 1
+        some = up.any(axis=1)
+        up, gauges = up[some], gauges[some]
+        if not len(up):
+            return
+        kv = np.where(up, gauges["kv_used"], 0.0)
+        running, waiting = ((gauges[name] * up).sum(axis=1) for name in ("running", "waiting"))
+        self.n += len(up)
+        self.sums += [(kv.sum(axis=1) / up.sum(axis=1)).sum(), running.sum(), waiting.sum()]
+        self.peaks = np.maximum(self.peaks, [kv.max(), running.max(), waiting.max()])
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics called `GAUGES`."""
+        kv, running, waiting = self.sums / self.n if self.n else np.full(3, np.nan)
+        return {
+            "kv_mean": float(kv),
+            "kv_max": float(self.peaks[0]),
+            "running_mean": float(running),
+            "waiting_mean": float(waiting),
+            "waiting_max": float(self.peaks[2]),
+        }
+
+
 def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
     """Return the median over seeds with its interval: Student-t below 10 seeds, else bootstrap percentiles.
 

@@ -81,7 +81,7 @@ class World(simpy.Environment):
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
-        self.gauges = _Gauges()
+        self.gauges = summary.Gauges()
         models = {name: spec.model.name if spec.model else name for name, spec in self.specs.items()}
         self.scraper = telemetry.targets(scenario, models, {name: largest(scenario, name) for name in self.specs})
         self.spool = Spool(self.scraper.labels if scenario.telemetry else [], recorder.folder if recorder else None)
@@ -242,38 +242,6 @@ def _totals(fleet: Fleet) -> dict[str, float]:
     for name in ("prompt_seen", "prompt_cached", "prompt_tokens"):
         totals[name] = float(fleet.reps[name].sum())
     return {**totals, "attempts": attempts}
-
-
-class _Gauges:
-    """Means and extremes over scrapes and replicas."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.sums = np.zeros(3)
-        self.peaks = np.zeros(3)
-
-    def add(self, gauges: np.ndarray) -> None:
-        """Add scrapes: *gauges* (n, replicas). A scrape at which no replica is up counts for nothing."""
-        up = gauges["up"] == 1
-        some = up.any(axis=1)
-        up, gauges = up[some], gauges[some]
-        if not len(up):
-            return
-        kv = np.where(up, gauges["kv_used"], 0.0)
-        running, waiting = ((gauges[name] * up).sum(axis=1) for name in ("running", "waiting"))
-        self.n += len(up)
-        self.sums += [(kv.sum(axis=1) / up.sum(axis=1)).sum(), running.sum(), waiting.sum()]
-        self.peaks = np.maximum(self.peaks, [kv.max(), running.max(), waiting.max()])
-
-    def metrics(self) -> dict[str, float]:
-        kv, running, waiting = self.sums / self.n if self.n else np.full(3, np.nan)
-        return {
-            "kv_mean": float(kv),
-            "kv_max": float(self.peaks[0]),
-            "running_mean": float(running),
-            "waiting_mean": float(waiting),
-            "waiting_max": float(self.peaks[2]),
-        }
 
 
 def _no_requests() -> np.ndarray:

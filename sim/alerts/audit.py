@@ -108,7 +108,7 @@ def _idle(past: Judged, names: Sequence[str]) -> float:
     of = [pages_of(one.fired) for one in past.rules if one.rule.name in names and one.verdict == Verdict.JUDGED]
     if not of:
         return math.nan
-    pages = Pages.together(of).since(past.truth.from_ms)
+    pages = Pages.together(of)
     t_ms = np.arange(past.truth.from_ms, past.end_ms, 60_000)
     firing, bad = np.zeros(len(t_ms), bool), np.zeros(len(t_ms), bool)
     for start, end in zip(pages.start_ms, pages.end_ms):

@@ -41,9 +41,13 @@ class Pages:
         return int((gaps <= FLAP_MS).sum())
 
     def since(self, from_ms: int) -> "Pages":
-        """Return those that were firing at *from_ms* or later; one that had begun earlier counts as begun then."""
-        kept = self.end_ms > from_ms
-        return Pages(np.maximum(self.start_ms[kept], from_ms), self.end_ms[kept])
+        """Return those that began at *from_ms* or later."""
+        kept = self.start_ms >= from_ms
+        return Pages(self.start_ms[kept], self.end_ms[kept])
+
+    def already(self, from_ms: int) -> int:
+        """Return how many had begun before *from_ms* and were firing then."""
+        return int(((self.start_ms < from_ms) & (self.end_ms > from_ms)).sum())
 
     @classmethod
     def together(cls, many: Sequence["Pages"]) -> "Pages":

@@ -65,7 +65,7 @@ class Score:
     held: list[Held] = field(default_factory=list)
     flaps: int = 0
     already: int = 0
-    """Pages left out because they began in a warm-up, and were still firing when it ended."""
+    """Pages that began in a warm-up and were still firing when it ended: false ones, for nothing made them page."""
 
     silent: list[tuple[str, Judgement]] = field(default_factory=list)
     """The pasts on which it could not be judged, and why."""
@@ -97,7 +97,7 @@ class Score:
     @cached_property
     def pages(self) -> int:
         """How often it paged."""
-        return sum(len(one.pages) for one in self.held)
+        return self.already + sum(len(one.pages) for one in self.held)
 
     @cached_property
     def true(self) -> int:
@@ -168,7 +168,7 @@ class Score:
 def score(pasts: Sequence[Judged], early_ms: int = EARLY_MS, grace_ms: int = GRACE_MS) -> tuple[list[Score], Score]:
     """Return the score of every alert rule, and that of all together: of those that page, or of all if none does.
 
-    *pasts* were judged by the same rules. Pages that began in a warm-up are left out.
+    *pasts* were judged by the same rules. Pages that began and ended in a warm-up are left out.
     """
     alerts = [k for k, one in enumerate(pasts[0].rules) if not one.rule.records]
     scores = [_scored(pasts, [k], early_ms, grace_ms) for k in alerts]
@@ -195,7 +195,7 @@ def _scored(pasts: Sequence[Judged], which: Sequence[int], early_ms: int, grace_
         if fine:
             whole = [pages_of(one.fired) for one in fine]
             from_ms = past.truth.from_ms
-            made.already += sum(int(((one.start_ms < from_ms) & (one.end_ms > from_ms)).sum()) for one in whole)
+            made.already += sum(one.already(from_ms) for one in whole)
             each = [one.since(from_ms) for one in whole]
             made.flaps += sum(one.flaps for one in each)
             made.held.append(_held(past, each, [one.rule.name for one in fine], needs_page, (early_ms, grace_ms)))

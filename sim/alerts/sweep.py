@@ -142,6 +142,9 @@ def sweep(
             made.firing_ms[w, :, f] = np.bincount(which, lasted, len(tried)).astype(np.int64)
             kept = start >= from_ms
             _count(made, (w, f), (which[kept], start[kept], end[kept]), truth, weeks, t_ms)
+            already = np.bincount(which[~kept & (end > from_ms)], minlength=len(tried))
+            made.pages[w, :, f, 0] += already  # false, as in `score`: nothing made them page
+            made.false[w, :, f, 0] += already
     return made
 
 

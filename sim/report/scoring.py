@@ -213,7 +213,7 @@ def _silent(scores: Sequence[Score]) -> "list[RenderableType]":
             _, why = one.silent[0]
             lines.append(Text(f"{one.name}{where}: {why.verdict}, {why.reason}", style="yellow"))
         if one.already:
-            said = f"was firing already when the warm-up ended, {count(one.already, 'time')}; counted as a page of then"
+            said = f"was firing already when the warm-up ended, {count(one.already, 'time')}; counted as a false page"
             lines.append(Text(f"{one.name}: {said}", style="yellow"))
     return lines
 
