@@ -9,8 +9,8 @@ from typing import NoReturn
 import click
 
 from sim import __version__
-from sim.commands.lazy import Lazy
 from sim.errors import BlowoutError
+from sim.lazy import Lazy
 
 COMMANDS = {
     "run": ("sim.commands.run", "Play a scenario in virtual time."),

@@ -175,7 +175,7 @@ class Member:
         """
         path = self.path / SCRAPED
         if not path.exists():
-            raise InputError(f"{path}: not written by this run, expected `telemetry: {{}}` in its scenario")
+            raise InputError(f"{path}: not written by this run, its scenario says `telemetry: none`")
         return SeriesSet.read(path, names)
 
     def events(self) -> list[dict[str, Any]]:

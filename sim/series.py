@@ -3,7 +3,9 @@
 Times are integer milliseconds, as in Prometheus: in seconds as float, rates differ from its own in the eighth digit.
 """
 
+import base64
 import json
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,8 +138,8 @@ class SeriesSet:
         import pyarrow.parquet as pq
 
         order = sorted(range(len(self)), key=lambda i: (self.labels[i][NAME], i))
-        head = {b"format": _FORMAT.encode(), b"labels": json.dumps([self.labels[i] for i in order]).encode()}
-        schema = pa.schema([("series", pa.int32()), ("t_ms", pa.int64()), ("value", pa.float64())], head)
+        head = {"format": _FORMAT, "labels": _packed([self.labels[i] for i in order])}
+        schema = pa.schema([("series", pa.int32()), ("t_ms", pa.int64()), ("value", pa.float64())])
         writer = pq.ParquetWriter(
             path,
             schema,
@@ -150,6 +152,7 @@ class SeriesSet:
             },
         )
         with writer:
+            writer.add_key_value_metadata(head)
             for chunk in _chunks(self, order):
                 ids = np.repeat(np.array(chunk, np.int32), [len(self.t_ms[order[i]]) for i in chunk])
                 times = np.concatenate([self.t_ms[order[i]] for i in chunk])
@@ -164,7 +167,7 @@ class SeriesSet:
             InputError: it is missing or was not written by `write`.
         """
         with _opened(path) as file:
-            labels = json.loads((file.schema_arrow.metadata or {})[b"labels"])
+            labels = _unpacked(file.metadata.metadata[b"labels"])
             wanted = [i for i, one in enumerate(labels) if names is None or one[NAME] in names]
             made, times, last = cls(), Times(), -1
             for group in _groups(file.metadata, wanted):
@@ -183,6 +186,16 @@ class SeriesSet:
                     made.values.append(values[part])
                     last = i
         return made
+
+
+def _packed(labels: Sequence[Mapping[str, str]]) -> str:
+    """Return labels as text for a file's head, compressed: most of their letters repeat."""
+    return base64.b64encode(zlib.compress(json.dumps(list(labels)).encode(), 6)).decode()
+
+
+def _unpacked(text: bytes) -> list[dict[str, str]]:
+    labels: list[dict[str, str]] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return labels
 
 
 def span_ms(path: Path) -> tuple[int, int]:
@@ -207,7 +220,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: no such file of series")
     try:
         with pq.ParquetFile(path) as file:
-            if (file.schema_arrow.metadata or {}).get(b"format") != _FORMAT.encode():
+            if (file.metadata.metadata or {}).get(b"format") != _FORMAT.encode():
                 raise InputError(f"{path}: expected series in format {_FORMAT}")
             yield file
     except OSError as error:

@@ -69,8 +69,8 @@ class World(simpy.Environment):
             duration_s=scenario.duration,
             warmup_s=scenario.warmup,
             rows={"all": 1.0, "none": 0.0}[rows] if isinstance(rows, str) else rows.sample,
-            metered=scenario.scraped is not None,
-            evaluate=scenario.scraped.evaluate if scenario.scraped else 0.0,
+            metered=scenario.telemetry is not None,
+            evaluate=scenario.telemetry.evaluate if scenario.telemetry else 0.0,
             slow_s=(scenario.slo.latency_s("ttft"), scenario.slo.latency_s("e2e")),
             clients=[
                 client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
@@ -84,7 +84,7 @@ class World(simpy.Environment):
         self.gauges = _Gauges()
         models = {name: spec.model.name if spec.model else name for name, spec in self.specs.items()}
         self.scraper = telemetry.targets(scenario, models, {name: largest(scenario, name) for name in self.specs})
-        self.spool = Spool(self.scraper.labels if scenario.scraped else [], recorder.folder if recorder else None)
+        self.spool = Spool(self.scraper.labels if scenario.telemetry else [], recorder.folder if recorder else None)
         self.progress = progress
         self.events: list[dict[str, Any]] = []
         self.effects = Effects(self.fleet, lambda: self._keep(self.fleet.take_rows()))
@@ -123,7 +123,7 @@ class World(simpy.Environment):
         """Hand over the rows and scrapes that are still in memory."""
         self._keep(self.fleet.take_rows())
         self._flush()
-        if self.recorder and self.scenario.scraped:
+        if self.recorder and self.scenario.telemetry:
             self.spool.series().write(self.recorder.folder / SCRAPED)
 
     def _end(self) -> Generator[simpy.Event, None, None]:
@@ -139,7 +139,7 @@ class World(simpy.Environment):
         while True:
             gauges = self.fleet.look()
             self.scrapes.append((self.now, gauges))
-            if self.scenario.scraped:
+            if self.scenario.telemetry:
                 self._sample()
             if self.scenario.warmup <= self.now <= self.scenario.duration:
                 self.gauges.add(gauges)
@@ -171,7 +171,7 @@ class World(simpy.Environment):
     def _flush(self) -> None:
         """Write the scrapes in memory as series."""
         scrapes, self.scrapes = self.scrapes, []
-        if scrapes and self.scenario.scraped:
+        if scrapes and self.scenario.telemetry:
             values = self.scraper.take(np.stack([gauges for _, gauges in scrapes]))
             self.spool.add(np.array([t for t, _ in scrapes]), values)
         if self.recorder is None or not scrapes:

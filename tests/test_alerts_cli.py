@@ -146,10 +146,7 @@ def test_a_run_of_two_seeds_is_judged_by_its_first(typed: Typed, capsys: pytest.
     for series in Path("run").glob("**/metrics.parquet"):
         series.unlink()
     code, _, err = typed("eval", "run", "--rules", "rules.yml")
-    assert (code, err) == (
-        2,
-        "run: kept no metrics.parquet to judge rules on; its scenario needs `telemetry: {}` or `alerts`\n",
-    )
+    assert (code, err) == (2, "run: kept no metrics.parquet to judge rules on: its scenario says `telemetry: none`\n")
     members = sorted(path.parent for path in Path("run").glob("*/*/member.json"))
     for member in members:
         (member / "metrics.parquet").write_bytes(Path("kv.parquet").read_bytes())

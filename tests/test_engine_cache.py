@@ -16,12 +16,13 @@ from sim.engine import exercise as exercises
 def copy(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Sources of the engine that a test may change; returns the folder of `sim`."""
     shutil.copytree(root / "sim" / "engine", tmp_path / "sim" / "engine", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(root / "sim" / "records.py", tmp_path / "sim")
+    for name in ("records.py", "buckets.py"):
+        shutil.copy(root / "sim" / name, tmp_path / "sim")
     monkeypatch.setattr(engine, "__file__", str(tmp_path / "sim" / "engine" / "__init__.py"))
     return tmp_path / "sim"
 
 
-@pytest.mark.parametrize("name", ["engine/queues.py", "engine/state.py", "records.py"])
+@pytest.mark.parametrize("name", ["engine/queues.py", "engine/state.py", "records.py", "buckets.py"])
 def test_other_sources_have_another_cache(copy: Path, name: str) -> None:
     before = engine.cache_folder()
     assert engine.cache_folder() == before

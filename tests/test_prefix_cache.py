@@ -139,8 +139,8 @@ def compare(case: Case, blocks: int = 0) -> Reference:
         np.testing.assert_allclose(attempts[name], known, rtol=0, atol=1e-6, err_msg=name)
     assert attempts["cached_tokens"].tolist() == [ask.cached for ask in asks]
     assert attempts["preemptions"].tolist() == [ask.preemptions for ask in asks]
-    assert fleet.w[0].prompt_seen == sum(ask.prompt for ask in asks)
-    assert fleet.w[0].prompt_cached == sum(ask.cached for ask in asks)
+    assert fleet.reps.prompt_seen.sum() == sum(ask.prompt for ask in asks)
+    assert fleet.reps.prompt_cached.sum() == sum(ask.cached for ask in asks)
     return reference
 
 

@@ -294,7 +294,7 @@ def test_mistakes_are_told(typed: Typed) -> None:
     typed("run", "small.yaml", "--no-figures", "--set", "telemetry=none", "--out", "bare")
     code, out, err = typed("export-metrics", "bare")
     assert (code, out) == (2, "")
-    assert "bare/metrics.parquet: not written by this run, expected `telemetry: {}` in its scenario" in err
+    assert "bare/metrics.parquet: not written by this run, its scenario says `telemetry: none`" in err
     typed("run", "small.yaml", "--no-figures", "--set", "duration=30s", "--seeds", "2", "--out", "two")
     code, _, err = typed("export-metrics", "two")
     assert code == 2
@@ -302,4 +302,4 @@ def test_mistakes_are_told(typed: Typed) -> None:
     assert typed("export-metrics", "two/point-0/seed-1", "--out", "a.om")[0] == 0
     code, _, err = typed("check", "small.yaml", "--set", "telemetry={labels: {le: x}}")
     assert code == 2
-    assert "expected other labels than le, code, engine, finished_reason" in err
+    assert "expected other labels than le, code, engine, finished_reason, outcome" in err

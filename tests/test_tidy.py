@@ -20,6 +20,7 @@ LAYERS = {
     "sim": 0,
     "sim.errors": 0,
     "sim.interrupts": 0,
+    "sim.lazy": 0,
     "sim.rng": 0,
     "sim.records": 0,
     "sim.units": 0,

@@ -13,6 +13,7 @@ from sim.results import SCRAPED, Member
 from sim.series import SeriesSet
 
 if TYPE_CHECKING:
+    from sim.alerts.parsing import Expression
     from sim.alerts.rulefile import Group
     from sim.alerts.rules import Elsewhere
 
@@ -33,17 +34,18 @@ class Past:
         """
         return SeriesSet.read(self.path, names)
 
-    def read(self, groups: "Sequence[Group]") -> SeriesSet:
-        """Return the series that the rules in *groups* read, but not those that they record: they do so anew.
+    def read(self, groups: "Sequence[Group]", also: "Sequence[Expression]" = ()) -> SeriesSet:
+        """Return the series that the rules in *groups* and the expressions *also* read.
+
+        Not those that the rules record: they do so anew.
 
         Raises:
             InputError: they cannot be read.
         """
-        from sim.alerts.rules import names_read
-
-        names = names_read(groups)
-        recorded = {rule.name for group in groups for rule in group.rules if rule.records}
-        return self.series(None if names is None else names - recorded)
+        rules = [rule for group in groups for rule in group.rules]
+        read = [*(rule.expression for rule in rules if rule.expression is not None), *also]
+        names = {select.name for one in read for select in one.selectors}
+        return self.series(None if "" in names else names - {rule.name for rule in rules if rule.records})
 
     @property
     def span_ms(self) -> tuple[int, int]:
@@ -101,9 +103,7 @@ def open_pasts(source: Path) -> list[Past]:
         return [Past(str(source), source / SCRAPED, member)]
     members = [one for one in results.Run.open(source).members if (one.path / SCRAPED).is_file()]
     if not members:
-        raise InputError(
-            f"{source}: kept no {SCRAPED} to judge rules on; its scenario needs `telemetry: {{}}` or `alerts`"
-        )
+        raise InputError(f"{source}: kept no {SCRAPED} to judge rules on: its scenario says `telemetry: none`")
     return [Past(_name(one), one.path / SCRAPED, one) for one in members]
 
 

@@ -78,6 +78,7 @@ def judge(
     interval_ms: int = DEFAULT_INTERVAL_MS,
     dialect: Dialect = Dialect.PROM_2_42,
     span_ms: tuple[int, int] | None = None,
+    *,
     elsewhere: Elsewhere | None = None,
 ) -> list[Judgement]:
     """Return a judgement on every rule, in order; *interval_ms* is for groups that state none.

@@ -72,8 +72,7 @@ class Fleet(Operations):
         self.pace = np.zeros((0, 3)) if pace is None else np.ascontiguousarray(pace, float)
         self.w = state.records(state.WORLD, 1)
         self._tables()
-        n = int(self.pools.count.sum())
-        self.replicas = n
+        self.replicas = n = int(self.pools.count.sum())
         leaves = 1 << max(1, (n - 1).bit_length())
         block_max = max(config.block_size for config in pools)
         self.board = np.zeros((n, block_max + state.RING + state.RING // 32), np.int64)

@@ -21,6 +21,8 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
     for name, pool in scenario.fleet.pools.items():
         for key, sentence in _pool(pool):
             yield ("fleet", "pools", name, *key), sentence
+    if scenario.alerts is not None and scenario.telemetry is None:
+        yield ("telemetry",), "expected something to judge `alerts` on, got none"
     for name in scenario.slo.targets:
         if near := did_you_mean(name, ["window"]):
             yield ("slo", name), f"unknown key{near}"

@@ -89,8 +89,8 @@ class Scenario(Model):
     """Settings to sweep: dotted paths with their values; every combination is played."""
     scrape_interval: LongerThanZero = 15.0
     """Time between samples of metrics."""
-    telemetry: Telemetry | None = None
-    """What a Prometheus would see of the run; left out, nothing is kept, unless `alerts` need it."""
+    telemetry: Telemetry | None = Telemetry()
+    """What a Prometheus would see of the run; none: nothing is kept."""
     rows: Rows = "all"
     """Which requests leave a row: all, none, or {sample: 1%}."""
     fleet: Fleet
@@ -109,8 +109,3 @@ class Scenario(Model):
     """Prometheus rule file."""
     claims: dict[Name, str] = {}
     """Statements that a run must make true, such as ``ttft_p99 <= 2s``."""
-
-    @property
-    def scraped(self) -> Telemetry | None:
-        """What to keep for a Prometheus: with `alerts` something always."""
-        return self.telemetry or (Telemetry() if self.alerts is not None else None)

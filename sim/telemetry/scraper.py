@@ -24,7 +24,7 @@ def targets(scenario: Scenario, models: Mapping[str, str], replicas: Mapping[str
 
     *models* are the names of the models by pool, *replicas* how many there may be at most.
     """
-    settings = scenario.scraped
+    settings = scenario.telemetry
     own = {} if settings is None else settings.labels
     engines = [_engine_labels(pool, r, models[pool], own) for pool in replicas for r in range(replicas[pool])]
     shared = {name: value for name, value in own.items() if "{" not in value and name not in (_SERVED_NAME, "pool")}

@@ -2,7 +2,7 @@
 
 import click
 
-from sim.commands.lazy import Lazy
+from sim.lazy import Lazy
 
 COMMANDS = {
     "eval": ("sim.commands.alerts.judge", "Say when each rule was pending and firing."),
