@@ -13,7 +13,7 @@ import numpy as np
 import promql_parser as promql
 
 from sim import exposition
-from sim.alerts.parsing import Selector, milliseconds, walk
+from sim.alerts.parsing import Expression, Selector, milliseconds, walk
 from sim.alerts.past import Past
 from sim.alerts.rulefile import Group
 from sim.alerts.rules import Elsewhere
@@ -70,15 +70,15 @@ class LivePast(Past):
             raise InputError(f"{self.name}: expected rules that name what they read, for not everything can be fetched")
         return self._fetched([Selector((Matcher(NAME, "=", name),)) for name in sorted(names)], LOOKBACK_MS)
 
-    def read(self, groups: Sequence[Group]) -> SeriesSet:
-        """Return the series that the rules in *groups* read, but not those that they record.
+    def read(self, groups: Sequence[Group], also: Sequence[Expression] = ()) -> SeriesSet:
+        """Return the series that the rules in *groups* and the expressions *also* read, but not what rules record.
 
         Raises:
             EndpointError: the server does not answer.
         """
         rules = [rule for group in groups for rule in group.rules]
         recorded = {rule.name for rule in rules if rule.records}
-        read = [rule.expression for rule in rules if rule.expression is not None]
+        read = [*(rule.expression for rule in rules if rule.expression is not None), *also]
         chosen = dict.fromkeys(s for one in read for s in one.selectors if s.name not in recorded)
         wider = [one for one in chosen if not any(set(o.matchers) < set(one.matchers) for o in chosen)]
         return self._fetched(wider, max((_reach_ms(one.tree) for one in read), default=0))

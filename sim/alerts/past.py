@@ -14,6 +14,7 @@ from sim.results import SCRAPED, Member
 from sim.series import SeriesSet
 
 if TYPE_CHECKING:
+    from sim.alerts.parsing import Expression
     from sim.alerts.rulefile import Group
     from sim.alerts.rules import Elsewhere
 
@@ -34,17 +35,18 @@ class Past:
         """
         return SeriesSet.read(self.path, names)
 
-    def read(self, groups: "Sequence[Group]") -> SeriesSet:
-        """Return the series that the rules in *groups* read, but not those that they record: they do so anew.
+    def read(self, groups: "Sequence[Group]", also: "Sequence[Expression]" = ()) -> SeriesSet:
+        """Return the series that the rules in *groups* and the expressions *also* read.
+
+        Not those that the rules record: they do so anew.
 
         Raises:
             InputError: they cannot be read.
         """
-        from sim.alerts.rules import names_read
-
-        names = names_read(groups)
-        recorded = {rule.name for group in groups for rule in group.rules if rule.records}
-        return self.series(None if names is None else names - recorded)
+        rules = [rule for group in groups for rule in group.rules]
+        read = [*(rule.expression for rule in rules if rule.expression is not None), *also]
+        names = {select.name for one in read for select in one.selectors}
+        return self.series(None if "" in names else names - {rule.name for rule in rules if rule.records})
 
     @property
     def span_ms(self) -> tuple[int, int]:

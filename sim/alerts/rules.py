@@ -78,6 +78,7 @@ def judge(
     interval_ms: int = DEFAULT_INTERVAL_MS,
     dialect: Dialect = Dialect.PROM_2_42,
     span_ms: tuple[int, int] | None = None,
+    *,
     elsewhere: Elsewhere | None = None,
     store: Store | None = None,
 ) -> list[Judgement]:

@@ -81,7 +81,7 @@ def judge_past(past: "Past", groups: "list[Group]", interval: str, dialect: str)
     from sim.alerts.vectors import Dialect
 
     series = past.read(groups)
-    return judge(groups, series, interval_ms(interval), Dialect(dialect), past.span_ms, past.elsewhere)
+    return judge(groups, series, interval_ms(interval), Dialect(dialect), past.span_ms, elsewhere=past.elsewhere)
 
 
 def again(rules: tuple[str, ...]) -> str:

@@ -7,20 +7,20 @@ from pathlib import Path
 import click
 
 from sim.commands.alerts.common import DIALECT, INTERVAL, JSON, RULES, again, judge_past, options, read_rules
-from sim.commands.alerts.pasts import Source, takes_pasts
+from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.interrupts import to_a_reader
 
 NO_RULE_JUDGED = 3
 
 
 @click.command("eval")
-@takes_pasts
+@takes_pasts()
 @options(RULES, INTERVAL, DIALECT)
 @click.option("--figure", type=click.Path(path_type=Path), help="Where to draw (figures/alerts.png in a run folder).")
 @click.option("--no-figures", is_flag=True, help="Only print.")
 @JSON
 def command(
-    source: Source,
+    chosen: Chosen,
     rules: tuple[str, ...],
     interval: str,
     dialect: str,
@@ -35,23 +35,23 @@ def command(
     """
     from sim.report import alerting, style
 
-    past = source.pasts[0]
+    past = chosen.pasts[0]
     judged = judge_past(past, read_rules(rules), interval, dialect)
-    heading = past.name if past.member is None else f"{source.folder}: {past.name}"
-    if len(source.pasts) > 1:
-        heading += f" (the first of {len(source.pasts)}; name the folder of another to judge that)"
+    heading = past.name if past.member is None else f"{chosen.folder}: {past.name}"
+    if len(chosen.pasts) > 1:
+        heading += f" (the first of {len(chosen.pasts)}; name the folder of another to judge that)"
     if past.caveat:
         heading += f" ({past.caveat})"
-    if figure is None and source.folder is not None:
+    if figure is None and chosen.folder is not None:
         figure = past.path.parent / "figures" / "alerts.png"
-    typed = f"{source.again} {again(rules)}"
+    typed = f"{chosen.again} {again(rules)}"
     commands = [(f"blowout alerts verify {typed}", "the same, asked of the real promtool")]
-    if source.is_live:
+    if chosen.is_live:
         commands = [(f"blowout alerts eval {typed} --figure alerts.png", "draws the timeline")]
     if figure is not None and not no_figures:
         figure.parent.mkdir(parents=True, exist_ok=True)
         style.save(alerting.plate(heading, judged), figure)
-        commands = [(str(figure), "the timeline"), *([] if source.is_live else commands)]
+        commands = [(str(figure), "the timeline"), *([] if chosen.is_live else commands)]
     with to_a_reader():
         if as_json:
             click.echo(json.dumps(alerting.as_json(judged), indent=1))

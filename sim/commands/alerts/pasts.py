@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 TOKEN = "BLOWOUT_PROMETHEUS_TOKEN"
 _HEADER = re.compile(r"([A-Za-z0-9-]+)\s*:\s*(\S.*)")
 _OPTIONS = (
-    click.argument("path", metavar="RUN_OR_FILE", required=False, type=click.Path(path_type=Path)),
     click.option("--from", "url", metavar="URL", help="A live Prometheus, in place of RUN_OR_FILE."),
     click.option("--range", "range_", metavar="TIME", help="With --from: how much of its past (1d)."),
     click.option("--end", metavar="WHEN", help="With --from: until when, ISO 8601 (UTC) or Unix seconds (now)."),
@@ -40,12 +39,18 @@ _OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Source:
-    """What was typed: the pasts that it means, the words to type it again, and of a run its folder."""
+class Chosen:
+    """What was typed: the pasts that it means, each with a name of its own, and the words to type it again."""
 
-    pasts: "list[Past]"
+    named: "list[tuple[str, Past]]"
     again: str
     folder: Path | None = None
+    """The folder of a run, if it was one and nothing else."""
+
+    @property
+    def pasts(self) -> "list[Past]":
+        """The pasts alone."""
+        return [past for _, past in self.named]
 
     @property
     def is_live(self) -> bool:
@@ -53,52 +58,69 @@ class Source:
         return self.again.startswith("--from")
 
 
-def takes_pasts(inner: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command take RUN_OR_FILE or ``--from URL`` and its options, and hand it all as one `Source`, *source*."""
+def takes_pasts(many: bool = False, optional: bool = False) -> Callable[..., Any]:
+    """Let a command take RUN_OR_FILE, or *many*, or ``--from URL`` and its options; it gets all that as *chosen*.
 
-    @functools.wraps(inner)
-    def outer(
-        path: Path | None,
-        url: str | None,
-        range_: str | None,
-        end: str | None,
-        token_file: Path | None,
-        ca: Path | None,
-        headers: tuple[str, ...],
-        cache: Path | None,
-        **rest: Any,
-    ) -> Any:
-        if url is None:
-            given = {"range": range_, "end": end, "token-file": token_file, "ca": ca, "header": headers, "cache": cache}
-            source = _at(path, [name for name, value in given.items() if value])
-        elif path is not None:
-            raise InputError(f"{path}: expected either a run or a file, or --from URL, not both")
-        else:
-            source = _live(url, range_ or "1d", end, _credentials(token_file, ca, headers), cache)
-        return inner(source=source, **rest)
+    *chosen* is a `Chosen`, or None where it is *optional* and nothing was named.
+    """
 
-    command: Callable[..., Any] = outer
-    for one in reversed(_OPTIONS):
-        command = one(command)
-    return command
+    def decorate(inner: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(inner)
+        def outer(paths: tuple[Path, ...] | Path | None, url: str | None, **given: Any) -> Any:
+            live = {name: given.pop(name) for name in ("range_", "end", "token_file", "ca", "headers", "cache")}
+            named = paths if isinstance(paths, tuple) else (paths,) if paths else ()
+            if url is not None and named:
+                raise InputError(f"{named[0]}: expected either a run or a file, or --from URL, not both")
+            chosen = _at(named, live, optional) if url is None else _live(url, **live)
+            return inner(chosen=chosen, **given)
+
+        command: Callable[..., Any] = outer
+        for one in reversed(_OPTIONS):
+            command = one(command)
+        metavar = "RUN_OR_FILE..." if many else "RUN_OR_FILE"
+        kind = click.Path(path_type=Path)
+        return click.argument("paths", metavar=metavar, nargs=-1 if many else 1, required=False, type=kind)(command)
+
+    return decorate
 
 
-def _at(path: Path | None, alone: list[str]) -> Source:
+def _at(paths: tuple[Path, ...], live: dict[str, Any], optional: bool) -> Chosen | None:
     from sim.alerts.past import open_pasts
 
-    if alone:
-        raise InputError(f"--{alone[0]}: only with --from URL")
-    if path is None:
+    if alone := [name for name, value in live.items() if value]:
+        raise InputError(f"--{alone[0].rstrip('_s').replace('_', '-')}: only with --from URL")
+    if not paths and not optional:
         raise InputError("expected what to judge: RUN_OR_FILE, or --from URL of a Prometheus")
-    return Source(open_pasts(path), str(path), path if path.is_dir() else None)
+    if not paths:
+        return None
+    named = [(_name(path, one, len(paths)), one) for path in dict.fromkeys(paths) for one in open_pasts(path)]
+    folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
+    return Chosen(named, " ".join(map(str, paths)), folder)
 
 
-def _live(url: str, range_: str, end: str | None, credentials: "Credentials", cache: Path | None) -> Source:
+def _name(path: Path, past: "Past", paths: int) -> str:
+    """Return what *past*, found at *path*, is called: another name for each."""
+    if paths == 1:
+        return past.name
+    return str(path) if past.name in (str(path), path.name) else f"{path}: {past.name}"
+
+
+def _live(
+    url: str,
+    range_: str | None,
+    end: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+    headers: tuple[str, ...],
+    cache: Path | None,
+) -> Chosen:
     from sim.alerts.live import LivePast
     from sim.alerts.server import Server
     from sim.fetch import shown
     from sim.report.alerting import moment
 
+    range_ = range_ or "1d"
+    credentials = _credentials(token_file, ca, headers)
     try:
         length_ms = round(duration_s(range_) * 1000)
     except ValueError as error:
@@ -112,7 +134,7 @@ def _live(url: str, range_: str, end: str | None, credentials: "Credentials", ca
         name, Path(shown(url)), server=Server(url, credentials), start_ms=start_ms, end_ms=end_ms,
         cache=cache or _cache(), progress=_progress,
     )  # fmt: skip
-    return Source([past], f"--from {shown(url)} --range {range_}" + (f" --end {end}" if end else ""))
+    return Chosen([(name, past)], f"--from {shown(url)} --range {range_}" + (f" --end {end}" if end else ""))
 
 
 def _moment_ms(text: str) -> int:
