@@ -130,19 +130,19 @@ def place(text: str, position: int) -> tuple[int, int]:
     return before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Return *text* with strings and comments blanked, so that what is found in it is language."""
     return _HIDDEN.sub(lambda hit: " " * len(hit[0]), text)
 
 
 def _at(text: str, word: str) -> int | None:
     pattern = rf"(?<![\w:]){re.escape(word)}(?![\w:])" if word[0].isalnum() else re.escape(word)
-    hit = re.search(pattern, _visible(text))
+    hit = re.search(pattern, visible(text))
     return hit.start() if hit else None
 
 
 def _refuse_numbers_of_time(text: str) -> None:
-    seen = _visible(text)
+    seen = visible(text)
     for hit in _DURATION.finditer(seen):
         before = seen[: hit.start()]
         inside = before.count("[") > before.count("]")
@@ -204,7 +204,7 @@ def _fault(text: str, said: str) -> SyntaxFault:
         position = text.find(named[1])
         if position >= 0:
             return SyntaxFault(said, position)
-    seen = _visible(text)
+    seen = visible(text)
     depth: list[int] = []
     for i, character in enumerate(seen):
         if character in "([{":

@@ -60,16 +60,18 @@ def judge(
     interval_ms: int = DEFAULT_INTERVAL_MS,
     dialect: Dialect = Dialect.PROM_2_42,
     span_ms: tuple[int, int] | None = None,
+    store: Store | None = None,
 ) -> list[Judgement]:
     """Return a judgement on every rule, in order; *interval_ms* is for groups that state none.
 
-    Rules are evaluated from the first to the last sample, or over *span_ms*, where not every series was read.
+    Rules are evaluated from the first to the last sample, or over *span_ms*, where not every series was read. What is
+    recorded goes into *store*, which holds *series*, if one is given.
 
     Raises:
         InputError: there are no samples.
     """
     first, last = span_ms or series.span_ms
-    store = Store(series)
+    store = store or Store(series)
     rules = [rule for group in groups for rule in group.rules]
     made: list[Judgement] = []
     known: dict[str, Judgement] = {}
@@ -143,7 +145,7 @@ def _can_speak(node: object, counts: dict[Selector, list], known: dict[str, Judg
 def _evaluate(one: Judgement, expression: Expression, store: Store, dialect: Dialect) -> None:
     steps = Steps(one.t_ms, dialect)
     found = evaluate(expression, store, steps)
-    labels = [_labelled(labels, one.rule) for labels in found.labels]
+    labels = [labelled(labels, one.rule) for labels in found.labels]
     found = Vector(labels, found.values, found.present).relabelled(labels, steps)
     if twice := [label for label in labels if one.rule.records and store.holds(label)]:
         one.verdict, one.reason = Verdict.UNSUPPORTED, f"it records {written(twice[0])}, which there is already"
@@ -159,7 +161,7 @@ def _evaluate(one: Judgement, expression: Expression, store: Store, dialect: Dia
     one.episodes.sort(key=lambda episode: (episode.pending_ms, episode.labels))
 
 
-def _labelled(labels: Labels, rule: Rule) -> Labels:
+def labelled(labels: Labels, rule: Rule) -> Labels:
     """Return the labels of an alert, or of a recorded series."""
     result = dict(labels)
     own = {name: value for name, value in labels if name != NAME}
