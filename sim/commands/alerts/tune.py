@@ -1,0 +1,189 @@
+"""``blowout alerts tune``: thresholds, windows and `for` swept together, and whether the best holds on other weeks."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sim.commands.alerts.common import (
+    DIALECT,
+    INTERVAL,
+    JSON,
+    RULES,
+    again,
+    interval_ms,
+    options,
+    read_rules,
+    rule_file,
+)
+from sim.commands.alerts.score import NO_FIGURES, SOURCES
+from sim.commands.alerts.truth import TRUTH, WINDOW, Source, option_ms
+from sim.errors import InputError, RunError
+from sim.interrupts import to_a_reader
+
+if TYPE_CHECKING:
+    from sim.alerts.grids import Tuning
+    from sim.alerts.ledger import Campaign
+    from sim.alerts.tune import Tuned
+
+FILE = click.option("--tuning", type=click.Path(path_type=Path), metavar="FILE",
+                    help="What to try of which rule, your mix of incidents, your limit (YAML).")  # fmt: skip
+MOST = click.option("--max-false-pages", type=click.FloatRange(min=0), metavar="N",
+                    help="False pages a week that may be borne (0.5, or what --tuning says).")  # fmt: skip
+OUT = click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+                   help="Where to write the rules with the recommended numbers; a folder for several.")  # fmt: skip
+FIGURE = click.option("--figure", type=click.Path(path_type=Path),
+                      help="Where to draw (figures/tune.png in the folder of a single run).")  # fmt: skip
+
+
+@click.command("tune")
+@options(SOURCES, RULES, FILE, MOST, OUT, *TRUTH, *WINDOW, INTERVAL, DIALECT, FIGURE, NO_FIGURES, JSON)
+def command(
+    sources: tuple[Path, ...],
+    rules: tuple[str, ...],
+    tuning: Path | None,
+    max_false_pages: float | None,
+    out: Path | None,
+    early: str,
+    grace: str,
+    interval: str,
+    dialect: str,
+    figure: Path | None,
+    no_figures: bool,
+    as_json: bool,
+    **truth: Any,
+) -> int:
+    """Say which threshold, window and `for` find incidents soonest, for how many false pages a week.
+
+    RUN_OR_FILE is a run folder (all its points and seeds count), the folder of one of them, or a file of series. Half
+    of the weeks choose a setting, the other half say what it is worth; with less than two weeks nothing is recommended.
+    """
+    from sim.alerts import grids
+    from sim.alerts.tune import tune
+    from sim.report import style, tuning_figure
+    from sim.report import tuning as report
+
+    _check_out(out, rules)
+    asked = grids.read(tuning) if tuning is not None else grids.Tuning()
+    window_ms = option_ms("--early", early), option_ms("--grace", grace)
+    campaign = _played(sources, rules, asked, Source(**truth), (interval, dialect, window_ms))
+    most = grids.limit(max_false_pages, asked)
+    tuned = [tune(one, most) for one in campaign.ledgers()]
+    written = _write(out, rules, tuned) if out is not None else []
+    if figure is None and len(sources) == 1 and sources[0].is_dir():
+        figure = sources[0] / "figures" / "tune.png"
+    commands = _next(sources, rules, out, bool(written), truth)
+    if figure is not None and not no_figures:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        style.save(tuning_figure.plate(report.answer(tuned), tuned), figure)
+        commands.insert(0, (str(figure), "detection against false pages"))
+    with to_a_reader():
+        if as_json:
+            click.echo(json.dumps(report.as_json(campaign, tuned), indent=1))
+        else:
+            report.show(f"{' '.join(map(str, sources))}: {' '.join(rules)}", campaign, tuned, commands, sys.stdout)
+    if out is not None and not written:
+        raise RunError(f"{out}: not written, for nothing is recommended")
+    return 0
+
+
+def _played(
+    sources: Sequence[Path],
+    rules: tuple[str, ...],
+    asked: "Tuning",
+    source: Source,
+    settings: tuple[str, str, tuple[int, int]],
+) -> "Campaign":
+    """Return every setting of every rule, played on every past in *sources*.
+
+    Raises:
+        InputError: something that was typed is wrong.
+        RunError: there is nothing to tune on.
+    """
+    from sim.alerts.ledger import Campaign
+    from sim.alerts.past import open_pasts
+    from sim.alerts.vectors import Dialect
+
+    interval, dialect, window_ms = settings
+    find = source.finder(dialect)
+    campaign = Campaign(read_rules(rules), asked, interval_ms(interval), Dialect(dialect), window_ms)
+    pasts = [(path, one) for path in dict.fromkeys(sources) for one in open_pasts(path)]
+    with _progress(len(pasts) * campaign.rules) as done:
+        for path, past in pasts:
+            own = past.name in (str(path), path.name)
+            campaign.play(past.name if own or len(sources) == 1 else f"{path}: {past.name}", past, find(past), done)
+    if not campaign.incidents:
+        raise RunError("nothing to tune on: not one incident lies in the past")
+    if not campaign.ledgers():
+        why = "; ".join(f"{rule.name}: {reason}" for rule, reason in campaign.silent) or "there is no alert"
+        raise RunError(f"nothing to tune: {why}")
+    return campaign
+
+
+def _check_out(out: Path | None, rules: tuple[str, ...]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        InputError: *out* is one of the rule files, or a file where a folder is needed.
+    """
+    if out is None:
+        return
+    for name in rules:
+        path = rule_file(name)
+        into = out / path.name if len(rules) > 1 else out
+        if into.exists() and path.exists() and into.samefile(path):
+            raise InputError(f"--out {out}: expected another place than that of the rules themselves")
+    if len(rules) > 1 and out.is_file():
+        raise InputError(f"--out {out}: expected a folder, for there are several files of rules")
+
+
+def _write(out: Path, rules: tuple[str, ...], tuned: "Sequence[Tuned]") -> list[Path]:
+    """Write the rule files with the recommended settings; none where nothing is recommended."""
+    from sim.alerts.rewrite import Change, rewritten
+
+    if not any(one.recommended for one in tuned):
+        return []
+    written = []
+    for name in rules:
+        path = rule_file(name)
+        changes = [
+            Change(one.ledger.knobs, one.recommended.inside.point)
+            for one in tuned
+            if one.recommended is not None and one.ledger.knobs.rule.file == str(path)
+        ]
+        into = out / path.name if len(rules) > 1 else out
+        into.parent.mkdir(parents=True, exist_ok=True)
+        into.write_text(rewritten(path.read_text(encoding="utf-8"), str(path), changes), encoding="utf-8")
+        written.append(into)
+    return written
+
+
+def _next(
+    sources: Sequence[Path], rules: tuple[str, ...], out: Path | None, written: bool, truth: dict[str, Any]
+) -> list[tuple[str, str]]:
+    said = " ".join(f"--{key} {value!r}" if " " in str(value) else f"--{key} {value}"
+                    for key in ("incidents", "sli", "objective") if (value := truth[key]) is not None)  # fmt: skip
+    typed = " ".join(map(str, sources))
+    if written and out is not None:
+        new = out if len(rules) == 1 else f"{out}/*"
+        return [(f"blowout alerts score {typed} --rules {new} --against {rules[0]} {said}".strip(), "what is gained")]
+    return [(f"blowout alerts tune {typed} {again(rules)} {said} --out tuned.yml".replace("  ", " "),
+             "write the recommended rules")]  # fmt: skip
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Show on stderr how many rules have been played, when a person is watching."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("trying settings", total=total)
+        yield lambda: bar.advance(task)
