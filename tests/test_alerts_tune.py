@@ -17,6 +17,7 @@ from sim.alerts.past import Past
 from sim.alerts.rewrite import Change, rewritten
 from sim.alerts.rulefile import reads as rules_of
 from sim.alerts.rules import judge
+from sim.alerts.score import Judged, score
 from sim.alerts.sweep import Trials
 from sim.alerts.truth import Incident, Truth
 from sim.alerts.tune import Tuned, _beaters, feasible, front, plane, scored, split, tune
@@ -211,6 +212,32 @@ def test_what_is_recommended_is_what_the_written_rules_do(weeks: tuple[Past, Ser
         assert one.recommended.inside.caught + one.recommended.outside.caught == len(caught & {i.id for i in needed})
         assert one.recommended.inside.false + one.recommended.outside.false == (~found.true).sum()
         assert {i.id for _, i in one.ledger.missed(one.recommended.index)} == {i.id for i in needed} - caught
+
+
+def test_today_is_what_the_score_says(weeks: tuple[Past, SeriesSet, list[Incident]]) -> None:
+    past, series, incidents = weeks
+    truth = Truth(tuple(incidents), "known", 86_400_000, past.span_ms[1])
+    judged = judge(rules_of(TEXT, "five.yml"), series, span_ms=past.span_ms)
+    scores, _ = score([Judged("weeks", truth, past.span_ms[1], judged)])
+    campaign = Campaign(rules_of(TEXT, "five.yml"), Tuning(), 120_000)
+    campaign.play("weeks", past, truth)
+    for theirs, ours in zip(scores, campaign.ledgers(), strict=True):
+        today = scored(ours, ours.today, ours.all_weeks)
+        assert (today.pages, today.false) == (theirs.pages, theirs.false)
+        assert (today.incidents, today.caught) == (theirs.incidents, theirs.caught)
+        assert today.weeks == pytest.approx(theirs.weeks)
+        after = theirs.detection_s  # sorted; of an even number the lower middle one is ours
+        assert today.detection_s == (after[(len(after) - 1) // 2] if len(after) else math.inf)
+        assert ours.missed(ours.today) == theirs.missed
+
+
+def test_what_fires_from_before_the_watch_is_not_called_silent(weeks: tuple[Past, SeriesSet, list[Incident]]) -> None:
+    past, _, incidents = weeks
+    tuning = reads("rules: {AnswersSlow: {threshold: [-1]}}", "t.yaml")
+    campaign = Campaign(rules_of(TEXT, "five.yml"), tuning, 120_000)
+    campaign.play("weeks", past, Truth(tuple(incidents), "known", 86_400_000, past.span_ms[1]))
+    one = tune(campaign.ledgers()[0], 0.5)
+    assert (one.never, one.always) == (0, 1)
 
 
 def test_slow_answers_are_found_sooner_and_blips_are_left_alone(weeks: tuple[Past, SeriesSet, list[Incident]]) -> None:

@@ -61,7 +61,8 @@ class Trials:
     detection_s: np.ndarray
     """How long each incident had lasted before its page; nan for a miss."""
     firing_ms: np.ndarray
-    """For how long the rule was firing, in all (windows, thresholds, times of `for`)."""
+    """For how long the rule was firing, in all (windows, thresholds, times of `for`); pages that began in a warm-up are
+    left out everywhere else, but count here."""
 
     @classmethod
     def together(cls, many: "Sequence[Trials]") -> "Trials":
@@ -136,7 +137,10 @@ def sweep(
                 continue
             spans = [firing(runs, own_ms, for_ms, knobs.rule.keep_firing_for_ms) for runs in rows]
             which, start, end = union(*(np.concatenate(parts) for parts in zip(*spans)))
-            kept = start >= weeks.from_ms - t_ms[0]
+            from_ms = weeks.from_ms - t_ms[0]
+            lasted = np.maximum(0, np.minimum(end, t_ms[-1] - t_ms[0]) - np.maximum(start, from_ms))
+            made.firing_ms[w, :, f] = np.bincount(which, lasted, len(tried)).astype(np.int64)
+            kept = start >= from_ms
             _count(made, (w, f), (which[kept], start[kept], end[kept]), truth, weeks, t_ms)
     return made
 
@@ -228,8 +232,6 @@ def _count(
     cell = which * len(weeks.weeks) + week
     for counts, counted in ((made.pages, cell), (made.false, cell[~true])):
         counts[w, :, f] = np.bincount(counted, minlength=total * len(weeks.weeks)).reshape(total, -1)
-    lasted = np.minimum(end, t_ms[-1] - t_ms[0]) - start
-    made.firing_ms[w, :, f] = np.bincount(which, lasted, total).astype(np.int64)
     if not len(start) or not len(truth.start):
         return
     key = which * _APART + start

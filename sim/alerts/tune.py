@@ -134,7 +134,7 @@ def tune(ledger: Ledger, most: float) -> Tuned:
         int(beat.sum()),
         None if by is None else line(by),
         [] if chosen is None else list(_neighbours(ledger, chosen, chooses, shown, most)),
-        int((ever == 0).sum()),
+        int(((ever == 0) & (firing == 0)).sum()),
         int((firing >= ALWAYS * firing_limit(ledger)).sum()),
     )
 

@@ -86,4 +86,4 @@ def _point(ax: "Axes", at: Scored, colour: str, mark: str, full: bool) -> None:
         ax.errorbar(x, y, xerr=[[max(0.0, x - left)], [max(0.0, right - x)]],
                     yerr=[[max(0.0, y - low / 60)], [max(0.0, high - y)]], color=colour, linewidth=0.9)  # fmt: skip
     look = {"markersize": 6.5} if full else {"markersize": 11.0, "markerfacecolor": "none"}
-    ax.plot([x], [y], mark, color=colour, zorder=3, **look)  # type: ignore[arg-type]
+    ax.plot([x], [y], mark, color=colour, zorder=3, **look)
