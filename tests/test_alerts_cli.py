@@ -124,7 +124,7 @@ def test_a_mistake_is_one_sentence(typed: Typed, words: tuple[str, ...], said: s
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["eval", "score", "verify"])
+@pytest.mark.parametrize("name", ["eval", "score", "tune", "verify"])
 def test_every_option_is_documented(name: str, root: Path) -> None:
     page = (root / "docs" / "reference" / "cli.md").read_text()
     section = re.search(rf"^## `blowout alerts {name}\b.*?(?=^## )", page, re.DOTALL | re.MULTILINE)

@@ -76,7 +76,7 @@ def command(
     written = _write(out, rules, tuned) if out is not None else []
     if figure is None and len(sources) == 1 and sources[0].is_dir():
         figure = sources[0] / "figures" / "tune.png"
-    commands = _next(sources, rules, out, bool(written), truth)
+    commands = _next(sources, rules, out, bool(written), {**truth, "tuning": None if written else tuning})
     if figure is not None and not no_figures:
         figure.parent.mkdir(parents=True, exist_ok=True)
         style.save(tuning_figure.plate(report.answer(tuned), tuned), figure)
@@ -166,7 +166,7 @@ def _next(
     sources: Sequence[Path], rules: tuple[str, ...], out: Path | None, written: bool, truth: dict[str, Any]
 ) -> list[tuple[str, str]]:
     said = " ".join(f"--{key} {value!r}" if " " in str(value) else f"--{key} {value}"
-                    for key in ("incidents", "sli", "objective") if (value := truth[key]) is not None)  # fmt: skip
+                    for key in ("incidents", "sli", "objective", "tuning") if (value := truth[key]) is not None)  # fmt: skip
     typed = " ".join(map(str, sources))
     if written and out is not None:
         new = out if len(rules) == 1 else f"{out}/*"
