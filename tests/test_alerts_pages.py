@@ -131,6 +131,7 @@ def test_a_true_page_that_still_fires_catches_the_next_incident_and_a_false_one_
     assert math.isnan(found.lead_s[1])
     assert found.detection_s.tolist() == [300, 0]
     assert found.reset_s.tolist() == [95 * 60, 0]
+    assert match(paged([(105 * M, 200 * M)]), [first, second]).caught.tolist() == [True, False]  # over just then
     for_ever = match(paged([(50 * M, NEVER)]), [first, second])
     assert not for_ever.caught.any()
     assert for_ever.credited.tolist() == [-1]

@@ -206,10 +206,26 @@ def test_incidents_from_a_file_or_an_expression_take_the_place_of_the_slo(typed:
     assert "--incidents mine.csv (1 incident outside the past left out)" in out
     assert "2 of 4 page-worthy incidents caught" in out
     assert "blip page" in out
+    found = json.loads(typed("run", "--rules", "rules.yml", "--incidents", "mine.csv", "--no-figures", "--json")[1])
+    assert [one["causes"] for one in found["pasts"][0]["incidents"]] == [[], ["stop main"]]
     share = 'sum(rate(gateway_requests_total{code!="200"}[1m])) / sum(rate(gateway_requests_total[1m]))'
     code, out, _ = typed("run", "--rules", "rules.yml", "--sli", share, "--objective", "99.5%", "--no-figures")
     assert code == 0
     assert "share of bad requests, objective 99.5%. 2 incidents: 2 worth a page" in out
+
+
+def test_several_sources_are_one_score_and_each_has_its_name(typed: Typed) -> None:
+    members = sorted(str(path.parent) for path in Path("run").glob("*/*/member.json"))
+    words = ("run", *members, members[0], "--rules", "rules.yml", "--json", "--no-figures")
+    found = json.loads(typed(*words)[1])
+    assert [one["past"] for one in found["pasts"]] == ["run: seed 1", "run: seed 2", *members]
+    assert (found["together"]["incidents"], found["together"]["caught"]) == (4, 4)
+
+
+def test_a_past_without_incidents_still_tells_false_pages(typed: Typed) -> None:
+    code, out, _ = typed("run", "--rules", "rules.yml", "--page-burn", "100%", "--ticket-burn", "100%", "--no-figures")
+    assert code == 0
+    assert "No page-worthy incident; 2 false pages in" in out
 
 
 def test_nothing_judged_is_3(typed: Typed) -> None:

@@ -20,7 +20,7 @@ from sim.alerts.rules import judge
 from sim.alerts.score import Judged, score
 from sim.alerts.sweep import Trials
 from sim.alerts.truth import Incident, Truth
-from sim.alerts.tune import Tuned, _beaters, feasible, front, plane, scored, split, tune
+from sim.alerts.tune import Tuned, _beaters, _edges, feasible, front, plane, scored, split, tune
 from sim.errors import InputError
 from sim.series import SeriesSet
 
@@ -96,7 +96,7 @@ def test_the_plane_is_what_counting_by_hand_says(one: Ledger, data: st.DataObjec
 @given(ledgers())
 def test_the_front_is_beaten_by_nobody_and_the_choice_lies_on_it(one: Ledger) -> None:
     shown = plane(one, one.all_weeks)
-    found = front(one, shown)
+    found = front(one, shown, 1.0)
     for index in found:
         rivals = feasible(one, shown, np.inf)[:, :3]
         faster = shown.detection_s[:, :3] < shown.detection_s[index]
@@ -110,6 +110,7 @@ def test_the_front_is_beaten_by_nobody_and_the_choice_lies_on_it(one: Ledger) ->
     if not split(one)[1]:
         tuned = tune(one, 1.0)
         if tuned.recommended is not None:
+            assert tuned.recommended.index in [line.index for line in tuned.front]
             inside = tuned.recommended.inside
             assert inside.false_per_week <= 1.0 + 1e-9
             assert inside.recall >= tuned.today.inside.recall - 1e-9
@@ -145,6 +146,24 @@ def test_one_week_is_not_enough_and_neither_is_one_incident() -> None:
     two = tune(ledger(np.zeros((*SHAPE, 2), int), np.zeros((*SHAPE, 1)), [0], [1.0], [1.0, 1.0]), 0.5)
     assert two.recommended is None
     assert "lie in one half" in two.why
+
+
+@settings(max_examples=30)
+@given(ledgers())
+def test_of_equals_the_one_with_safer_neighbours_is_recommended(one: Ledger) -> None:
+    if split(one)[1]:
+        return
+    tuned = tune(one, 1.0)
+    if tuned.recommended is None:
+        return
+    shown = plane(one, tuned.chooses)
+    fine = feasible(one, shown, 1.0)
+    chosen = tuned.recommended.index
+    assert sum(not near.feasible for near in tuned.neighbours) == _edges(one, fine)[chosen]
+    for index in np.argwhere(fine[:, :3]):
+        other = tuple(index)
+        same = all(table[other] == table[chosen] for table in (shown.detection_s, shown.false_per_week, shown.recall))
+        assert not same or _edges(one, fine)[other] >= _edges(one, fine)[chosen]
 
 
 def test_no_false_page_seen_is_at_most_three_over_the_weeks() -> None:

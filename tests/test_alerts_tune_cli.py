@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from benchmarks.many_weeks import RULES, many_weeks
 from sim.alerts.rulefile import read
 from sim.cli import main
+from tests.real_prometheus import binary
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -85,9 +87,20 @@ def test_no_holdout_is_said_and_nothing_recommended(typed: Typed) -> None:
     assert code == 0
     assert "No holdout: what the weeks below promise, other weeks need not keep." in out
     assert "Nothing is recommended: 0.5 weeks cannot be halved" in out
+    assert "blowout alerts score short.parquet --rules rules.yml --incidents short.csv   # what the rules" in out
     code, _, err = typed(*short, "--out", "tuned.yml")
     assert (code, err) == (3, "tuned.yml: not written, for nothing is recommended\n")
     assert not Path("tuned.yml").exists()
+
+
+def test_incidents_by_an_expression(typed: Typed) -> None:
+    sli = 'sum(rate(gateway_requests_total{code="500"}[10m])) / sum(rate(gateway_requests_total[10m]))'
+    code, out, _ = typed(
+        "weeks.parquet", "--rules", "rules.yml", "--sli", sli, "--objective", "99%", "--tuning", "few.yml"
+    )
+    assert code == 0
+    assert "Truth: --sli 'sum(rate(" in out
+    assert f"blowout alerts score weeks.parquet --rules rules.yml --sli '{sli}' --objective 99%   # what" in out
 
 
 def test_ones_own_mix_and_limit(typed: Typed) -> None:
@@ -101,9 +114,20 @@ def test_ones_own_mix_and_limit(typed: Typed) -> None:
     assert ["page", "33", "8.25", "0.467"] in [line.split() for line in out.splitlines()]
 
 
+def test_the_real_promtool_accepts_what_is_written(typed: Typed) -> None:
+    promtool = binary("promtool")
+    Path("rules.yml").write_bytes(Path("rules.yml").read_bytes().replace(b"\n", b"\r\n"))
+    assert typed(*WEEKS, "--out", "tuned.yml")[0] == 0
+    assert subprocess.run([promtool, "check", "rules", "tuned.yml"], capture_output=True, check=False).returncode == 0
+    lines = [Path(name).read_bytes().split(b"\r\n") for name in ("rules.yml", "tuned.yml")]
+    assert [len(line) > 0 for line in lines[0]] == [len(line) > 0 for line in lines[1]]
+    assert 2 <= sum(a != b for a, b in zip(*lines)) <= 10
+
+
 def test_several_files_of_rules_go_into_a_folder(typed: Typed) -> None:
     Path("more.yml").write_text("groups: [{name: more, interval: 4m, rules: [{alert: Queue, expr: kv > 0.95}]}]\n")
-    code, _, err = typed(*WEEKS, "--rules", "more.yml", "--out", "tuned")
+    code, out, err = typed(*WEEKS, "--rules", "more.yml", "--out", "tuned")
+    assert "--rules tuned/rules.yml --rules tuned/more.yml --against rules.yml --against more.yml --incidents" in out
     assert (code, err) == (0, "")
     assert [len(group.rules) for group in read([Path("tuned/rules.yml"), Path("tuned/more.yml")])] == [5, 1]
 

@@ -127,7 +127,7 @@ def tune(ledger: Ledger, most: float) -> Tuned:
         held_out,
         most,
         line(ledger.today),
-        [line(index) for index in front(ledger, shown)],
+        [line(index) for index in front(ledger, shown, most)],
         None if chosen is None else line(chosen),
         reason,
         None if quiet is None else line(quiet),
@@ -196,7 +196,7 @@ def _enough(today: Any, total: Any) -> Any:
 def choose(ledger: Ledger, shown: Plane, most: float) -> tuple[Index | None, str]:
     """Return the fastest setting within *most* false pages a week that misses no more than today's; or why none is."""
     fine = feasible(ledger, shown, most)
-    chosen = _best(ledger, shown, _in_grid(ledger, fine))
+    chosen = _best(ledger, shown, _in_grid(ledger, fine), _edges(ledger, fine))
     if chosen is None:
         if not (shown.recall[ledger.today] > 0 or np.isfinite(shown.detection_s).any()):
             return None, "today's setting finds none of its incidents, and no other finds half of them"
@@ -223,11 +223,15 @@ def feasible(ledger: Ledger, shown: Plane, most: float) -> np.ndarray:
     )
 
 
-def front(ledger: Ledger, shown: Plane) -> list[Index]:
-    """Return the settings that no other beats on both axes, fastest first; finding less than today's is out."""
+def front(ledger: Ledger, shown: Plane, most: float) -> list[Index]:
+    """Return the settings that no other beats on both axes, fastest first; finding less than today's is out.
+
+    *most* is how many false pages a week one may have: of equals, those with neighbours within it are better.
+    """
     found: list[Index] = []
     left = _in_grid(ledger, feasible(ledger, shown, np.inf))
-    while (best := _best(ledger, shown, left)) is not None:
+    edges = _edges(ledger, feasible(ledger, shown, most))
+    while (best := _best(ledger, shown, left, edges)) is not None:
         found.append(best)
         left = left & (shown.false_per_week < shown.false_per_week[best] - _HAIR)
     return found
@@ -293,17 +297,31 @@ def _in_grid(ledger: Ledger, which: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _best(ledger: Ledger, shown: Plane, among: np.ndarray) -> Index | None:
-    """Return the fastest setting; of equals the one that finds more, pages less, is nearer to today's."""
+def _best(ledger: Ledger, shown: Plane, among: np.ndarray, edges: np.ndarray | None = None) -> Index | None:
+    """Return the fastest setting; of equals it finds most, has fewest *edges*, pages least, is nearest to today's."""
     at = np.argwhere(among)
     if not len(at):
         return None
-    far = np.abs(at - np.array(ledger.today)).sum(axis=1)
     place = tuple(at.T)
+    far = np.abs(at - np.array(ledger.today)).sum(axis=1)
     often = ledger.trials.pages.sum(axis=-1)[place]
-    order = np.lexsort((far, often, -shown.recall[place], shown.false_per_week[place], shown.detection_s[place]))
-    w, k, f = at[order[0]].tolist()
+    edge = np.zeros(len(at)) if edges is None else edges[place]
+    keys = (far, often, edge, -shown.recall[place], shown.false_per_week[place], shown.detection_s[place])
+    w, k, f = at[np.lexsort(keys)[0]].tolist()
     return w, k, f
+
+
+def _edges(ledger: Ledger, fine: np.ndarray) -> np.ndarray:
+    """Return how many of the settings beside each one of the grid could not be chosen, given those that could."""
+    n = len(ledger.grid.thresholds)
+    inside = fine[:, :n]
+    found = (~fine[:, n : 2 * n]).astype(int) + ~fine[:, 2 * n :]
+    for axis in range(3):
+        away = np.moveaxis(~inside, axis, 0)
+        beside = np.moveaxis(found, axis, 0)
+        beside[1:] += away[:-1]
+        beside[:-1] += away[1:]
+    return found
 
 
 def _beaters(shown: Plane, today: Index) -> np.ndarray:

@@ -74,11 +74,9 @@ def truth(past: Past, worth: Worth) -> Truth:
             for a, b in bad_stretches(promise.bad, promise.total, promise.budget, worth.gap_ms / MINUTE_MS, first)
             if (severity := worth.severity(burned := float(promise.bad[a:b].sum() / allowed)))
         ]
-    faults = list(faults_on(past.member.events(), scenario.duration))
-    incidents = tuple(_caused(one, faults) for one in joined(found))
     until_ms = round(scenario.duration * 1000)
     said = f"the slo of the scenario ({', '.join(promise.name for promise in kept)})"
-    return Truth(incidents, said, first * MINUTE_MS, until_ms, tuple(unwatched), spent)
+    return Truth(joined(found), said, first * MINUTE_MS, until_ms, tuple(unwatched), spent)
 
 
 def warmup_ms(past: Past) -> int:
@@ -200,6 +198,14 @@ def faults_on(events: Sequence[Mapping[str, Any]], duration_s: float) -> Iterato
             yield began_s, event["t_s"], said
     for began in open_.values():
         yield from ((began_s, duration_s, said) for began_s, said in began)
+
+
+def caused(past: Past, found: Truth) -> Truth:
+    """Return *found* with the faults that were on during each incident, where *past* is a run that knows."""
+    if past.member is None:
+        return found
+    faults = list(faults_on(past.member.events(), found.until_ms / 1000))
+    return replace(found, incidents=tuple(_caused(one, faults) for one in found.incidents))
 
 
 def _caused(incident: Incident, faults: Sequence[tuple[float, float, str]]) -> Incident:

@@ -49,7 +49,7 @@ def answer(together: Score) -> str:
     if not together.held:
         return "Not one rule could be judged."
     kind = "page-worthy incident" if together.severity == "page" else "incident"
-    said = f"{together.caught} of {count(together.incidents, kind)} caught"
+    said = f"{together.caught} of {count(together.incidents, kind)} caught" if together.incidents else f"No {kind}"
     if len(together.detection_s):
         said += f", the median {_after(quantiles(together.detection_s, (0.5,))[0])}"
     return f"{said}; {rate(together)}."
@@ -198,7 +198,7 @@ def listed(found: Sequence[tuple[str, Incident]]) -> "RenderableType":
         burned = "–" if one.burned is None else words.percent(one.burned)
         lasted = words.seconds((one.end_ms - one.start_ms) / 1000, 2)
         table.add_row(f"{one.id} {one.severity}", past, moment(one.start_ms), lasted, burned, one.objective,
-                      ", ".join(one.causes) or "no fault was on")  # fmt: skip
+                      ", ".join(one.causes) or "–")  # fmt: skip
     return table
 
 

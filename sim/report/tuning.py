@@ -38,12 +38,16 @@ def show(
 
 def answer(tuned: Sequence[Tuned]) -> str:
     """Return in one sentence for how many rules there is something better than today's setting."""
-    better = [one for one in tuned if one.recommended is not None and one.recommended.index != one.today.index]
-    kept = sum(one.recommended is not None for one in tuned) - len(better)
-    said = f"{len(better)} of {count(len(tuned), 'rule')} could do better than today"
-    return said + (
-        f", {kept} {'is' if kept == 1 else 'are'} best as {'it is' if kept == 1 else 'they are'}." * bool(kept) or "."
-    )
+    if not any(one.held_out for one in tuned):
+        return f"Nothing is recommended: {tuned[0].why}."
+    chosen = [one for one in tuned if one.recommended is not None]
+    better = sum(one.recommended.index != one.today.index for one in chosen if one.recommended is not None)
+    said = [f"{better} of {count(len(tuned), 'rule')} could do better than today"]
+    if kept := len(chosen) - better:
+        said.append(f"{kept} could not")
+    if left := len(tuned) - len(chosen):
+        said.append(f"for {left} nothing is recommended")
+    return "; ".join(said) + "."
 
 
 def truth(campaign: Campaign) -> str:

@@ -126,7 +126,10 @@ def _union(wanted: Sequence[set[str] | None]) -> set[str] | None:
 
 
 def _name(path: Path, past: "Past", sources: int) -> str:
-    return f"{path}: {past.name}" if sources > 1 and past.name not in (str(path), path.name) else past.name
+    """Return what *past* of the source *path* is called, another name for each."""
+    if sources == 1:
+        return past.name
+    return str(path) if past.name in (str(path), path.name) else f"{path}: {past.name}"
 
 
 @contextmanager

@@ -41,11 +41,17 @@ class Source:
     ticket_burn: str
 
     def finder(self, dialect: str) -> "Callable[[Past], Truth]":
-        """Return what finds the incidents of a past.
+        """Return what finds the incidents of a past, with the faults that were on.
 
         Raises:
             InputError: options that contradict each other, or a file or an expression that is wrong.
         """
+        from sim.alerts import users
+
+        find = self._finder(dialect)
+        return lambda past: users.caused(past, find(past))
+
+    def _finder(self, dialect: str) -> "Callable[[Past], Truth]":
         from sim.alerts import incidents, sli, users
         from sim.alerts.vectors import Dialect
 

@@ -1,6 +1,7 @@
 """``blowout alerts tune``: thresholds, windows and `for` swept together, and whether the best holds on other weeks."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,7 +77,8 @@ def command(
     written = _write(out, rules, tuned) if out is not None else []
     if figure is None and len(sources) == 1 and sources[0].is_dir():
         figure = sources[0] / "figures" / "tune.png"
-    commands = _next(sources, rules, out, bool(written), {**truth, "tuning": None if written else tuning})
+    better = any(one.recommended is not None for one in tuned)
+    commands = _next(sources, rules, out, (better, bool(written)), {**truth, "tuning": tuning})
     if figure is not None and not no_figures:
         figure.parent.mkdir(parents=True, exist_ok=True)
         style.save(tuning_figure.plate(report.answer(tuned), tuned), figure)
@@ -157,22 +159,27 @@ def _write(out: Path, rules: tuple[str, ...], tuned: "Sequence[Tuned]") -> list[
         ]
         into = out / path.name if len(rules) > 1 else out
         into.parent.mkdir(parents=True, exist_ok=True)
-        into.write_text(rewritten(path.read_text(encoding="utf-8"), str(path), changes), encoding="utf-8")
+        with path.open(encoding="utf-8", newline="") as file:  # whatever its lines end with
+            made = rewritten(file.read(), str(path), changes)
+        into.write_text(made, encoding="utf-8", newline="")
         written.append(into)
     return written
 
 
 def _next(
-    sources: Sequence[Path], rules: tuple[str, ...], out: Path | None, written: bool, truth: dict[str, Any]
+    sources: Sequence[Path], rules: tuple[str, ...], out: Path | None, done: tuple[bool, bool], truth: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    keys = [key for key in ("incidents", "sli", "objective", "tuning") if truth[key] is not None]
-    said = " ".join(f"--{key} {truth[key]!r}" if " " in str(truth[key]) else f"--{key} {truth[key]}" for key in keys)
+    better, written = done
+    named = ("incidents", "sli", "objective", *(("tuning",) if better and not written else ()))
+    said = "".join(f" --{key} {shlex.quote(str(truth[key]))}" for key in named if truth[key] is not None)
     typed = " ".join(map(str, sources))
     if written and out is not None:
-        new = out if len(rules) == 1 else f"{out}/*"
-        return [(f"blowout alerts score {typed} --rules {new} --against {rules[0]} {said}".strip(), "what is gained")]
-    return [(f"blowout alerts tune {typed} {again(rules)} {said} --out tuned.yml".replace("  ", " "),
-             "write the recommended rules")]  # fmt: skip
+        new = again((str(out),) if len(rules) == 1 else tuple(str(out / rule_file(name).name) for name in rules))
+        against = again(rules).replace("--rules", "--against")
+        return [(f"blowout alerts score {typed} {new} {against}{said}", "what is gained")]
+    if better:
+        return [(f"blowout alerts tune {typed} {again(rules)}{said} --out tuned.yml", "write the recommended rules")]
+    return [(f"blowout alerts score {typed} {again(rules)}{said}", "what the rules are worth as they are")]
 
 
 @contextmanager
