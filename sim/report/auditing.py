@@ -51,8 +51,16 @@ def headline(audit: Audit) -> str:
 
 def quiet(audit: Audit) -> str:
     """Return how every file behaves where no incident is, in one sentence."""
-    found = [(column.rules, _false(audit, k)) for k, column in enumerate(audit.columns) if column.together]
-    return "Where there is none: " + "; ".join(f"{rules} {said}" for rules, said in found)
+    healthy = [row for row in audit.rows if not row.incidents]
+    if not healthy:
+        return "Every failure that was played made an incident"
+    said = []
+    for k, column in enumerate(audit.columns):
+        if column.together:
+            false, weeks, idle = _healthy(audit, k)
+            firing = f" (firing {_percent(idle)} of the time)" if idle > ALWAYS else ""
+            said.append(f"{column.rules} {count(false, 'false page') if not said else false}{firing}")
+    return f"In {_weeks(_healthy(audit, 0)[1])} without an incident: {', '.join(said)}"
 
 
 def total(audit: Audit, k: int) -> tuple[int, int, float]:
@@ -64,13 +72,18 @@ def total(audit: Audit, k: int) -> tuple[int, int, float]:
 
 
 def _false(audit: Audit, k: int) -> str:
-    healthy = [row.cells[k] for row in audit.rows if not row.incidents]
-    weeks, false = sum(cell.weeks for cell in healthy), sum(cell.false for cell in healthy)
+    false, weeks, idle = _healthy(audit, k)
     if not weeks:
         return "no healthy time was played"
-    idle = sum(cell.idle * cell.weeks for cell in healthy) / weeks
     often = f"{count(false, 'false page')} in {_weeks(weeks)}"
     return f"{often}, {_percent(idle)} of it firing" if idle > 0 else often
+
+
+def _healthy(audit: Audit, k: int) -> tuple[int, float, float]:
+    """Return the false pages of column *k* where no incident is, in how many weeks, and how much of it it fires."""
+    cells = [row.cells[k] for row in audit.rows if not row.incidents]
+    weeks = sum(cell.weeks for cell in cells)
+    return sum(cell.false for cell in cells), weeks, sum(cell.idle * cell.weeks for cell in cells) / (weeks or 1.0)
 
 
 def _weeks(weeks: float) -> str:
