@@ -11,11 +11,13 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 from sim.alerts import remote_read
 from sim.cli import main
+from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.series import NAME, STALE, SeriesSet
 from sim.telemetry.openmetrics import _lines
 from tests.real_prometheus import Server, binary, running
@@ -465,3 +467,27 @@ def test_samples_of_every_size_are_read() -> None:
     assert found == {NAME: "up", "x": "é"}
     assert t_ms.tolist() == times
     assert read.view(np.int64).tolist() == values.view(np.int64).tolist()
+
+
+def test_a_command_may_take_several_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.om", "b.om"):
+        Path(name).write_text("kv 1 0\n# EOF\n")
+    seen: list[Chosen | None] = []
+
+    def note(chosen: Chosen | None) -> None:
+        seen.append(chosen)
+
+    several = click.command()(takes_pasts(many=True)(note))
+    several(["a.om", "b.om", "a.om"], standalone_mode=False)
+    perhaps = click.command()(takes_pasts(optional=True)(note))
+    perhaps([], standalone_mode=False)
+    several(["--from", "http://u:s3cret@x:1/p", "--end", "1700000000"], standalone_mode=False)
+    both, none, live = seen
+    assert none is None
+    assert both is not None
+    assert live is not None
+    assert [name for name, _ in both.named] == ["a.om", "b.om"]
+    assert (both.again, both.folder, both.is_live) == ("a.om b.om a.om", None, False)
+    assert (live.again, live.is_live) == ("--from http://x:1/p --range 1d --end 1700000000", True)
+    assert live.pasts[0].name == "http://x:1/p, 2023-11-13 22:13:20 to 2023-11-14 22:13:20 UTC"
