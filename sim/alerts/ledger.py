@@ -105,7 +105,7 @@ class Campaign:
         """
         series = past.series(names_read(self.groups))
         store = Store(series)
-        judged = judge(self.groups, series, self.interval_ms, self.dialect, past.span_ms, store)
+        judged = judge(self.groups, series, self.interval_ms, self.dialect, past.span_ms, store=store)
         weeks = Weeks.cut(truth.from_ms, past.span_ms[1])
         for record, one in zip(self._records, judged):
             if record is not None and record.knobs is not None:
