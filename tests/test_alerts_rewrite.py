@@ -98,7 +98,7 @@ def test_whatever_the_style_it_reads_back(style: str, expr: str, x: float, for_m
     text = f"groups:\n- name: g\n  rules:\n    - alert: A\n      expr: {written}{more}\n      labels: {{a: b}}\n"
     (rule,) = reads(text, "r")[0].rules
     turn = knobs(rule)
-    point = Point(float(f"{x:.6g}"), 2 * turn.today.window_ms, for_ms)
+    point = Point(x, 2 * turn.today.window_ms, for_ms)
     (again,) = reads(rewritten(text, "r", [Change(turn, point)]), "r")[0].rules
     assert knobs(again).today == point
     assert again.labels == rule.labels

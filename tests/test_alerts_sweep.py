@@ -160,6 +160,7 @@ def test_a_rule_of_another_shape_says_so(expr: str, why: str) -> None:
         ("rate(x_total[5m]) / rate(x_total[1h]) > 2", "2", ()),
         ("(\n  rate(x_total[300s]) # [1h] > 3\n  <\n  -1\n)", "-1", ("300s",)),
         ("-kv < - 0.5", "- 0.5", ()),
+        ("kv > 0.751953", "0.751953", ()),  # and a half is no round number
     ],
 )
 def test_the_knobs_are_found_in_the_text(expr: str, number: str, ranges: tuple[str, ...]) -> None:

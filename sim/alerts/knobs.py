@@ -171,8 +171,9 @@ def _check(made: Knobs) -> None:
 
 
 def number(value: float) -> str:
-    """Return a number as it is written into a rule, in few digits."""
-    return f"{value:.12g}"
+    """Return a number as it is written into a rule: in as few digits as mean just that number."""
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)
 
 
 def duration(ms: int) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.alerts.knobs import Knobs, Point, duration, number
+from sim.alerts.knobs import Knobs, Point, duration
 from sim.alerts.ledger import Campaign, kinds, mix, weights
 from sim.alerts.tune import Line, Neighbour, Scored, Tuned, said_weeks
 from sim.report import printing, words
@@ -68,7 +68,7 @@ def halves(one: Tuned) -> str:
 def setting(turned: Knobs, point: Point) -> str:
     """Return a setting as it is said: ``> 0.01 over 5m for 10m``."""
     window = f" over {duration(point.window_ms)}" if turned.ranges else ""
-    return f"{turned.sign} {number(point.threshold)}{window} for {duration(point.for_ms)}"
+    return f"{turned.sign} {point.threshold:.6g}{window} for {duration(point.for_ms)}"
 
 
 def cautions(one: Tuned) -> list[str]:
