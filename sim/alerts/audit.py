@@ -15,12 +15,14 @@ from sim.alerts.score import Judged, Score, score
 class Cell:
     """What one rule did in one failure: of how many incidents it caught how many, and how soon; its false pages.
 
+    *incidents* are those it is there for: a rule that pages need not catch what is worth a ticket. *found* are all.
     *detection_s* is the median time that users suffered before its page (nan: it caught none), *idle* the share of the
     time without an incident in which it fired, *silent* that it could not be judged.
     """
 
     caught: int
     incidents: int
+    found: int
     detection_s: float
     false: int
     weeks: float
@@ -64,7 +66,7 @@ class Audit:
 def audit(cases: Mapping[str, Mapping[str, Sequence[Judged]]]) -> Audit:
     """Return the audit of *cases*: by failure, by rule file, every past as that file's rules judged it.
 
-    Incidents that deserve a ticket count as well as those that deserve a page.
+    Rules that page are held against incidents worth a page, the others against all of them.
     """
     columns: list[Column] = []
     rows = []
@@ -87,14 +89,13 @@ def audit(cases: Mapping[str, Mapping[str, Sequence[Judged]]]) -> Audit:
 
 
 def _cell(one: Score, pasts: Sequence[Judged], names: Sequence[str]) -> Cell:
-    every = [incident for held in one.held for incident in held.judged.truth.incidents]
-    caught = np.concatenate([np.empty(0, bool), *(held.matching.caught for held in one.held)])
-    waited = np.concatenate([np.empty(0), *(held.matching.detection_s for held in one.held)])
-    waited = waited[~np.isnan(waited)]
+    found = sum(len(held.judged.truth.incidents) for held in one.held)
+    waited = one.detection_s
     idle = [_idle(past, names) for past in pasts]
     return Cell(
-        int(caught.sum()),
-        len(every),
+        one.caught,
+        one.incidents,
+        found,
         float(np.median(waited)) if len(waited) else math.nan,
         one.false,
         one.weeks,

@@ -36,7 +36,9 @@ def answers(audit: Audit) -> list[str]:
         if column.together:
             caught, incidents, median_s = total(audit, k)
             when = f", the median {words.seconds(median_s)} after users noticed" if caught else ""
-            said.append(f"{column.rules}: {caught} of {incidents} incidents caught{when}; {_false(audit, k)}.")
+            said.append(
+                f"{column.rules}: {caught} of {incidents} incidents worth a page caught{when}; {_false(audit, k)}."
+            )
     return said
 
 
@@ -46,7 +48,7 @@ def headline(audit: Audit) -> str:
     first, *others = [f"{rules} {caught}" for rules, caught, _, _ in parts]
     name, number = first.rsplit(" ", 1)
     more = f", {', '.join(others)}" if others else ""
-    return f"Of {count(parts[0][2], 'incident')} {name} catches {number}{more}"
+    return f"Of {count(parts[0][2], 'incident')} worth a page {name} catches {number}{more}"
 
 
 def quiet(audit: Audit) -> str:
@@ -54,7 +56,7 @@ def quiet(audit: Audit) -> str:
     healthy = [row for row in audit.rows if not row.incidents]
     if not healthy:
         return "Every failure that was played made an incident"
-    said = []
+    said: list[str] = []
     for k, column in enumerate(audit.columns):
         if column.together:
             false, weeks, idle = _healthy(audit, k)
@@ -119,6 +121,8 @@ def said(cell: Cell) -> str:
     if not cell.incidents:
         if cell.idle > ALWAYS:
             return "always on"
+        if cell.found and not cell.false:
+            return "a ticket"
         if not cell.false:
             return ""
         return f"{words.significant(cell.false_per_week, 2)}/week" if cell.weeks >= 1 else f"{cell.false} false"
@@ -184,7 +188,11 @@ def _table(rows: Sequence[Row], shown: Sequence[tuple[str, int]]) -> "Renderable
     for title, _ in shown:
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row.name, f"{row.incidents} in {row.plays}", *(said(row.cells[k]) or "–" for _, k in shown))
+        pages = max((row.cells[k].incidents for _, k in shown), default=0)
+        worth = f"{row.incidents} in {row.plays}" + (
+            f" ({row.incidents - pages} tickets)" if pages < row.incidents else ""
+        )
+        table.add_row(row.name, worth, *(said(row.cells[k]) or "–" for _, k in shown))
     return table
 
 
