@@ -225,7 +225,7 @@ def test_several_sources_are_one_score_and_each_has_its_name(typed: Typed) -> No
 def test_a_past_without_incidents_still_tells_false_pages(typed: Typed) -> None:
     code, out, _ = typed("run", "--rules", "rules.yml", "--page-burn", "100%", "--ticket-burn", "100%", "--no-figures")
     assert code == 0
-    assert "No page-worthy incident; 2 false pages in" in out
+    assert "No page-worthy incident; 4 false pages in" in out
 
 
 def test_nothing_judged_is_3(typed: Typed) -> None:

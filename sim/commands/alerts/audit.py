@@ -53,8 +53,8 @@ def command(
     caption = (
         "Time: how long users suffered before the page, the median over seeds; k/n: not every incident was caught. "
         "Green: caught; red: missed; a ticket: no incident was worth a page; orange: paged where none was; always on: "
-        "fired for more than half of the time without incidents. A page is true from 15 min before an incident to 15 min "
-        f"after it. Incidents by the slo of the scenarios. {sum(row.plays for row in audit.rows)} runs, simulated."
+        "fired for more than half of the time without incidents. A page is true from 15 min before an incident to 15 "
+        f"min after it. Incidents by the slo of the scenarios. {sum(row.plays for row in audit.rows)} runs, simulated."
     )
     target = figure or found[0] / "figures" / "audit.png"
     commands = [(f"blowout alerts score {found[0]} --rules {rules[0]}", "incident by incident")]
