@@ -113,9 +113,11 @@ def test_a_real_prometheus_gives_what_its_text_gives(
     assert f"{live[1]}, 0:00:00 to 1:00:00 UTC" in " ".join(out.split())
     assert f"--from {live[1]} --range 1h --end 3600 --rules rules.yml" in " ".join(out.split())
     if command == "score":
-        assert {
-            one["rule"]: one["caught"] for one in json.loads(of_file)["rules"]
-        } == {"Errors": 1, "Share": 1, "Typo": 0}
+        assert {one["rule"]: one["caught"] for one in json.loads(of_file)["rules"]} == {
+            "Errors": 1,
+            "Share": 1,
+            "Typo": 0,
+        }
     if command == "tune":
         assert [one["rule"] for one in json.loads(of_server)["rules"]] == ["Errors", "Share"]
 
