@@ -15,7 +15,9 @@ import click
 import numpy as np
 import pytest
 
-from sim.alerts import remote_read
+from sim.alerts import remote_read, rulefile
+from sim.alerts.live import LivePast
+from sim.alerts.server import Server as Asked
 from sim.cli import main
 from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.series import NAME, STALE, SeriesSet
@@ -279,6 +281,19 @@ def test_an_answer_that_may_lack_some_is_told_and_not_kept(typed: Typed, played:
     before = len(server.calls("query"))
     typed(*words)
     assert len(server.calls("query")) == 2 * before
+
+
+def test_a_longer_window_reaches_further_back(played: Callable[..., Played], tmp_path: Path) -> None:
+    past = LivePast("x", tmp_path, server=Asked(played(old_prometheus).url), cache=tmp_path, start_ms=START_MS,
+                    end_ms=END_MS)  # fmt: skip
+    first = []
+    for window in ("5m", "3h", "1h"):
+        (tmp_path / "r.yml").write_text(
+            RULES[: RULES.index("  - {record")] + f"  - {{alert: A, expr: 'max_over_time(kv[{window}]) > 1'}}\n"
+        )
+        ((_, t_ms, _),) = past.read(rulefile.read([tmp_path / "r.yml"]))
+        first.append((START_MS - int(t_ms[0])) / 60_000)
+    assert first == [pytest.approx(10), pytest.approx(185), pytest.approx(185)]
 
 
 def test_what_may_still_change_is_not_kept(typed: Typed, played: Callable[..., Played]) -> None:

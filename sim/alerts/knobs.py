@@ -16,6 +16,7 @@ import promql_parser as promql
 from sim.alerts.matching import ARITHMETIC, COMPARISON
 from sim.alerts.parsing import bare, children, milliseconds, parse, visible, walk
 from sim.alerts.rulefile import DURATION, UNITS_MS, Rule
+from sim.alerts.rules import OF_ALERTS
 
 _COMPARATOR = re.compile(r"==|!=|>=|<=|>|<")
 _CONSTANT = re.compile(r"\s+|0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[Ii]nf|[-+*/%()]")
@@ -85,6 +86,8 @@ def knobs(rule: Rule) -> Knobs:
     """
     if rule.expression is None:
         raise UntunableError(rule.refused)
+    if reads := [one.name for one in rule.expression.selectors if one.name in OF_ALERTS]:
+        raise UntunableError(f"it reads {reads[0]}")
     compare = _first_comparison(rule.expression.tree)
     threshold = constant(compare.rhs)
     if threshold is None or not math.isfinite(threshold):

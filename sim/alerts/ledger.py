@@ -11,7 +11,7 @@ from sim.alerts.knobs import Knobs, Point, UntunableError, knobs
 from sim.alerts.pages import EARLY_MS, GRACE_MS
 from sim.alerts.past import Past
 from sim.alerts.rulefile import Group, Rule
-from sim.alerts.rules import Judgement, Verdict, judge, names_read
+from sim.alerts.rules import Judgement, Verdict, judge
 from sim.alerts.score import pages
 from sim.alerts.store import Store
 from sim.alerts.sweep import Trials, Weeks, sweep, thresholds_tried
@@ -103,9 +103,11 @@ class Campaign:
         Raises:
             InputError: series that cannot be read, or a tuning file that asks for what a rule does not have.
         """
-        series = past.series(names_read(self.groups))
+        series = past.read(self.groups)
         store = Store(series)
-        judged = judge(self.groups, series, self.interval_ms, self.dialect, past.span_ms, store=store)
+        judged = judge(
+            self.groups, series, self.interval_ms, self.dialect, past.span_ms, elsewhere=past.elsewhere, store=store
+        )
         weeks = Weeks.cut(truth.from_ms, past.span_ms[1])
         for record, one in zip(self._records, judged):
             if record is not None and record.knobs is not None:

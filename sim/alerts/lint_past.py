@@ -12,7 +12,7 @@ from sim.alerts.lint import comparisons, measure
 from sim.alerts.parsing import SyntaxFault, milliseconds, parse, walk
 from sim.alerts.quantities import Measured
 from sim.alerts.rulefile import Group, Rule, written_ms
-from sim.alerts.rules import DEFAULT_INTERVAL_MS, Judgement, Verdict, judge
+from sim.alerts.rules import Elsewhere, Judgement, Verdict, judge
 from sim.alerts.vectors import UnsupportedError
 from sim.series import SeriesSet
 from sim.words import count
@@ -30,8 +30,13 @@ class _Probe:
     moves: Rule
 
 
-def lint_past(groups: Sequence[Group], series: SeriesSet, span_ms: tuple[int, int]) -> list[Finding]:
-    """Return what is wrong with the alerts of *groups*, held against *series* of a time in which all went well."""
+def lint_past(
+    groups: Sequence[Group], series: SeriesSet, span_ms: tuple[int, int], elsewhere: Elsewhere | None = None
+) -> list[Finding]:
+    """Return what is wrong with the alerts of *groups*, held against *series* of a time in which all went well.
+
+    What the subset refuses is asked *elsewhere*, if there is such a place.
+    """
     measured = measure(groups)
     probes: dict[int, list[_Probe]] = {}
     asked = []
@@ -42,7 +47,7 @@ def lint_past(groups: Sequence[Group], series: SeriesSet, span_ms: tuple[int, in
             probes[id(rule)] = made
             rules += [rule, *(one for probe in made for one in (probe.there, probe.moves))]
         asked.append(replace(group, rules=tuple(rules)))
-    judged = {id(one.rule): one for one in judge(asked, series, DEFAULT_INTERVAL_MS, span_ms=span_ms)}
+    judged = {id(one.rule): one for one in judge(asked, series, span_ms=span_ms, elsewhere=elsewhere)}
     found: list[Finding] = []
     for rule in (rule for group in groups for rule in group.rules):
         found += _said(judged[id(rule)], [_seen(probe, judged) for probe in probes[id(rule)]])
@@ -57,12 +62,17 @@ def _probes(rule: Rule, measured: Measured, length_ms: int) -> Iterator[_Probe]:
         if _reach_ms(one.left) > length_ms:
             continue
         left = str(one.left.prettify())
+        texts = f"({left}) == ({left})", f"(({left}) == ({left})) != 0"
         try:
-            there, moves = parse(f"({left}) == ({left})"), parse(f"(({left}) == ({left})) != 0")
+            there, moves = map(parse, texts)
         except (SyntaxFault, UnsupportedError):
             continue
         bare = replace(rule, for_ms=0, keep_firing_for_ms=0, labels={})
-        yield _Probe(" ".join(left.split()), replace(bare, expression=there), replace(bare, expression=moves))
+        yield _Probe(
+            " ".join(left.split()),
+            replace(bare, expression=there, text=texts[0]),
+            replace(bare, expression=moves, text=texts[1]),
+        )
 
 
 def _reach_ms(tree: Any) -> int:

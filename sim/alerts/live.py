@@ -57,6 +57,8 @@ class LivePast(Past):
     progress: Progress = unseen
     now_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     known: dict[Selector, list[Row]] = field(default_factory=dict)
+    reach_ms: dict[Selector, int] = field(default_factory=dict)
+    """From how long before the start on each selector is known."""
     counted: dict[Selector, int] = field(default_factory=dict)
 
     def series(self, names: Collection[str] | None = None) -> SeriesSet:
@@ -142,7 +144,8 @@ class LivePast(Past):
     def _fetched(self, chosen: Sequence[Selector], reach_ms: int) -> SeriesSet:
         """Return the series that any of *chosen* matches, from *reach_ms* before the start to the end."""
         first_ms = self.start_ms - reach_ms
-        sets = {one: self.server.series(one.matchers, first_ms, self.end_ms) for one in chosen if one not in self.known}
+        new = [one for one in chosen if self.reach_ms.get(one, -1) < reach_ms]
+        sets = {one: self.server.series(one.matchers, first_ms, self.end_ms) for one in new}
         if some := next((one for one, labels in sets.items() if labels), None):
             self.server.remote = self.server.remote and self.server.has_remote_read(some.matchers, self.end_ms)
         jobs = [
@@ -163,6 +166,7 @@ class LivePast(Past):
         for one, labels in sets.items():
             own = {name for labels_ in labels for name in labels_}  # the rest are the server's external labels
             within = (_cut(row, first_ms, self.end_ms) for row in parts[one])
+            self.reach_ms[one] = reach_ms
             self.known[one] = _joined(({k: row[0][k] for k in row[0] if k in own}, *row[1:]) for row in within)
         return self._together(chosen)
 

@@ -24,7 +24,7 @@ from sim.series import NAME, STALE, SeriesSet
 DEFAULT_INTERVAL_MS = 60_000
 """Between evaluations, where a group says nothing: Prometheus' own default (global.evaluation_interval)."""
 
-_OF_ALERTS = ("ALERTS", "ALERTS_FOR_STATE")
+OF_ALERTS = ("ALERTS", "ALERTS_FOR_STATE")
 _OF_RANGE = re.compile(r"@\s*(start|end)\s*\(")
 """What means another time in a query over a range than in a rule."""
 
@@ -131,7 +131,7 @@ def _silence(one: Judgement, store: Store, known: dict[str, Judgement], later: S
     names = [select.name for select in selectors]
     written_later = {other.name: other for other in later if other.records}
     for name in names:
-        if name in _OF_ALERTS:
+        if name in OF_ALERTS:
             one.verdict, one.reason = Verdict.UNSUPPORTED, f"it reads {name}"
         elif name in written_later:
             where = "itself records" if written_later[name] is rule else "a later rule records"
@@ -181,7 +181,7 @@ def _evaluate(one: Judgement, expression: Expression, store: Store, dialect: Dia
 def _is_refused(rule: Rule) -> bool:
     """Return whether it is the expression of a rule that the subset refuses, and not something else about it."""
     if rule.expression is not None:
-        return any(select.name in _OF_ALERTS for select in rule.expression.selectors)
+        return any(select.name in OF_ALERTS for select in rule.expression.selectors)
     try:
         parse(rule.text)
     except UnsupportedError as error:

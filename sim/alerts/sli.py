@@ -41,10 +41,11 @@ def truth(past: Past, sli: Expression, objective: float, worth: Worth, dialect: 
     Raises:
         InputError: no series has what it reads, it has several values at a time, or values that are no shares.
     """
+    store = Store(past.read((), [sli]))
     first_ms, last_ms = past.span_ms
     from_ms = max(first_ms, from_ms)
     t_ms = np.arange(first_ms // STEP_MS * STEP_MS, last_ms + 1, STEP_MS, dtype=np.int64)
-    bad = np.where(t_ms < from_ms, 0.0, _share(past, sli, t_ms, dialect))
+    bad = np.where(t_ms < from_ms, 0.0, _share(store, sli, t_ms, dialect, past.name))
     budget = 1.0 - objective
     cost = bad * (STEP_MS / 1000) / (budget * BUDGET_WINDOW_S)
     name = f"SLI {100 * objective:.5g}%"
@@ -60,23 +61,21 @@ def truth(past: Past, sli: Expression, objective: float, worth: Worth, dialect: 
     return Truth(joined(found), said, from_ms, last_ms, spent={name: spent})
 
 
-def _share(past: Past, sli: Expression, t_ms: np.ndarray, dialect: Dialect) -> np.ndarray:
+def _share(store: Store, sli: Expression, t_ms: np.ndarray, dialect: Dialect, name: str) -> np.ndarray:
     """Return the share of bad requests at each of *t_ms*; no value, as without traffic, is none."""
-    names = {one.name for one in sli.selectors}
-    store = Store(past.series(None if "" in names else names))
     unmatched = [str(one) for one in sli.selectors if not store.select(one.matchers)]
     if unmatched:
-        raise InputError(f"--sli: no series of {past.name} matches {', '.join(unmatched)}")
+        raise InputError(f"--sli: no series of {name} matches {', '.join(unmatched)}")
     steps = Steps(t_ms, dialect)
     found = evaluate(sli, store, steps)
     if len(found) > 1:
-        raise InputError(f"--sli: expected one value at a time, got {len(found)} on {past.name}; sum them up")
+        raise InputError(f"--sli: expected one value at a time, got {len(found)} on {name}; sum them up")
     if steps.failed.any():
-        raise InputError(f"--sli: cannot be evaluated on {past.name}: {'; '.join(steps.reasons)}")
+        raise InputError(f"--sli: cannot be evaluated on {name}: {'; '.join(steps.reasons)}")
     values = np.zeros(len(t_ms))
     if len(found):
         values = np.where(found.present[0] & np.isfinite(found.values[0]), found.values[0], 0.0)
     if len(values) and (values.min() < -1e-9 or values.max() > 1 + 1e-9):
         worst = values[np.argmax(np.abs(values - 0.5))]
-        raise InputError(f"--sli: expected a share of bad requests, from 0 to 1, got {worst:.6g} on {past.name}")
+        raise InputError(f"--sli: expected a share of bad requests, from 0 to 1, got {worst:.6g} on {name}")
     return values

@@ -51,6 +51,16 @@ def promtool(path: str | None = None) -> str:
     return found
 
 
+def since(series: SeriesSet, start_ms: int) -> SeriesSet:
+    """Return *series* without the samples before *start_ms*: promtool's unit tests begin with the first evaluation."""
+    made = SeriesSet()
+    for labels, t_ms, values in series:
+        first = int(np.searchsorted(t_ms, start_ms))
+        if first < len(t_ms):
+            made.add(labels, t_ms[first:], values[first:])
+    return made
+
+
 def check_rules(rules: Sequence[Judgement], tool: str) -> Check:
     """Return whether ``promtool check rules`` accepts *rules*, whatever file or object they came from."""
     with tempfile.TemporaryDirectory() as folder:

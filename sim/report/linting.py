@@ -15,12 +15,14 @@ LOOKS = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.INFO: "dim"}
 NAMES = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "remark"}
 
 
-def show(found: Sequence[Finding], rules: int, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
-    """Print *found* in the order of the files, of so many *rules*, to *file*."""
+def show(found: Sequence[Finding], rules: int, past: str, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
+    """Print *found* in the order of the files, of so many *rules*, to *file*; *past* is what they were held against."""
     from rich.padding import Padding
     from rich.text import Text
 
     lines: list[RenderableType] = [Text(answer(found, rules), style="bold")]
+    if past:
+        lines.append(Text(f"Held against {past}.", style="dim"))
     explained: set[str] = set()
     where = ""
     for one in found:

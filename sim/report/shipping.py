@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def show(made: Export, folder: Path, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
-    """Print what is in *folder* to *file*."""
+def show(made: Export, heading: str, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
+    """Print what was written to *file*, under *heading*."""
     from rich.table import Table
     from rich.text import Text
 
@@ -30,7 +30,7 @@ def show(made: Export, folder: Path, commands: Sequence[tuple[str, str]], file: 
             said = f"{count(test.assertions, 'assertion')} from {alerting.moment(test.from_ms)} on; "
             said += f"{count(fired, 'alert')} fired"
         table.add_row(name, Text(said, style="dim"))
-    lines: list[RenderableType] = [Text(str(folder), style="bold"), Text(), table]
+    lines: list[RenderableType] = [Text(heading, style="bold"), Text(), table]
     missing: list[RenderableType] = [Text(line) for line in made.left_out]
     printing.show([("", lines), ("Not tested", missing)], commands, file or sys.stdout)
 

@@ -1,6 +1,8 @@
 """What the commands about alerts share: their options, and how rules and the past are opened."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,8 @@ from sim.errors import InputError
 from sim.units import duration_s
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from sim.alerts.past import Past
     from sim.alerts.rulefile import Group
     from sim.alerts.rules import Judgement
@@ -19,10 +23,20 @@ INTERVAL = click.option(
 )
 RULES = click.option("--rules", "rules", multiple=True, required=True, metavar="FILE|NAME",
                      help="Rule file, PrometheusRule object, or a shipped set (seed); repeat for more.")  # fmt: skip
-SOURCE = click.argument("source", metavar="RUN_OR_FILE", type=click.Path(path_type=Path))
 DIALECT = click.option("--dialect", type=click.Choice(["2.42", "3"]), default="2.42", show_default=True,
                        help="Semantics of which Prometheus; 3 rests on its source, unproven.")  # fmt: skip
+NO_FIGURES = click.option("--no-figures", is_flag=True, help="Only print.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+
+
+_bars: "list[Progress]" = []
+"""The progress bar that is on the screen, if there is one."""
+
+
+def drawn_as(name: str) -> Callable[..., Any]:
+    """Return the option that says where to draw what is called *name*."""
+    said = f"Where to draw (figures/{name}.png in a run folder)."
+    return click.option("--figure", type=click.Path(path_type=Path), help=said)
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,3 +101,33 @@ def judge_past(past: "Past", groups: "list[Group]", interval: str, dialect: str)
 def again(rules: tuple[str, ...]) -> str:
     """Return the options that name *rules* again."""
     return " ".join(f"--rules {name}" for name in rules)
+
+
+@contextmanager
+def watched(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show on stderr how many of *total* are done, when a person is watching; what is given is called after each.
+
+    Work within work has a line of its own, below.
+    """
+    if not total or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not _bars:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            _bars.append(bar)
+            try:
+                with watched(what, total) as done:
+                    yield done
+            finally:
+                _bars.clear()
+        return
+    bar = _bars[0]
+    task = bar.add_task(what, total=total)
+    try:
+        yield lambda: bar.advance(task)
+    finally:
+        bar.remove_task(task)

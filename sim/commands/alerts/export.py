@@ -7,42 +7,43 @@ from pathlib import Path
 
 import click
 
-from sim.commands.alerts.common import JSON, RULES, SOURCE, again, options, read_rules
+from sim.commands.alerts.common import JSON, RULES, again, options, read_rules
+from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.errors import InputError
 from sim.interrupts import to_a_reader
 
 
 @click.command()
-@options(SOURCE, RULES)
+@takes_pasts()
+@options(RULES)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write, new or empty.")
 @click.option("--speed", type=float, default=1.0, show_default=True, help="For a service served this much faster.")
 @JSON
-def command(source: Path, rules: tuple[str, ...], out: Path, speed: float, as_json: bool) -> int:
+def command(chosen: Chosen, rules: tuple[str, ...], out: Path, speed: float, as_json: bool) -> int:
     """Write the rules, promtool tests of when they fire on RUN_OR_FILE, and a Grafana dashboard to a folder.
 
     The tests hold a stretch in which no alert fired and one around the first that did.
     """
     from sim.alerts.export import export, write
-    from sim.alerts.past import open_pasts
-    from sim.alerts.rules import names_read
     from sim.report import shipping
 
     if not 0 < speed < float("inf"):
         raise InputError(f"--speed: expected a number above 0, got {speed:g}")
-    past, groups = open_pasts(source)[0], read_rules(rules)
-    name = str(source) if past.member is None else f"{source}, {past.name}"
+    past, groups = chosen.pasts[0], read_rules(rules)
+    series = past.read(groups)
+    name = past.name if chosen.is_live else chosen.again
     with _watched() as say:
-        made = export(groups, past.series(names_read(groups)), past.span_ms, name, speed, say)
+        made = export(groups, series, past.span_ms, name if past.member is None else f"{name}, {past.name}", speed, say)
     write(made, out)
     checks = [(f"promtool check rules {out}/rules/*.yml", "whether they are valid")]
     if made.tests:
         checks.append((f"promtool test rules {out}/tests/*.yml", "whether they fire when we say"))
-    checks.append((f"blowout alerts lint {source} {again(rules)}", "what is wrong with them"))
+    checks.append((f"blowout alerts lint {chosen.again} {again(rules)}", "what is wrong with them"))
     with to_a_reader():
         if as_json:
             click.echo(json.dumps(shipping.as_json(made, out), indent=1))
         else:
-            shipping.show(made, out, checks, sys.stdout)
+            shipping.show(made, f"{out}, from {chosen.title_of_first}", checks, sys.stdout)
     return 0
 
 

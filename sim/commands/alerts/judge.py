@@ -6,7 +6,18 @@ from pathlib import Path
 
 import click
 
-from sim.commands.alerts.common import DIALECT, INTERVAL, JSON, RULES, again, judge_past, options, read_rules
+from sim.commands.alerts.common import (
+    DIALECT,
+    INTERVAL,
+    JSON,
+    NO_FIGURES,
+    RULES,
+    again,
+    drawn_as,
+    judge_past,
+    options,
+    read_rules,
+)
 from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.interrupts import to_a_reader
 
@@ -15,10 +26,7 @@ NO_RULE_JUDGED = 3
 
 @click.command("eval")
 @takes_pasts()
-@options(RULES, INTERVAL, DIALECT)
-@click.option("--figure", type=click.Path(path_type=Path), help="Where to draw (figures/alerts.png in a run folder).")
-@click.option("--no-figures", is_flag=True, help="Only print.")
-@JSON
+@options(RULES, INTERVAL, DIALECT, drawn_as("alerts"), NO_FIGURES, JSON)
 def command(
     chosen: Chosen,
     rules: tuple[str, ...],
@@ -37,11 +45,7 @@ def command(
 
     past = chosen.pasts[0]
     judged = judge_past(past, read_rules(rules), interval, dialect)
-    heading = past.name if past.member is None else f"{chosen.folder}: {past.name}"
-    if len(chosen.pasts) > 1:
-        heading += f" (the first of {len(chosen.pasts)}; name the folder of another to judge that)"
-    if past.caveat:
-        heading += f" ({past.caveat})"
+    heading = chosen.title_of_first
     if figure is None and chosen.folder is not None:
         figure = past.path.parent / "figures" / "alerts.png"
     typed = f"{chosen.again} {again(rules)}"

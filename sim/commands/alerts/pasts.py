@@ -3,10 +3,9 @@
 import functools
 import os
 import re
-import sys
+import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sim.commands.alerts.common import watched
 from sim.errors import InputError
 from sim.units import duration_s
 
@@ -40,10 +40,10 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was typed: the pasts that it means, each with a name of its own, and the words to type it again."""
+    """What was typed: the pasts that it means, each with a name of its own, and the words to type each again."""
 
     named: "list[tuple[str, Past]]"
-    again: str
+    typed: tuple[str, ...]
     folder: Path | None = None
     """The folder of a run, if it was one and nothing else."""
 
@@ -53,9 +53,32 @@ class Chosen:
         return [past for _, past in self.named]
 
     @property
+    def again(self) -> str:
+        """The words to type all of it again."""
+        return " ".join(self.typed)
+
+    @property
     def is_live(self) -> bool:
         """Whether it is a Prometheus that answers."""
         return self.again.startswith("--from")
+
+    @property
+    def title(self) -> str:
+        """What all of it is called, and what must be known about it, once it was read."""
+        return self._told(self.named[0][0]) if self.is_live else self.again
+
+    @property
+    def title_of_first(self) -> str:
+        """The same of the first past, where only that is looked at."""
+        _, past = self.named[0]
+        name = past.name if self.folder is None or past.name == self.typed[0] else f"{self.again}: {past.name}"
+        if len(self.named) > 1:
+            name += f" (the first of {len(self.named)}; name the folder of another to judge that)"
+        return self._told(name)
+
+    def _told(self, name: str) -> str:
+        caveat = self.pasts[0].caveat
+        return f"{name} ({caveat})" if caveat else name
 
 
 def takes_pasts(many: bool = False, optional: bool = False) -> Callable[..., Any]:
@@ -77,7 +100,7 @@ def takes_pasts(many: bool = False, optional: bool = False) -> Callable[..., Any
         command: Callable[..., Any] = outer
         for one in reversed(_OPTIONS):
             command = one(command)
-        metavar = "RUN_OR_FILE..." if many else "RUN_OR_FILE"
+        metavar = "RUN_OR_FILE..." if many else "[RUN_OR_FILE]" if optional else "RUN_OR_FILE"
         kind = click.Path(path_type=Path)
         return click.argument("paths", metavar=metavar, nargs=-1 if many else 1, required=False, type=kind)(command)
 
@@ -95,7 +118,7 @@ def _at(paths: tuple[Path, ...], live: dict[str, Any], optional: bool) -> Chosen
         return None
     named = [(_name(path, one, len(paths)), one) for path in dict.fromkeys(paths) for one in open_pasts(path)]
     folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
-    return Chosen(named, " ".join(map(str, paths)), folder)
+    return Chosen(named, tuple(shlex.quote(str(path)) for path in paths), folder)
 
 
 def _name(path: Path, past: "Past", paths: int) -> str:
@@ -132,9 +155,10 @@ def _live(
     name = f"{shown(url)}, {moment(start_ms)} to {moment(end_ms)} UTC"
     past = LivePast(
         name, Path(shown(url)), server=Server(url, credentials), start_ms=start_ms, end_ms=end_ms,
-        cache=cache or _cache(), progress=_progress,
+        cache=cache or _cache(), progress=functools.partial(watched, "asking Prometheus"),
     )  # fmt: skip
-    return Chosen([(name, past)], f"--from {shown(url)} --range {range_}" + (f" --end {end}" if end else ""))
+    until = f" --end {shlex.quote(end)}" if end else ""
+    return Chosen([(name, past)], (f"--from {shlex.quote(shown(url))} --range {shlex.quote(range_)}{until}",))
 
 
 def _moment_ms(text: str) -> int:
@@ -197,18 +221,3 @@ def _cache() -> Path:
     root = os.environ.get("BLOWOUT_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blowout"
     return base / "prometheus"
-
-
-@contextmanager
-def _progress(chunks: int) -> Iterator[Callable[[], None]]:
-    """Show how many answers have come, on stderr, when a person is watching it."""
-    if not chunks or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("asking Prometheus"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=chunks)
-        yield lambda: bar.advance(task)

@@ -2,38 +2,45 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sim.commands.alerts.common import DIALECT, INTERVAL, JSON, RULES, again, interval_ms, options, read_rules
+from sim.commands.alerts.common import (
+    DIALECT,
+    INTERVAL,
+    JSON,
+    NO_FIGURES,
+    RULES,
+    again,
+    drawn_as,
+    interval_ms,
+    options,
+    read_rules,
+    watched,
+)
 from sim.commands.alerts.judge import NO_RULE_JUDGED
-from sim.commands.alerts.truth import TRUTH, WINDOW, Source, option_ms
+from sim.commands.alerts.pasts import Chosen, takes_pasts
+from sim.commands.alerts.truth import TRUTH, WINDOW, Source, option_ms, said_again
 from sim.errors import InputError
 from sim.interrupts import to_a_reader
 from sim.words import count
 
 if TYPE_CHECKING:
-    from sim.alerts.past import Past
     from sim.alerts.rulefile import Group
     from sim.alerts.score import Difference, Judged
 
-SOURCES = click.argument("sources", metavar="RUN_OR_FILE...", nargs=-1, required=True,
-                         type=click.Path(path_type=Path))  # fmt: skip
 AGAINST = click.option("--against", multiple=True, metavar="FILE|NAME",
                        help="Other rules, to say what --rules gain and lose; repeat for more.")  # fmt: skip
-FIGURE = click.option("--figure", type=click.Path(path_type=Path),
-                      help="Where to draw (figures/score.png in the folder of a single run).")  # fmt: skip
-NO_FIGURES = click.option("--no-figures", is_flag=True, help="Only print.")
 
 
 @click.command("score")
-@options(SOURCES, RULES, AGAINST, *TRUTH, *WINDOW, INTERVAL, DIALECT, FIGURE, NO_FIGURES, JSON)
+@takes_pasts(many=True)
+@options(RULES, AGAINST, *TRUTH, *WINDOW, INTERVAL, DIALECT, drawn_as("score"), NO_FIGURES, JSON)
 def command(
-    sources: tuple[Path, ...],
+    chosen: Chosen,
     rules: tuple[str, ...],
     against: tuple[str, ...],
     early: str,
@@ -48,24 +55,25 @@ def command(
     """Say which incidents each rule caught, how early, and how often it paged for nothing.
 
     RUN_OR_FILE is a run folder (all its points and seeds are judged), the folder of one of them, or a file of series.
-    Incidents are what users of a run met against the slo of its scenario, unless --incidents or --sli says otherwise.
+    Incidents are what users of a run met against the slo of its scenario, unless --incidents or --sli says otherwise;
+    of a file, or with --from, one of these must.
     """
     from sim.alerts.score import beyond, score
     from sim.report import scoring, scoring_figure, style
 
     window_ms = option_ms("--early", early), option_ms("--grace", grace)
     sets = [read_rules(rules), *([read_rules(against, "--against")] if against else [])]
-    judged = _judged(sources, sets, Source(**truth), interval, dialect)
+    judged = _judged(chosen, sets, Source(**truth), interval, dialect)
     scored = [score(one, *window_ms) for one in judged]
     pasts, (scores, together) = judged[0], scored[0]
     differences = (beyond(together, scored[1][1]), beyond(scored[1][1], together)) if against else None
     window = f"A page is true from {early} before an incident to {grace} after it."
-    if figure is None and len(sources) == 1 and sources[0].is_dir():
-        figure = sources[0] / "figures" / "score.png"
-    typed = " ".join(map(str, sources))
-    commands = [(f"blowout alerts eval {sources[0]} {again(rules)}", "when each rule was pending and firing")]
+    if figure is None and chosen.folder is not None:
+        figure = chosen.folder / "figures" / "score.png"
+    commands = [(f"blowout alerts eval {chosen.typed[0]} {again(rules)}", "when each rule was pending and firing")]
     if not against:
-        commands.append((f"blowout alerts score {typed} {again(rules)} --against FILE", "what other rules gain"))
+        said = f"{chosen.again} {again(rules)} --against FILE{said_again(truth)}"
+        commands.append((f"blowout alerts score {said}", "what other rules gain"))
     if figure is not None and not no_figures:
         figure.parent.mkdir(parents=True, exist_ok=True)
         style.save(scoring_figure.plate(scoring.answer(together), pasts, scores, window), figure)
@@ -75,7 +83,7 @@ def command(
             click.echo(json.dumps(scoring.as_json(pasts, (scores, together), window_ms, differences), indent=1))
         else:
             shown = _compared(rules, against, differences)
-            heading = f"{typed}: {' '.join(rules)}"
+            heading = f"{chosen.title}: {' '.join(rules)}"
             scoring.show(heading, pasts, (scores, together), window, shown, commands, sys.stdout)
     return 0 if together.held else NO_RULE_JUDGED
 
@@ -89,58 +97,29 @@ def _compared(
 
 
 def _judged(
-    sources: Sequence[Path], sets: "Sequence[list[Group]]", source: Source, interval: str, dialect: str
+    chosen: Chosen, sets: "Sequence[list[Group]]", source: Source, interval: str, dialect: str
 ) -> "list[list[Judged]]":
-    """Return every past in *sources*, judged by each set of rules; of a past, all read what they need only once.
+    """Return every past of those *chosen*, judged by each set of rules.
 
     Raises:
-        InputError: a source or the truth is not there, or not one incident of a file lies in any past.
+        InputError: a past or the truth is not there, or not one incident of a file lies in any past.
     """
-    from sim.alerts.past import open_pasts
-    from sim.alerts.rules import judge, names_read
+    from sim.alerts.rules import judge
     from sim.alerts.score import Judged
     from sim.alerts.vectors import Dialect
 
-    find = source.finder(dialect)
-    named = [(_name(path, one, len(sources)), one) for path in dict.fromkeys(sources) for one in open_pasts(path)]
+    find = source.finder(chosen, [group for groups in sets for group in groups], dialect)
     every_ms = interval_ms(interval)
     made: list[list[Judged]] = [[] for _ in sets]
-    wanted = [names_read(groups) for groups in sets]
-    with _progress(len(named)) as done:
-        for name, past in named:
+    with watched("judging", len(chosen.named)) as done:
+        for name, past in chosen.named:
             truth = find(past)
-            series = past.series(_union(wanted))
             for into, groups in zip(made, sets):
-                rules = judge(groups, series, every_ms, Dialect(dialect), past.span_ms)
+                series = past.read(groups)
+                rules = judge(groups, series, every_ms, Dialect(dialect), past.span_ms, elsewhere=past.elsewhere)
                 into.append(Judged(name, truth, past.span_ms[1], rules))
             done()
     if source.incidents and not any(one.truth.incidents for one in made[0]):
-        raise InputError(f"{source.incidents}: not one incident lies in {count(len(named), 'past')}; "
+        raise InputError(f"{source.incidents}: not one incident lies in {count(len(chosen.named), 'past')}; "
                          "expected times on the clock of the series")  # fmt: skip
     return made
-
-
-def _union(wanted: Sequence[set[str] | None]) -> set[str] | None:
-    known = [names for names in wanted if names is not None]
-    return set().union(*known) if len(known) == len(wanted) else None
-
-
-def _name(path: Path, past: "Past", sources: int) -> str:
-    """Return what *past* of the source *path* is called, another name for each."""
-    if sources == 1:
-        return past.name
-    return str(path) if past.name in (str(path), path.name) else f"{path}: {past.name}"
-
-
-@contextmanager
-def _progress(pasts: int) -> Iterator[Any]:
-    """Show on stderr how many pasts are judged, when a person is watching."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("judging", total=pasts)
-        yield lambda: bar.advance(task)

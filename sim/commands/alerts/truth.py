@@ -1,5 +1,6 @@
 """Where the truth about a past comes from: the options of the commands that hold rules against incidents."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sim.commands.alerts.pasts import Chosen
 from sim.errors import InputError
 from sim.units import duration_s, fraction
 
 if TYPE_CHECKING:
     from sim.alerts.past import Past
+    from sim.alerts.rulefile import Group
     from sim.alerts.truth import Truth, Worth
 
 INCIDENTS = click.option("--incidents", type=click.Path(path_type=Path), metavar="FILE",
@@ -40,16 +43,31 @@ class Source:
     page_burn: str
     ticket_burn: str
 
-    def finder(self, dialect: str) -> "Callable[[Past], Truth]":
-        """Return what finds the incidents of a past, with the faults that were on.
+    def finder(self, chosen: Chosen, groups: "list[Group]", dialect: str) -> "Callable[[Past], Truth]":
+        """Return what finds the incidents of a past of those *chosen*, with the faults that were on.
+
+        A server is asked at once for what that takes and what the rules in *groups* read.
 
         Raises:
-            InputError: options that contradict each other, or a file or an expression that is wrong.
+            InputError: options that contradict each other, a file or an expression that is wrong, or no option where
+                only an option can say what happened.
         """
-        from sim.alerts import users
+        from sim.alerts import sli, users
 
         find = self._finder(dialect)
-        return lambda past: users.caused(past, find(past))
+        if chosen.is_live and self.incidents is None and self.sli is None:
+            raise InputError(
+                "--from: a Prometheus does not say when users suffered; give --incidents FILE, or --sli with "
+                "--objective"
+            )
+        also = [] if self.sli is None else [sli.expression(self.sli)]
+
+        def found(past: "Past") -> "Truth":
+            if chosen.is_live:
+                past.read(groups, also)
+            return users.caused(past, find(past))
+
+        return found
 
     def _finder(self, dialect: str) -> "Callable[[Past], Truth]":
         from sim.alerts import incidents, sli, users
@@ -80,6 +98,12 @@ class Source:
             raise InputError(f"--ticket-burn: expected above 0 and at most --page-burn ({self.page_burn}), "
                              f"got {self.ticket_burn}")  # fmt: skip
         return Worth(page, ticket, option_ms("--gap", self.gap))
+
+
+def said_again(given: dict[str, Any], *more: str) -> str:
+    """Return the options of *given* that say what the truth is, and those called one of *more*, as they are typed."""
+    named = ("incidents", "sli", "objective", *more)
+    return "".join(f" --{key} {shlex.quote(str(given[key]))}" for key in named if given[key] is not None)
 
 
 def option(name: str, read: Callable[[object], Any], text: str) -> Any:

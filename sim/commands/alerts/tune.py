@@ -1,10 +1,8 @@
 """``blowout alerts tune``: thresholds, windows and `for` swept together, and whether the best holds on other weeks."""
 
 import json
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +12,18 @@ from sim.commands.alerts.common import (
     DIALECT,
     INTERVAL,
     JSON,
+    NO_FIGURES,
     RULES,
     again,
+    drawn_as,
     interval_ms,
     options,
     read_rules,
     rule_file,
+    watched,
 )
-from sim.commands.alerts.score import NO_FIGURES, SOURCES
-from sim.commands.alerts.truth import TRUTH, WINDOW, Source, option_ms
+from sim.commands.alerts.pasts import Chosen, takes_pasts
+from sim.commands.alerts.truth import TRUTH, WINDOW, Source, option_ms, said_again
 from sim.errors import InputError, RunError
 from sim.interrupts import to_a_reader
 
@@ -37,14 +38,13 @@ MOST = click.option("--max-false-pages", type=click.FloatRange(min=0), metavar="
                     help="False pages a week that may be borne (0.5, or what --tuning says).")  # fmt: skip
 OUT = click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
                    help="Where to write the rules with the recommended numbers; a folder for several.")  # fmt: skip
-FIGURE = click.option("--figure", type=click.Path(path_type=Path),
-                      help="Where to draw (figures/tune.png in the folder of a single run).")  # fmt: skip
 
 
 @click.command("tune")
-@options(SOURCES, RULES, FILE, MOST, OUT, *TRUTH, *WINDOW, INTERVAL, DIALECT, FIGURE, NO_FIGURES, JSON)
+@takes_pasts(many=True)
+@options(RULES, FILE, MOST, OUT, *TRUTH, *WINDOW, INTERVAL, DIALECT, drawn_as("tune"), NO_FIGURES, JSON)
 def command(
-    sources: tuple[Path, ...],
+    chosen: Chosen,
     rules: tuple[str, ...],
     tuning: Path | None,
     max_false_pages: float | None,
@@ -71,14 +71,14 @@ def command(
     _check_out(out, rules)
     asked = grids.read(tuning) if tuning is not None else grids.Tuning()
     window_ms = option_ms("--early", early), option_ms("--grace", grace)
-    campaign = _played(sources, rules, asked, Source(**truth), (interval, dialect, window_ms))
+    campaign = _played(chosen, rules, asked, Source(**truth), (interval, dialect, window_ms))
     most = grids.limit(max_false_pages, asked)
     tuned = [tune(one, most) for one in campaign.ledgers()]
     written = _write(out, rules, tuned) if out is not None else []
-    if figure is None and len(sources) == 1 and sources[0].is_dir():
-        figure = sources[0] / "figures" / "tune.png"
+    if figure is None and chosen.folder is not None:
+        figure = chosen.folder / "figures" / "tune.png"
     better = any(one.recommended is not None for one in tuned)
-    commands = _next(sources, rules, out, (better, bool(written)), {**truth, "tuning": tuning})
+    commands = _next(chosen, rules, out, (better, bool(written)), {**truth, "tuning": tuning})
     if figure is not None and not no_figures:
         figure.parent.mkdir(parents=True, exist_ok=True)
         style.save(tuning_figure.plate(report.answer(tuned), tuned), figure)
@@ -87,37 +87,35 @@ def command(
         if as_json:
             click.echo(json.dumps(report.as_json(campaign, tuned), indent=1))
         else:
-            report.show(f"{' '.join(map(str, sources))}: {' '.join(rules)}", campaign, tuned, commands, sys.stdout)
+            report.show(f"{chosen.title}: {' '.join(rules)}", campaign, tuned, commands, sys.stdout)
     if out is not None and not written:
         raise RunError(f"{out}: not written, for nothing is recommended")
     return 0
 
 
 def _played(
-    sources: Sequence[Path],
+    chosen: Chosen,
     rules: tuple[str, ...],
     asked: "Tuning",
     source: Source,
     settings: tuple[str, str, tuple[int, int]],
 ) -> "Campaign":
-    """Return every setting of every rule, played on every past in *sources*.
+    """Return every setting of every rule, played on every past of those *chosen*.
 
     Raises:
         InputError: something that was typed is wrong.
         RunError: there is nothing to tune on.
     """
     from sim.alerts.ledger import Campaign
-    from sim.alerts.past import open_pasts
     from sim.alerts.vectors import Dialect
 
     interval, dialect, window_ms = settings
-    find = source.finder(dialect)
-    campaign = Campaign(read_rules(rules), asked, interval_ms(interval), Dialect(dialect), window_ms)
-    pasts = [(path, one) for path in dict.fromkeys(sources) for one in open_pasts(path)]
-    with _progress(len(pasts) * campaign.rules) as done:
-        for path, past in pasts:
-            own = past.name in (str(path), path.name)
-            campaign.play(past.name if own or len(sources) == 1 else f"{path}: {past.name}", past, find(past), done)
+    groups = read_rules(rules)
+    find = source.finder(chosen, groups, dialect)
+    campaign = Campaign(groups, asked, interval_ms(interval), Dialect(dialect), window_ms)
+    with watched("trying settings", len(chosen.named) * campaign.rules) as done:
+        for name, past in chosen.named:
+            campaign.play(name, past, find(past), done)
     if not campaign.incidents:
         raise RunError("nothing to tune on: not one incident lies in the past")
     if not campaign.ledgers():
@@ -167,12 +165,10 @@ def _write(out: Path, rules: tuple[str, ...], tuned: "Sequence[Tuned]") -> list[
 
 
 def _next(
-    sources: Sequence[Path], rules: tuple[str, ...], out: Path | None, done: tuple[bool, bool], truth: dict[str, Any]
+    chosen: Chosen, rules: tuple[str, ...], out: Path | None, done: tuple[bool, bool], truth: dict[str, Any]
 ) -> list[tuple[str, str]]:
     better, written = done
-    named = ("incidents", "sli", "objective", *(("tuning",) if better and not written else ()))
-    said = "".join(f" --{key} {shlex.quote(str(truth[key]))}" for key in named if truth[key] is not None)
-    typed = " ".join(map(str, sources))
+    said, typed = said_again(truth, *(("tuning",) if better and not written else ())), chosen.again
     if written and out is not None:
         new = again((str(out),) if len(rules) == 1 else tuple(str(out / rule_file(name).name) for name in rules))
         against = again(rules).replace("--rules", "--against")
@@ -180,17 +176,3 @@ def _next(
     if better:
         return [(f"blowout alerts tune {typed} {again(rules)}{said} --out tuned.yml", "write the recommended rules")]
     return [(f"blowout alerts score {typed} {again(rules)}{said}", "what the rules are worth as they are")]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Show on stderr how many rules have been played, when a person is watching."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("trying settings", total=total)
-        yield lambda: bar.advance(task)

@@ -1,29 +1,29 @@
 """``blowout alerts verify``: the real promtool, asked whether we are right."""
 
-from pathlib import Path
-
 import click
 
-from sim.commands.alerts.common import INTERVAL, RULES, SOURCE, interval_ms, options, read_rules
+from sim.commands.alerts.common import INTERVAL, RULES, interval_ms, options, read_rules
+from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.interrupts import to_a_reader
 
 
 @click.command()
-@options(SOURCE, RULES, INTERVAL)
+@takes_pasts()
+@options(RULES, INTERVAL)
 @click.option("--promtool", help="Which promtool to run (the first on PATH).")
-def command(source: Path, rules: tuple[str, ...], interval: str, promtool: str | None) -> int:
+def command(chosen: Chosen, rules: tuple[str, ...], interval: str, promtool: str | None) -> int:
     """Ask the real promtool whether the rules are valid, and whether alerts change state exactly when we say."""
     from sim.alerts import verify as verifying
-    from sim.alerts.past import open_pasts
-    from sim.alerts.rules import judge, names_read
+    from sim.alerts.rules import judge
 
     tool = verifying.promtool(promtool)
-    past, groups = open_pasts(source)[0], read_rules(rules)
-    series = past.series(names_read(groups))
+    past, groups = chosen.pasts[0], read_rules(rules)
+    series = verifying.since(past.read(groups), past.span_ms[0])
     judged = judge(groups, series, interval_ms(interval), span_ms=past.span_ms)
     valid = verifying.check_rules(judged, tool)
     states = verifying.check_states(judged, series, tool) if valid.passed else verifying.Check(False)
     with to_a_reader():
+        click.echo(chosen.title_of_first)
         click.echo(f"promtool check rules: {'accepted' if valid.passed else 'refused'}")
         if valid.passed:
             verdict = "all hold" if states.passed else "some do not hold"
