@@ -37,9 +37,15 @@ def by_hand(pages: Pages, incidents: list[Incident], early: int, grace: int) -> 
     for one in incidents:
         low, high = one.start_ms - early, one.end_ms + grace
         inside = [(a, b) for a, b in both if low <= a <= high]
-        working = [p for p, to in zip(both, credited) if to != -1 and p[0] < low and p[1] > one.start_ms]
-        caught.append(bool(inside or working))
-        lead.append((one.start_ms - inside[0][0]) / 1000 if inside else None)
+        timely = [(a, b) for a, b in inside if a < one.end_ms and b > one.start_ms]
+        working = [
+            page
+            for page, to in zip(both, credited)
+            if isinstance(to, int) and to != -1 and page[0] < low and page[1] > one.start_ms
+            and one.start_ms <= incidents[to].end_ms + grace
+        ]  # fmt: skip
+        caught.append(bool(timely or working))
+        lead.append((one.start_ms - timely[0][0]) / 1000 if timely and not working else None)
         ends = [b for _, b in inside + working]
         over = max(ends, default=None)
         late = None if over is None else math.inf if over == NEVER else max(0.0, (over - one.end_ms) / 1000)
@@ -121,8 +127,18 @@ def test_episodes_of_all_label_sets_make_one_page_where_they_touch() -> None:
     assert len(pages_of([])) == 0
 
 
-def test_a_true_page_that_still_fires_catches_the_next_incident_and_a_false_one_does_not() -> None:
-    first, second = Incident("i1", 100 * M, 110 * M), Incident("i2", 200 * M, 210 * M)
+def test_a_page_when_it_is_over_is_true_and_catches_nothing() -> None:
+    one = Incident("i1", 100 * M, 110 * M)
+    for pages, caught in (((109, 120), True), ((110, 120), False), ((90, 100), False), ((90, 101), True)):
+        found = match(paged([(pages[0] * M, pages[1] * M)]), [one])
+        assert found.true.tolist() == [True]
+        assert found.caught.tolist() == [caught]
+
+
+def test_a_page_that_still_fires_catches_the_next_incident_if_that_comes_soon() -> None:
+    first, late = Incident("i1", 100 * M, 110 * M), Incident("i2", 200 * M, 210 * M)
+    assert match(paged([(105 * M, NEVER)]), [first, late]).caught.tolist() == [True, False]
+    first, second = Incident("i1", 100 * M, 190 * M), Incident("i2", 200 * M, 210 * M)
     pages = paged([(105 * M, 205 * M)])
     found = match(pages, [first, second])
     assert found.caught.tolist() == [True, True]
@@ -130,7 +146,7 @@ def test_a_true_page_that_still_fires_catches_the_next_incident_and_a_false_one_
     assert found.lead_s[0] == -300
     assert math.isnan(found.lead_s[1])
     assert found.detection_s.tolist() == [300, 0]
-    assert found.reset_s.tolist() == [95 * 60, 0]
+    assert found.reset_s.tolist() == [15 * 60, 0]
     assert match(paged([(105 * M, 200 * M)]), [first, second]).caught.tolist() == [True, False]  # over just then
     for_ever = match(paged([(50 * M, NEVER)]), [first, second])
     assert not for_ever.caught.any()

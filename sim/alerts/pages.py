@@ -86,13 +86,14 @@ class Matching:
     """The earliest incident in whose window each page began, -1 for a false page: (pages,)."""
 
     first: np.ndarray
-    """The first page that began in the window of each incident, -1 if none did: (incidents,)."""
+    """The first page that caught each incident by beginning in its window, -1 if none did: (incidents,)."""
 
     at_work: np.ndarray
-    """Whether a true page that had begun earlier was still firing when the incident began: bool (incidents,)."""
+    """Whether the page of an incident just before was still firing when this one began: bool (incidents,)."""
 
     lead_s: np.ndarray
-    """Start of the incident minus start of its first page; above 0 before users noticed; nan without one."""
+    """Start of the incident minus start of its first page; above 0 before users noticed; nan without one, and where
+    somebody was at work already."""
 
     reset_s: np.ndarray
     """From the end of the incident to the end of its last page, at least 0; infinite if that never ends; nan without
@@ -118,9 +119,10 @@ def match(pages: Pages, incidents: Sequence[Incident], early_ms: int = EARLY_MS,
     """Return which of *pages* were true and which *incidents* they caught.
 
     The window of an incident is [start - *early_ms*, end + *grace_ms*]. A page that begins in one or more is true, and
-    credited to the incident that began first; any other is false. An incident is caught by pages that begin in its
-    window, and by a true page that began earlier and is still firing at its start. A false page catches nothing,
-    however long it fires.
+    credited to the incident that began first; any other is false. An incident is caught by a page that begins in its
+    window and fires while the incident lasts: one that comes when it is over is true and has caught nothing. It is
+    caught as well by a page from before its window that still fires at its start, if the incident to which that is
+    credited ended less than *grace_ms* ago. A false page catches nothing, however long it fires.
     """
     start_ms = np.array([one.start_ms for one in incidents], np.int64)
     end_ms = np.array([one.end_ms for one in incidents], np.int64)
@@ -128,15 +130,17 @@ def match(pages: Pages, incidents: Sequence[Incident], early_ms: int = EARLY_MS,
     inside = (begins >= start_ms - early_ms) & (begins <= end_ms + grace_ms)
     order = np.argsort(start_ms, kind="stable")
     true = np.asarray(inside.any(axis=1))
-    working = true[:, None] & (begins < start_ms - early_ms) & (ends > start_ms)
     if not len(incidents) or not len(pages):
         nothing = np.full(len(incidents), -1)
         unknown = np.full(len(incidents), np.nan)
         return Matching(inside, np.full(len(pages), -1), nothing, nothing >= 0, unknown, unknown)
     credited = np.where(true, order[inside[:, order].argmax(axis=1)], -1)
-    hit = inside.any(axis=0)
-    first = np.where(hit, inside.argmax(axis=0), -1)  # pages are sorted by start
-    lead_s = np.where(hit, (start_ms - pages.start_ms[first]) / 1000, np.nan)
+    fresh = true[:, None] & (start_ms <= end_ms[credited][:, None] + grace_ms)
+    working = fresh & (begins < start_ms - early_ms) & (ends > start_ms)
+    timely = inside & (begins < end_ms) & (ends > start_ms)
+    hit = timely.any(axis=0)
+    first = np.where(hit, timely.argmax(axis=0), -1)  # pages are sorted by start
+    lead_s = np.where(hit & ~working.any(axis=0), (start_ms - pages.start_ms[first]) / 1000, np.nan)
     theirs = inside | working
     last_ms = np.where(theirs, ends, np.iinfo(np.int64).min).max(axis=0)
     reset_s = np.where(last_ms == NEVER, np.inf, np.maximum(0.0, (np.minimum(last_ms, NEVER // 2) - end_ms) / 1000))

@@ -202,6 +202,7 @@ class _Truth:
     """The incidents of a past (ms since its first evaluation), and when a page is true."""
 
     start: np.ndarray
+    end: np.ndarray
     opens: np.ndarray
     closes: np.ndarray
     true_from: np.ndarray
@@ -211,11 +212,19 @@ class _Truth:
     def of(cls, incidents: Sequence[Incident], base_ms: int, window_ms: tuple[int, int]) -> "_Truth":
         start = np.array([one.start_ms - base_ms for one in incidents], np.int64)
         opens = start - window_ms[0]
-        closes = np.array([one.end_ms - base_ms for one in incidents], np.int64) + window_ms[1]
+        end = np.array([one.end_ms - base_ms for one in incidents], np.int64)
+        closes = end + window_ms[1]
         order = np.argsort(opens, kind="stable")
         nothing = np.zeros(len(incidents), np.int64)
         _, true_from, true_to = union(nothing, opens[order], closes[order])
-        return cls(start, opens, closes, true_from, true_to)
+        return cls(start, end, opens, closes, true_from, true_to)
+
+    def credited_to(self, at: np.ndarray) -> np.ndarray:
+        """Return when the window of the incident ends to which pages that begin *at* are credited, -1 of false ones."""
+        found = np.full(len(at), -1)
+        for k in np.argsort(-self.start, kind="stable"):
+            found[(at >= self.opens[k]) & (at <= self.closes[k])] = self.closes[k]
+        return found
 
 
 def _count(
@@ -239,17 +248,15 @@ def _count(
         return
     key = which * _APART + start
     lane = np.arange(total)[:, None] * _APART  # (thresholds, incidents) from here on
-    first = np.minimum(np.searchsorted(key, lane + truth.opens), len(key) - 1)
-    hit = (which[first] == np.arange(total)[:, None]) & (start[first] >= truth.opens) & (start[first] <= truth.closes)
-    newest = np.maximum(np.searchsorted(key, lane + truth.opens) - 1, 0)
-    at_work = (
-        (which[newest] == np.arange(total)[:, None])
-        & (start[newest] < truth.opens)
-        & (end[newest] > truth.start)
-        & true[newest]
-    )
-    delay = np.maximum(0, start[first] - truth.start) / 1000
-    made.detection_s[w, :, f] = np.where(at_work, 0.0, np.where(hit, delay, np.nan))
+    own = np.arange(total)[:, None]
+    after = np.searchsorted(key, lane + truth.start, side="right")  # the pages of one lane do not overlap
+    newest, next_ = np.maximum(after - 1, 0), np.minimum(after, len(key) - 1)
+    firing = (which[newest] == own) & (start[newest] <= truth.start) & (end[newest] > truth.start)
+    early = firing & (start[newest] >= truth.opens)
+    at_work = firing & (start[newest] < truth.opens) & (truth.credited_to(start)[newest] >= truth.start)
+    later = (which[next_] == own) & (start[next_] > truth.start) & (start[next_] < truth.end)
+    delay = (start[next_] - truth.start) / 1000
+    made.detection_s[w, :, f] = np.where(at_work | early, 0.0, np.where(later, delay, np.nan))
 
 
 def _within(at: np.ndarray, from_: np.ndarray, to: np.ndarray) -> np.ndarray:
