@@ -181,7 +181,10 @@ class Member:
     def events(self) -> list[dict[str, Any]]:
         """Return what happened to the world."""
         path = self.path / "events.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        except ValueError as error:
+            raise InputError(f"{path}: expected a line of JSON for each event, but it is broken ({error})") from None
 
     def histograms(self) -> dict[str, np.ndarray]:
         """Return its histograms, counters and latency parts by name."""

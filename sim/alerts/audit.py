@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.alerts.pages import Pages, pages_of
 from sim.alerts.rules import Verdict
-from sim.alerts.score import Judged, Score, score
+from sim.alerts.score import Judged, Score, pages, score
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def audit(cases: Mapping[str, Mapping[str, Sequence[Judged]]]) -> Audit:
             alerts = [one.rule for one in pasts[0].rules if not one.rule.records]
             heads += [Column(file, one.name, one.severity) for one in scores]
             cells += [_cell(one, pasts, (rule.name,)) for one, rule in zip(scores, alerts)]
-            paging = tuple(rule.name for rule in alerts if rule.labels.get("severity") == together.severity)
+            paging = tuple(rule.name for rule in alerts if pages(rule)) or tuple(rule.name for rule in alerts)
             heads.append(Column(file, f"any page of {file}", together.severity, True))
             cells.append(_cell(together, pasts, paging))
         columns = columns or heads
@@ -91,7 +91,7 @@ def audit(cases: Mapping[str, Mapping[str, Sequence[Judged]]]) -> Audit:
 def _cell(one: Score, pasts: Sequence[Judged], names: Sequence[str]) -> Cell:
     found = sum(len(held.judged.truth.incidents) for held in one.held)
     waited = one.detection_s
-    idle = [_idle(past, names) for past in pasts]
+    firing, quiet = (sum(one) for one in zip(*(_idle(past, names) for past in pasts)))
     return Cell(
         one.caught,
         one.incidents,
@@ -99,21 +99,24 @@ def _cell(one: Score, pasts: Sequence[Judged], names: Sequence[str]) -> Cell:
         float(np.median(waited)) if len(waited) else math.nan,
         one.false,
         one.weeks,
-        float(np.mean(idle)) if idle else math.nan,
+        firing / quiet if quiet else math.nan,
         not one.held,
     )
 
 
-def _idle(past: Judged, names: Sequence[str]) -> float:
-    """Return the share of the time outside incidents in which any alert called one of *names* fired."""
+def _idle(past: Judged, names: Sequence[str]) -> tuple[int, int]:
+    """Return for how many minutes without an incident any alert called one of *names* fired, and of how many.
+
+    An hour after each incident is left out too: rules look back.
+    """
     of = [pages_of(one.fired) for one in past.rules if one.rule.name in names and one.verdict == Verdict.JUDGED]
     if not of:
-        return math.nan
-    pages = Pages.together(of)
+        return 0, 0
+    every = Pages.together(of)
     t_ms = np.arange(past.truth.from_ms, past.end_ms, 60_000)
     firing, bad = np.zeros(len(t_ms), bool), np.zeros(len(t_ms), bool)
-    for start, end in zip(pages.start_ms, pages.end_ms):
+    for start, end in zip(every.start_ms, every.end_ms):
         firing |= (t_ms >= start) & (t_ms < end)
     for incident in past.truth.incidents:
-        bad |= (t_ms >= incident.start_ms) & (t_ms < incident.end_ms + 3_600_000)  # rules look back
-    return float(firing[~bad].mean()) if (~bad).any() else math.nan
+        bad |= (t_ms >= incident.start_ms) & (t_ms < incident.end_ms + 3_600_000)
+    return int(firing[~bad].sum()), int((~bad).sum())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -67,12 +68,19 @@ def _csv(text: str, path: Path) -> Iterator[_Row]:
     reader = csv.reader(io.StringIO(text))
     header = [name.strip().lower() for name in next(reader, [])]
     _known(header, f"{path}:1")
-    for values in reader:
+    for values in _lines(reader, path):
         if any(value.strip() for value in values):
             where = f"{path}:{reader.line_num}"
             if len(values) > len(header):
                 raise InputError(f"{where}: expected {count(len(header), 'field')} as in the header, got {len(values)}")
             yield _Row(where, dict(zip(header, (value.strip() for value in values))))
+
+
+def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
 
 
 def _yaml(text: str, path: Path) -> Iterator[_Row]:

@@ -185,6 +185,10 @@ def duration(ms: int) -> str:
     return f"{ms // UNITS_MS[best]}{_UNIT_NAMES[best]}"
 
 
+LONGEST_MS = 10 * UNITS_MS[0]
+"""No knob is turned further: ten years."""
+
+
 def milliseconds_of(text: object) -> int:
     """Return the milliseconds of a duration as Prometheus writes it.
 
@@ -196,4 +200,7 @@ def milliseconds_of(text: object) -> int:
     match = DURATION.fullmatch(text) if isinstance(text, str) and text else None
     if match is None:
         raise ValueError("expected a duration such as 5m or 1h30m")
-    return sum(int(one) * unit for one, unit in zip(match.groups(), UNITS_MS) if one)
+    total = sum(int(one) * unit for one, unit in zip(match.groups(), UNITS_MS) if one)
+    if total > LONGEST_MS:
+        raise ValueError("expected a duration of at most ten years")
+    return total

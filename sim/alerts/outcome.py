@@ -1,6 +1,7 @@
 """What alert rules did in one run, as metrics that claims can name: ``alert.RULE.pages``, ``alert.FILE.caught``.
 
-A rule goes by its name; all paging rules of a file together go by the file's, without its ending.
+A rule goes by its name; all paging rules of a file together go by the file's, without its ending. What two rules or
+files are called has no metrics.
 """
 
 import math
@@ -34,9 +35,14 @@ def names(files: Sequence[str]) -> set[str]:
     """
     if not files:
         return set()
-    found = {Path(file).stem for file in files}
-    found |= {rule.name for file in files for group in _groups(file) for rule in group.rules if not rule.records}
-    return {INCIDENTS, *(f"alert.{name}.{metric}" for name in found for metric in OF_ALERT)}
+    return {INCIDENTS, *(f"alert.{name}.{metric}" for name in _unique(files) for metric in OF_ALERT)}
+
+
+def _unique(files: Sequence[str]) -> set[str]:
+    """Return the names that mean one rule, or one file, alone: there are no metrics of the others."""
+    of = [Path(file).stem for file in files]
+    of += [rule.name for file in files for group in _groups(file) for rule in group.rules if not rule.records]
+    return {name for name in of if of.count(name) == 1}
 
 
 @cache
@@ -49,14 +55,15 @@ def measure(scenario: Scenario, past: Past) -> dict[str, float]:
     """Return these metrics of *past*, a run of *scenario* that promised its users something."""
     truth = users.truth(past, Worth())
     measured = {INCIDENTS: float(len(truth.incidents))}
+    unique = _unique(scenario.alerts)
     for file in scenario.alerts:
         groups = _groups(file)
         span_ms = past.span_ms
         judged = Judged(past.name, truth, span_ms[1], judge(groups, past.series(names_read(groups)), span_ms=span_ms))
         scores, together = score([judged])
-        for one in scores:
-            measured |= _said(one.name, one)
-        measured |= _said(Path(file).stem, together)
+        for name, one in [*((one.name, one) for one in scores), (Path(file).stem, together)]:
+            if name in unique:
+                measured |= _said(name, one)
     return measured
 
 

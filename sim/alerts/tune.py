@@ -150,7 +150,7 @@ def split(ledger: Ledger) -> tuple[np.ndarray, str]:
     Weeks are dealt in order, each to the half that has less so far.
     """
     total = ledger.weeks.sum()
-    if total < LEAST_WEEKS - 0.01:
+    if total < LEAST_WEEKS - 0.1:  # a warm-up is missing from each
         return ledger.all_weeks, f"{said_weeks(float(total))} cannot be halved: no holdout, so nothing is recommended"
     chooses = np.zeros(len(ledger.weeks), bool)
     sums = [0.0, 0.0]

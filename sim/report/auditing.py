@@ -6,8 +6,10 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from sim.alerts.audit import Audit, Cell, Column, Row
+from sim.alerts.score import PAGING
 from sim.report import printing, style, words
 from sim.results import plain
+from sim.theory.counted import at_most, poisson_rate, wilson
 from sim.words import count
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def answers(audit: Audit) -> list[str]:
     for k, column in enumerate(audit.columns):
         if column.together:
             caught, incidents, median_s = total(audit, k)
-            when = f", the median {words.seconds(median_s)} after users noticed" if caught else ""
+            when = f", the median failure {words.seconds(median_s)} after users noticed" if caught else ""
             said.append(
                 f"{column.rules}: {caught} of {incidents} incidents worth a page caught{when}; {_false(audit, k)}."
             )
@@ -44,11 +46,15 @@ def answers(audit: Audit) -> list[str]:
 
 def headline(audit: Audit) -> str:
     """Return what every file caught, in one sentence."""
-    parts = [(column.rules, *total(audit, k)) for k, column in enumerate(audit.columns) if column.together]
-    first, *others = [f"{rules} {caught}" for rules, caught, _, _ in parts]
-    name, number = first.rsplit(" ", 1)
+    parts = [(column, *total(audit, k)) for k, column in enumerate(audit.columns) if column.together]
+    first, *others = [f"{column.rules} {caught} of {incidents}" for column, caught, incidents, _ in parts]
+    name, number = first.split(" ", 1)
     more = f", {', '.join(others)}" if others else ""
-    return f"Of {count(parts[0][2], 'incident')} worth a page {name} catches {number}{more}"
+    return f"{name} catches {number} incidents{_worth(parts[0][0])}{more}"
+
+
+def _worth(column: Column) -> str:
+    return " worth a page" if column.severity.lower() in PAGING else ""
 
 
 def quiet(audit: Audit) -> str:
@@ -61,7 +67,8 @@ def quiet(audit: Audit) -> str:
         if column.together:
             false, weeks, idle = _healthy(audit, k)
             firing = f" (firing {_percent(idle)} of the time)" if idle > ALWAYS else ""
-            said.append(f"{column.rules} {count(false, 'false page') if not said else false}{firing}")
+            most = f" (at most {words.significant(at_most(0, weeks), 2)} a week)" if not false else ""
+            said.append(f"{column.rules} {count(false, 'false page') if not said else false}{firing}{most}")
     return f"In {_weeks(_healthy(audit, 0)[1])} without an incident: {', '.join(said)}"
 
 
@@ -77,7 +84,9 @@ def _false(audit: Audit, k: int) -> str:
     false, weeks, idle = _healthy(audit, k)
     if not weeks:
         return "no healthy time was played"
-    often = f"{count(false, 'false page')} in {_weeks(weeks)}"
+    rate = poisson_rate(false, weeks)
+    between = f"{words.significant(rate.low, 2)} to {words.significant(rate.high, 2)} a week"
+    often = f"{count(false, 'false page')} in {_weeks(weeks)} ({between})"
     return f"{often}, {_percent(idle)} of it firing" if idle > 0 else often
 
 
@@ -239,4 +248,8 @@ def _cell(ax: "Axes", x: int, y: int, cell: Cell) -> None:
 
 
 def _head(column: Column) -> str:
-    return f"any page of\n{column.rules}" if column.together else column.name.removeprefix("LLM")
+    return (
+        f"{'any page of' if _worth(column) else 'any of'}\n{column.rules}"
+        if column.together
+        else column.name.removeprefix("LLM")
+    )

@@ -25,7 +25,6 @@ OUT = click.option(
     "--figure", type=click.Path(path_type=Path), help="Where to draw [figures/audit.png of the first run]."
 )
 SHIPPED = ("alert-audit", "healthy-month")
-PLAIN = ("usual", "none", "")
 
 
 @click.command("audit")
@@ -47,14 +46,15 @@ def command(
     """
     from sim.report import auditing, style
 
-    found = [*runs] or [_latest(name) or _played(name) for name in SHIPPED]
+    found = [*dict.fromkeys(runs)] or [_latest(name) or _played(name) for name in SHIPPED]
     audit = _audit(found, rules, interval)
     heading = f"{', '.join(map(str, found))}: {', '.join(rules)}"
     caption = (
         "Time: how long users suffered before the page, the median over seeds; k/n: not every incident was caught. "
-        "Green: caught; red: missed; a ticket: no incident was worth a page; orange: paged where none was; always on: "
-        "fired for more than half of the time without incidents. A page is true from 15 min before an incident to 15 "
-        f"min after it. Incidents by the slo of the scenarios. {sum(row.plays for row in audit.rows)} runs, simulated."
+        "Green: caught while it lasted; red: missed; a ticket: no incident was worth a page; orange: paged where none was; "
+        "always on: fired for more than half of the time without incidents and the hour after them. A page is true from "
+        "15 min before an incident to 15 min after it. Incidents by the slo of the scenarios. "
+        f"{sum(row.plays for row in audit.rows)} runs, simulated."
     )
     target = figure or found[0] / "figures" / "audit.png"
     commands = [(f"blowout alerts score {found[0]} --rules {rules[0]}", "incident by incident")]
@@ -119,7 +119,7 @@ def _case(run: Path, past: "Past") -> str:
     point = past.member.point if past.member else {}
     scenario: str = results.Run.open(run).info["name"]
     label = ", ".join(claims.value_name(value) for value in point.values())
-    return scenario if label in PLAIN and not point else label
+    return label or scenario
 
 
 @cache
@@ -137,8 +137,14 @@ def _judged(past: "Past", rules: Sequence[str], every_ms: int) -> "list[tuple[st
 
     truth, span_ms = users.truth(past, Worth()), past.span_ms
     made = []
-    for name in rules:
+    stems = [Path(name).stem for name in dict.fromkeys(rules)]
+    for name in dict.fromkeys(rules):
         groups = _groups(rule_file(name))
         judged = judge(groups, past.series(names_read(groups)), every_ms, span_ms=span_ms)
-        made.append((Path(name).stem, Judged(past.name, truth, span_ms[1], judged)))
+        made.append(
+            (
+                name if stems.count(Path(name).stem) > 1 else Path(name).stem,
+                Judged(past.name, truth, span_ms[1], judged),
+            )
+        )
     return made
