@@ -72,7 +72,7 @@ def test_cells_say_what_rules_did() -> None:
         ["2/3  5 min", "always on", "missed", "2/3  5 min"],
         ["a ticket", "always on", "missed", "always on"],
     ]
-    assert auditing.headline(found) == "Of 3 incidents worth a page r catches 2"
+    assert auditing.headline(found) == "r catches 2 of 3 incidents worth a page"
 
 
 def test_a_figure_and_json_of_it(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_command_as_typed(
     assert typed("run", "f.yaml", "--out", "run", "--no-figures")[0] == 0
     code, out, err = typed("alerts", "audit", "run", "--rules", "r.yml")
     assert (code, err) == (0, "")
-    assert "r: 1 of 1 incident" in " ".join(out.split())
+    assert "r: 1 of 1 incident worth a page caught" in " ".join(out.split())
     assert Path("run/figures/audit.png").is_file()
     code, out, _ = typed("alerts", "audit", "run", "--rules", "r.yml", "--json", "--no-figures")
     assert [row["failure"] for row in json.loads(out)["rows"]] == ["none", "crash"]

@@ -38,9 +38,10 @@ def answers(audit: Audit) -> list[str]:
         if column.together:
             caught, incidents, median_s = total(audit, k)
             when = f", the median failure {words.seconds(median_s)} after users noticed" if caught else ""
-            said.append(
-                f"{column.rules}: {caught} of {incidents} incidents worth a page caught{when}; {_false(audit, k)}."
-            )
+            share = wilson(caught, incidents)
+            of = f"{caught} of {count(incidents, 'incident')}{_worth(column)}"
+            between = f" ({_percent(share.low)} to {_percent(share.high)})" if incidents else ""
+            said.append(f"{column.rules}: {of} caught{between}{when}; {_false(audit, k)}.")
     return said
 
 
