@@ -55,7 +55,9 @@ def look(pools, reps, seqs, board, gauges, now_s):
         gauge.outstanding = rep.outstanding
         gauge.oldest_wait_s = 0.0 if head == NONE else now_s - seqs[head].mark_s
         gauge.kv_blocks = blocks_in_use(pool, rep, r, board, now_s)
-        gauge.kv_used = min(1.0, gauge.kv_blocks / max(1, pool.blocks - rep.taken_blocks))  # blocks are lost while in use
+        gauge.kv_used = min(
+            1.0, gauge.kv_blocks / max(1, pool.blocks - rep.taken_blocks)
+        )  # blocks are lost while in use
         gauge.preemptions = rep.preemptions
         gauge.prompt_tokens = rep.prompt_tokens
         gauge.steps = steps_ended(rep, now_s)
