@@ -33,7 +33,7 @@ def test_expectations_are_read_written_and_read_again() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
-        ("12m-16m", "12m", "7: expect.Grows.fires: expected from when to when, such as 12m-16m, got '12m'"),
+        ("12m-16m", "12m", "8: expect.Grows.fires: expected from when to when, such as 12m-16m, got '12m'"),
         ("12m-16m", "16m-12m", "expect.Grows.fires: expected from when to when, such as 12m-16m, the end after"),
         ("12m-16m", "5", "expect.Grows.fires: expected from when to when, such as 12m-16m, got 5"),
         ("12m-16m", "a-b", "expect.Grows.fires: expected from when to when, such as 12m-16m, got 'a-b'"),
@@ -73,4 +73,4 @@ def test_a_rule_that_there_is_not_is_no_expectation(
     with pytest.raises(SystemExit) as ended:
         main(["check", "a.yaml"])
     assert ended.value.code == 2
-    assert "expect.Drops: no alert rule 'Drops', expected one of Grows" in capsys.readouterr().err
+    assert "expect.Any name: no alert rule 'Any name', expected one of Grows" in capsys.readouterr().err
