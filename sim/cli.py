@@ -19,6 +19,7 @@ COMMANDS = {
     "scenarios": ("sim.commands.scenarios", "List the scenarios that are shipped."),
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
+    "compare": ("sim.commands.compare", "Say whether two runs differ by more than their noise."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
     "alerts": ("sim.commands.alerts", "Judge, score, tune and ship Prometheus rules."),
     "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),

@@ -33,7 +33,7 @@ class Transition:
 
 @dataclass
 class _Alert:
-    """One that is active: pending since, whether it fires, and since when its expression has no value (None: it has)."""
+    """One that is active: pending since, whether it fires, since when it has no value (None: it has one)."""
 
     pending_ms: int
     fires: bool = False
