@@ -188,7 +188,6 @@ def _table(figures: Sequence[Difference]) -> "RenderableType":
     for title in ("A", "B", "B − A", "interval of it", "", ""):
         table.add_column(title, justify="right", no_wrap=True)
     for one in figures:
-        verdict = "differs" if one.differs else "within noise" if one.noise else "noise unknown"
         table.add_row(
             name(one.metric),
             words.quantity(one.metric, one.a),
@@ -196,10 +195,17 @@ def _table(figures: Sequence[Difference]) -> "RenderableType":
             _signed(one.metric, one.gap),
             f"{_signed(one.metric, one.low)} to {_signed(one.metric, one.high)}" if one.noise else "–",
             _change(one) if one.gap else "",
-            verdict,
+            _verdict(one),
             style="bold" if one.differs else "",
         )
     return table
+
+
+def _verdict(one: Difference) -> str:
+    if not one.noise:
+        return "noise unknown"
+    small = "too small to count" if one.gap and (one.low > 0 or one.high < 0) else "within noise"
+    return "differs" if one.differs else small
 
 
 def _signed(metric: str, value: float) -> str:

@@ -44,8 +44,9 @@ def _draw(columns: list[tuple[str, Point, Point]], found: Comparison, caption: s
     length_s = max(found.a.seen.duration_s, found.b.seen.duration_s)
     unit_s, unit_name, ticks = style.time_scale(length_s)
     for column, title, (_, a, b) in zip(axes.T, style.column_titles(labels), columns):
+        step = merged_windows([a, b])
         for letter, point in (("A", a), ("B", b)):
-            _lines(column, point, COLOURS[letter], unit_s)
+            _lines(column, point, COLOURS[letter], unit_s, step)
         column[0].set_title(title, size=10, weight="bold", loc="left", pad=6)
         column[-1].set_xlim(0, length_s / unit_s)
         column[-1].set_xticks(ticks)
@@ -64,10 +65,10 @@ def _draw(columns: list[tuple[str, Point, Point]], found: Comparison, caption: s
     return figure
 
 
-def _lines(column: np.ndarray, point: Point, colour: str, unit_s: float) -> None:
+def _lines(column: np.ndarray, point: Point, colour: str, unit_s: float, step: int) -> None:
     """Draw one run at one point, from top to bottom."""
     if point.histograms[0]["ttft_by_window"].any():
-        t_s, rows = point.over_time("ttft", FRACTIONS, merged_windows([point]))
+        t_s, rows = point.over_time("ttft", FRACTIONS, step)
         for i, dashes in enumerate(("--", "-")):
             column[0].plot(t_s / unit_s, timeline.over_seeds(rows[:, :, i])[1], dashes, color=colour, lw=1.4)
     asked, errors = point.minutes("requests"), point.minutes("errors")
