@@ -59,7 +59,7 @@ class Disagreement:
 
 
 class Prometheus:
-    """A Prometheus of our own: enter it and it runs; leave it and it is stopped."""
+    """A Prometheus of our own: enter it, and it runs and has scraped every target once; leave it, and it is stopped."""
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class Prometheus:
         self.changes: list[Change] = []
         self._last: dict[tuple[tuple[str, str], ...], str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._targets = len(targets)
         self._write(targets, list(groups) if speed == 1 else sped_up(groups, speed), speed)
 
     def _write(self, targets: Sequence[Target], groups: Sequence[Group], speed: float) -> None:
@@ -127,10 +128,22 @@ class Prometheus:
                 raise InputError(f"{self.program}: did not start: {self._said()}")
             try:
                 with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1):
+                    self._wait_for_scrapes(deadline_s)
                     return
             except OSError:
                 time.sleep(0.1)
         raise RunError(f"{self.program}: did not get ready in {READY_S:g} s: {self._said()}")
+
+    def _wait_for_scrapes(self, deadline_s: float) -> None:
+        """Wait until every target was asked once, answering or not.
+
+        That takes more than five seconds: so long its discovery waits before it tells anybody of targets.
+        """
+        while time.monotonic() < deadline_s:
+            targets = self.ask("targets")["activeTargets"]
+            if len(targets) == self._targets and all(not one["lastScrape"].startswith("0001-") for one in targets):
+                return
+            time.sleep(0.1)
 
     def _said(self) -> str:
         """Return the last line of its log."""
