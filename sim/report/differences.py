@@ -7,7 +7,7 @@ for all figures of a comparison together (Bonferroni): of twenty pairs of equals
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,8 @@ def differences(
 
     A figure differs if the interval leaves out 0 and the gap is more than *tolerance* of the larger of both.
     """
-    values = {m: (per_member(a, m), per_member(b, m)) for m in METRICS}
+    infos = [[member.info["metrics"] for member in point.members] for point in (a, b)]
+    values = {m: (_per_repeat(infos[0], m), _per_repeat(infos[1], m)) for m in METRICS}
     known = {m: pair for m, pair in values.items() if all(np.isfinite(v).any() for v in pair)}
     few = min(len(a.members), len(b.members)) < REPEATS
     spread = _resampled(a, b, scenarios) if few else {}
@@ -76,15 +77,14 @@ def differences(
     ]
 
 
-def per_member(point: Point, metric: str) -> np.ndarray:
+def _per_repeat(infos: Sequence[Mapping[str, float | None]], metric: str) -> np.ndarray:
     """Return the value of *metric* in each repeat; nan where it has none."""
-    found = []
-    for member in point.members:
-        metrics = member.info["metrics"]
-        name = "preemptions" if metric == "preemptions_per_request" else metric
-        value = words.to_float(metrics.get(name))
-        found.append(value / (words.to_float(metrics.get("requests")) or math.nan) if name != metric else value)
-    return np.array(found)
+    if metric != "preemptions_per_request":
+        return np.array([words.to_float(metrics.get(metric)) for metrics in infos])
+    counts = [
+        (words.to_float(metrics.get("preemptions")), words.to_float(metrics.get("requests"))) for metrics in infos
+    ]
+    return np.array([preemptions / (requests or math.nan) for preemptions, requests in counts])
 
 
 def _difference(

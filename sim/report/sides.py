@@ -51,7 +51,9 @@ def opened(path: Path) -> Side:
         InputError: it is neither.
         RunError: nothing was finished.
     """
-    top = next((one for one in (path, *path.resolve().parents[:3]) if (one / "run.json").is_file()), path)
+    top = next(
+        (one for one in (path, *path.parents, *path.resolve().parents[:3]) if (one / "run.json").is_file()), path
+    )
     run = Run.open(path if top == path or not (path / "member.json").is_file() else top)
     if not run.members:
         raise RunError(f"{run.path}: nothing was finished ({run.info.get('error') or run.info['state']})")

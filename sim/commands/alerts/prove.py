@@ -44,7 +44,7 @@ def command(run: Path, rules: tuple[str, ...], interval: str, as_json: bool) -> 
     from sim.report import proving
     from sim.results import Run
 
-    top = next((one for one in (run, *run.resolve().parents[:3]) if (one / "run.json").is_file()), run)
+    top = next((one for one in (run, *run.parents, *run.resolve().parents[:3]) if (one / "run.json").is_file()), run)
     opened = Run.open(top)
     groups = read_rules(rules or _named(opened))
     names = {rule.name for group in groups for rule in group.rules if not rule.records}
