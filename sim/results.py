@@ -111,7 +111,9 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._writers: dict[str, Any] = {}
-        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
+        (folder / "events.jsonl").write_bytes(b"")
+        # Whole lines, each at the end of the file as it is then: others may add theirs (`blowout load mark`).
+        self._events = (folder / "events.jsonl").open("a", buffering=1, encoding="utf-8")
 
     def rows(self, rows: np.ndarray) -> None:
         """Add attempt rows (`sim.records.ATTEMPT`)."""

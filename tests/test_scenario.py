@@ -151,7 +151,7 @@ def test_a_setting_in_a_list_varies(path: str, values: str, kept: list[Any]) -> 
     ("option", "sentence"),
     [
         ("faults.0.hwo=hang", "no such setting; did you mean 'how'?"),
-        ("faults.0.factor=3", "no such setting, expected one of stop, from, to, how, name"),
+        ("faults.0.factor=3", "no such setting, expected one of stop, from, to, how, name, start_cmd, stop_cmd"),
         ("faults.2.how=hang", "no such setting, expected one of 0, 1"),
         ("faults.first.how=hang", "no such setting, expected one of 0, 1"),
         ("control.0.max=1", "expected at least the replicas that code begins with (2), got 1"),
@@ -1034,7 +1034,9 @@ def test_every_setting_is_described() -> None:
 def test_the_schema_knows_the_short_forms() -> None:
     schema = json_schema()
     assert {"admission", "zones"} <= schema["$defs"]["Fleet"]["properties"].keys()
-    assert {"slow", "from", "to", "factor", "name"} == schema["$defs"]["Slow"]["properties"].keys()
+    assert {"slow", "from", "to", "factor", "name", "start_cmd", "stop_cmd"} == schema["$defs"]["Slow"][
+        "properties"
+    ].keys()
     assert len(schema["properties"]["faults"]["items"]["oneOf"]) == 9
     assert {"router", "pools", "replicas", "model"} <= schema["$defs"]["Fleet"]["properties"].keys()
     assert {"const": "none"} in schema["$defs"]["Clients"]["properties"]["timeout"]["anyOf"]

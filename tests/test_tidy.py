@@ -53,6 +53,7 @@ LAYERS = {
     "sim.commands": 4,
     "sim.cli": 4,
     "sim.__main__": 4,
+    "loadtest.commands": 4,
     "loadtest.cli": 4,
     "loadtest.__main__": 4,
 }

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import promql_parser as promql
 
 from sim import exposition
-from sim.alerts.parsing import Expression, Selector, milliseconds, walk
+from sim.alerts.parsing import Expression, Selector, reach_ms
 from sim.alerts.past import Past
 from sim.alerts.rulefile import Group
 from sim.alerts.rules import Elsewhere
@@ -83,7 +82,7 @@ class LivePast(Past):
         read = [*(rule.expression for rule in rules if rule.expression is not None), *also]
         chosen = dict.fromkeys(s for one in read for s in one.selectors if s.name not in recorded)
         wider = [one for one in chosen if not any(set(o.matchers) < set(one.matchers) for o in chosen)]
-        return self._fetched(wider, max((_reach_ms(one.tree) for one in read), default=0))
+        return self._fetched(wider, max((reach_ms(one.tree) for one in read), default=0))
 
     @property
     def span_ms(self) -> tuple[int, int]:
@@ -218,14 +217,6 @@ def _chunks(start_ms: int, end_ms: int, length_ms: int) -> list[tuple[int, int]]
 
 def _length_ms(series: int) -> int:
     return next((ms for ms in CHUNKS_MS if series * ms <= CHUNK_SAMPLES * SCRAPE_MS), CHUNKS_MS[-1])
-
-
-def _reach_ms(tree: object) -> int:
-    """Return how far back an expression looks."""
-    nodes = list(walk(tree))
-    ranges = [milliseconds(node.range) for node in nodes if isinstance(node, promql.MatrixSelector)]
-    offsets = [milliseconds(node.offset) for node in nodes if isinstance(node, promql.VectorSelector)]
-    return LOOKBACK_MS + max(ranges, default=0) + max([0, *offsets])
 
 
 def _joined(rows: Iterable[Row]) -> list[Row]:

@@ -14,7 +14,7 @@ import promql_parser as promql
 
 from sim.alerts.aggregates import FOLDS
 from sim.alerts.matching import OPERATORS
-from sim.alerts.store import Matcher
+from sim.alerts.store import LOOKBACK_MS, Matcher
 from sim.alerts.vectors import UnsupportedError
 from sim.alerts.windows import SIMPLE
 from sim.series import NAME
@@ -122,6 +122,14 @@ def selector(node: Any) -> Selector:
 def milliseconds(length: timedelta | None) -> int:
     """Return a length of time in whole milliseconds."""
     return 0 if length is None else length // timedelta(milliseconds=1)
+
+
+def reach_ms(tree: object) -> int:
+    """Return how far back an expression looks."""
+    nodes = list(walk(tree))
+    ranges = [milliseconds(node.range) for node in nodes if isinstance(node, promql.MatrixSelector)]
+    offsets = [milliseconds(node.offset) for node in nodes if isinstance(node, promql.VectorSelector)]
+    return LOOKBACK_MS + max(ranges, default=0) + max([0, *offsets])
 
 
 def place(text: str, position: int) -> tuple[int, int]:

@@ -126,6 +126,12 @@ class Store:
             one = Series(labels, t_ms, values, None, t_ms, values)
         self._by_name.setdefault(dict(labels)[NAME], []).append(one)
 
+    def replace(self, labels: Labels, t_ms: np.ndarray, values: np.ndarray) -> None:
+        """Put this in place of the series with the same labels, if there is one."""
+        own = self._by_name.get(dict(labels)[NAME], [])
+        own[:] = [one for one in own if one.labels != labels]
+        self.add(labels, t_ms, values)
+
     def holds(self, labels: Labels) -> bool:
         """Return whether there is a series with exactly these labels."""
         return any(one.labels == labels for one in self._by_name.get(dict(labels).get(NAME, ""), ()))

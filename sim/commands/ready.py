@@ -4,6 +4,7 @@ So whatever is wrong is said with its line before anything is played, and before
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
@@ -12,6 +13,7 @@ from sim import scenario as scenarios
 from sim.errors import HardwareError, InputError, ScenarioError
 from sim.run import known_metrics
 from sim.scenario.control import Custom
+from sim.words import not_among
 
 
 def load(source: str, overrides: Sequence[str]) -> scenarios.Scenario:
@@ -33,12 +35,24 @@ def problems(scenario: scenarios.Scenario) -> Iterator[scenarios.Problem]:
     for name in scenario.slo.targets:
         if name not in known:
             yield ("slo", name), claims.unknown(name, known)
+    for name in scenario.expect if scenario.alerts else ():
+        if wrong := _not_a_rule(name, scenario.alerts):
+            yield ("expect", name), wrong
     played = scenarios.points(scenario)
     for name, text in scenario.claims.items():
         for metric, index in sorted(claims.parse(text).metrics):
             if wrong := _metric(metric, played[claims.point_of(metric, index, [point for point, _ in played])][1]):
                 yield ("claims", name), wrong
     yield from scenarios.at_points(scenario, _Service())
+
+
+def _not_a_rule(name: str, files: Sequence[str]) -> str:
+    """Return that no alert in the rule *files* is called *name*, or nothing."""
+    from sim.alerts import rulefile
+
+    groups = rulefile.read([Path(file) for file in files])
+    alerts = [rule.name for group in groups for rule in group.rules if not rule.records]
+    return "" if name in alerts else not_among(name, "alert rule", alerts)
 
 
 def has_faults(scenario: scenarios.Scenario) -> bool:

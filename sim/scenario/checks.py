@@ -28,6 +28,12 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
     for name in scenario.slo.targets:
         if near := did_you_mean(name, ["window"]):
             yield ("slo", name), f"unknown key{near}"
+    for name, expected in scenario.expect.items():
+        if expected != "silent" and expected.fires[0] >= scenario.duration:
+            begin_s, length_s = show(expected.fires[0]), show(scenario.duration)
+            yield ("expect", name, "fires"), f"expected to begin before the run ends ({length_s} s), got {begin_s} s"
+        if expected != "silent" and expected.pending is not None and expected.pending[0] > expected.fires[1]:
+            yield ("expect", name, "pending"), "expected to begin before the end of fires: pending comes first"
     for key, sentence in itertools.chain(_arrivals(scenario.workload), _cohorts(scenario)):
         yield ("workload", *key), sentence
     yield from trouble(scenario)

@@ -14,6 +14,13 @@ AtLeastOne = Annotated[float, Field(ge=1)]
 From = Annotated[Duration, Field(alias="from", description="When it begins.")]
 To = Annotated[Duration | None, Field(description="When it ends; none: it lasts until the run ends.")]
 Label = Annotated[Name | None, Field(description="What events call it; left out, mechanism and target.")]
+StartCmd = Annotated[
+    str | None, Field(min_length=1, description="Shell command with which a load test makes it happen at `from`.")
+]
+StopCmd = Annotated[
+    str | None,
+    Field(min_length=1, description="Shell command with which a load test ends it, at `to` or when the test ends."),
+]
 
 
 class Slow(Model):
@@ -26,6 +33,8 @@ class Slow(Model):
     factor: AtLeastOne
     """How many times as long a step takes."""
     name: Label = None
+    start_cmd: StartCmd = None
+    stop_cmd: StopCmd = None
 
 
 class Stop(Model):
@@ -38,6 +47,8 @@ class Stop(Model):
     how: Literal["crash", "hang"] = "crash"
     """A crash fails what was in flight (502) and is down until `to`; in a hang nothing moves and nothing is said."""
     name: Label = None
+    start_cmd: StartCmd = None
+    stop_cmd: StopCmd = None
 
 
 class Lose(Model):
@@ -52,6 +63,8 @@ class Lose(Model):
     what: Literal["requests", "streams", "kv"] = "requests"
     """Requests never arrive (the client waits until it gives up), streams break mid-way, KV blocks are gone."""
     name: Label = None
+    start_cmd: StartCmd = None
+    stop_cmd: StopCmd = None
 
 
 class Refuse(Model):
@@ -70,6 +83,8 @@ class Refuse(Model):
     burst: AtLeastOne | None = None
     """Attempts that may come at once under `above_per_s`; left out, those of one second."""
     name: Label = None
+    start_cmd: StartCmd = None
+    stop_cmd: StopCmd = None
 
 
 class Delay(Model):
@@ -82,6 +97,8 @@ class Delay(Model):
     by: LongerThanZero
     """Time added to every attempt before it arrives."""
     name: Label = None
+    start_cmd: StartCmd = None
+    stop_cmd: StopCmd = None
 
 
 class Surge(Model):

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from sim.scenario.expect import RULE_PATTERN
 from sim.scenario.fleet import Fleet, Pool
 from sim.scenario.kinds import CODE_PATTERN, NAME_PATTERN, SLUG_PATTERN, TARGET_PATTERN
 from sim.scenario.paths import Keys, field, fields, is_model, is_tag
@@ -29,6 +30,7 @@ _EXPECTED = {
     "less_than": "a number less than {lt}",
     "less_than_equal": "a number of at most {le}",
     "literal_error": "{expected}",
+    "string_too_short": "a text that is not empty",
     "string_too_long": "at most {max_length} characters",
     "too_short": "at least {min_length} entry",
 }
@@ -36,6 +38,7 @@ _PATTERNS = {
     NAME_PATTERN: "a name of letters, digits, - and _",
     SLUG_PATTERN: "a name of lower case letters, digits and -",
     TARGET_PATTERN: "a pool or replicas of one, such as chat, chat/3, chat/0-4 or chat/zone-1",
+    RULE_PATTERN: "the name of an alert rule",
     CODE_PATTERN: "a module and a function, such as my_module:my_process",
 }
 

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from sim.scenario.clients import Clients
 from sim.scenario.control import Control
+from sim.scenario.expect import Expectation, RuleName
 from sim.scenario.faults import Fault
 from sim.scenario.fleet import Fleet
 from sim.scenario.kinds import (
@@ -107,5 +108,7 @@ class Scenario(Model):
     """What was promised."""
     alerts: Files = []
     """Prometheus rule files, one or a list: what their alerts did becomes metrics, such as `alert.seed.caught`."""
+    expect: dict[RuleName, Expectation] = {}
+    """What alert rules must do, by their names: `silent`, or when to fire; `blowout alerts prove` holds them to it."""
     claims: dict[Name, str] = {}
     """Statements that a run must make true, such as ``ttft_p99 <= 2s``."""

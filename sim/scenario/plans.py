@@ -73,6 +73,8 @@ def trouble(scenario: Scenario) -> Iterator[Problem]:
 def _fault(scenario: Scenario, fault: Fault, inner: TimedFault) -> Iterator[tuple[str, str]]:
     yield from _target(scenario, inner)
     yield from _times(scenario, inner.from_, inner.to)
+    if not isinstance(inner, Surge | Shift):
+        yield from _commands(fault, inner.start_cmd, inner.stop_cmd)
     if isinstance(fault, Periodic) and fault.periodic.lasting >= fault.periodic.every:
         every, lasting = show(fault.periodic.every), show(fault.periodic.lasting)
         yield "lasting", f"expected less than every ({every} s), got {lasting} s"
@@ -83,6 +85,13 @@ def _fault(scenario: Scenario, fault: Fault, inner: TimedFault) -> Iterator[tupl
             yield "share", f"expected none with above_per_s, got {show(inner.share)}"
         if isinstance(fault, Random):
             yield "above_per_s", "expected none at random, which befalls each replica by itself"
+
+
+def _commands(fault: Fault, start_cmd: str | None, stop_cmd: str | None) -> Iterator[tuple[str, str]]:
+    if isinstance(fault, Random | Periodic) and start_cmd is not None:
+        yield "start_cmd", "expected none for what comes at random or periodically: a load test runs it once, at `from`"
+    if stop_cmd is not None and start_cmd is None:
+        yield "stop_cmd", "expected a start_cmd beside it"
 
 
 def _target(scenario: Scenario, inner: TimedFault) -> Iterator[tuple[str, str]]:

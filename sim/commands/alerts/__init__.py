@@ -11,6 +11,7 @@ COMMANDS = {
     "export": ("sim.commands.alerts.export", "Write rules, promtool tests of them and a dashboard, to be shipped."),
     "score": ("sim.commands.alerts.score", "Hold rules against what really happened to users."),
     "tune": ("sim.commands.alerts.tune", "Find the thresholds, windows and `for` that serve you best."),
+    "prove": ("sim.commands.alerts.prove", "Say whether alerts fired when they should, and only then."),
     "verify": ("sim.commands.alerts.verify", "Ask the real promtool whether we are right."),
 }
 
