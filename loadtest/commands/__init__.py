@@ -1,0 +1,1 @@
+"""The commands of the load tester, one file each."""
