@@ -1,7 +1,7 @@
 """What one core of `blowout serve` holds: streams at once, tokens a second, and how late it is for its own engine.
 
 ``python -m benchmarks.serve [--seconds 20]`` starts a server for each of several loads, and is its client. Streams are
-as many sockets that ask for 200 tokens again and again; step times are set so that each gets a known rate.
+as many sockets that ask for 100 tokens again and again; step times are set so that each gets a known rate.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from gevent import socket
 
 LOADS = ((50, 20.0), (200, 25.0), (200, 50.0), (400, 25.0))
 """Streams, and tokens a second of each."""
-OUTPUT_TOKENS = 200
+OUTPUT_TOKENS = 100
 STAMPS = re.compile(rb": blowout (\{.*\})")
 
 
@@ -83,9 +83,12 @@ def measure(streams: int, rate: float, seconds: float, folder: Path) -> str:
         assert server.stdout is not None
         port = int(json.loads(server.stdout.readline())["url"].rpartition(":")[2])
         callers = [Caller(port) for _ in range(streams)]
-        running = [gevent.spawn(caller.run) for caller in callers]
-        gevent.sleep(3.0)
+        lap_s = OUTPUT_TOKENS / rate
+        running = [gevent.spawn_later(lap_s * k / streams, caller.run) for k, caller in enumerate(callers)]
+        gevent.sleep(lap_s + 1.0)
         process = psutil.Process(server.pid)
+        for caller in callers:
+            caller.stamps, caller.noise_s = [], []
         begun, tokens = time.monotonic(), sum(caller.tokens for caller in callers)
         cpu = sum(process.cpu_times()[:2])
         gevent.sleep(seconds)

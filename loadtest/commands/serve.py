@@ -90,7 +90,8 @@ def _server(
 
     exercise.exercise()
     room = Room(played, played.seed, Clock(speed), Recording(keep=admin, file=file))
-    room.world.values()
+    room.tick()
+    room.values()
     server = Server(room, host, port, admin=admin, errors_in_stream=in_stream)
     room.clock.start()
     return server

@@ -30,7 +30,7 @@ class App:
     def __init__(self, room: Room, admin: bool, errors_in_stream: bool) -> None:
         self._room = room
         self._answers = Answers(room, errors_in_stream)
-        self._pages = Pages(room.world.scraper.labels, room.world.values)
+        self._pages = Pages(room.world.scraper.labels, room.values)
         self._next = Next()
         self._hands = Hands(room.world)
         self.routes: dict[tuple[str, str], Handler] = {
@@ -47,7 +47,9 @@ class App:
                 ("POST", "/admin/fault"): self._fault,
                 ("POST", "/admin/heal"): self._heal,
                 ("POST", "/admin/next"): self._order,
-                ("GET", "/admin/events"): lambda environ, start: said(start, {"events": room.world.events}),
+                ("GET", "/admin/events"): lambda environ, start: said(
+                    start, {"now_s": room.clock.now_s(), "events": room.world.events}
+                ),
                 ("GET", "/admin/arrivals"): lambda environ, start: text(
                     start, "".join(line + "\n" for line in room.recording.lines)
                 ),

@@ -178,6 +178,7 @@ class Writer:
         close = '}, "logprobs": null, ' if asked.chat else ', "logprobs": null, '
         self._before = f'{self._open}"choices": [{{"index": 0, {part}'
         self._behind = f'{close}"finish_reason": null}}]}}\n\n'
+        self._events: dict[int, bytes] = {}
         self._last = f'{close}"finish_reason": "%s", "stop_reason": null}}]}}\n\n'
 
     def begin(self) -> bytes:
@@ -190,10 +191,19 @@ class Writer:
 
     def tokens(self, first: int, until: int, wrong: bool, finish: str = "") -> bytes:
         """Return an event for each of tokens *first* to before *until*; the last of them says why it *finish*ed."""
-        events = [f"{self._before}{json.dumps(word(k, wrong))}{self._behind}" for k in range(first, until)]
-        if finish and events:
-            events[-1] = f"{self._before}{json.dumps(word(until - 1, wrong))}{self._last % finish}"
-        return "".join(events).encode()
+        if until <= first:
+            return b""
+        middle = b"".join([self._event(k, wrong) for k in range(first, until - bool(finish))])
+        if not finish:
+            return middle
+        return middle + f"{self._before}{json.dumps(word(until - 1, wrong))}{self._last % finish}".encode()
+
+    def _event(self, k: int, wrong: bool) -> bytes:
+        """Return the event of token *k*; there are few different ones, and they are many."""
+        key = 0 if k == 0 else (k - 1) % len(FILLER) + 1
+        if key not in self._events:
+            self._events[key] = f"{self._before}{json.dumps(word(k, wrong))}{self._behind}".encode()
+        return self._events[key]
 
     def end(self, prompt: int, output: int, stamps: dict[str, Any]) -> bytes:
         """Return the last events of a whole stream; a comment, which clients skip, has the engine's *stamps*."""

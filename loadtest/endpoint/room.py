@@ -10,8 +10,9 @@ from gevent.event import Event
 from loadtest.endpoint.callers import Call
 from loadtest.endpoint.clock import Clock
 from loadtest.endpoint.live import Live
+from loadtest.endpoint.progress import TOLD, find_news, next_s
 from loadtest.endpoint.recording import Recording
-from sim.engine.state import DECODE, NONE
+from sim.engine.state import grown, records
 from sim.scenario import Scenario
 
 
@@ -58,12 +59,12 @@ class Room:
         self.answered = 0
         self._come: list[np.ndarray] = []
         self._left: list[int] = []
-        self._ids = itertools.count()
+        self._ids = itertools.count(1)
         self._due: list[tuple[float, int, int, int, np.ndarray | None]] = []
         self._order = itertools.count()
-        self._owner = np.zeros(0, np.int64)
-        self._told = np.zeros(0, np.int64)
-        self._egress_s = np.array([pool.egress_s for pool in self.world.fleet.pools])
+        self._told = records(TOLD, 0)
+        self._found = np.zeros(0, np.int64)
+        self._egress_s = [float(pool.egress_s) for pool in self.world.fleet.pools]
 
     def ask(self, call: Call, is_open: Callable[[], bool]) -> Stream:
         """Let *call* arrive now, and return the stream of its answer.
@@ -90,19 +91,37 @@ class Room:
 
     def tick(self) -> None:
         """Bring the world up to the clock, and tell every caller what there is of its answer."""
+        now_s = self.clock.now_s()
+        if self._come or self._left or self._next_s() <= now_s:
+            self.catch_up(now_s)
+        self._look(now_s)
+        self._deliver(now_s)
+
+    def catch_up(self, now_s: float) -> None:
+        """Let all happen up to *now_s*, with those who have come and gone meanwhile."""
         if self._come:
             self.world.fleet.submit(np.concatenate(self._come))
             self._come.clear()
-        self.world.chase(self.clock.now_s())
-        self._look()
-        self._leave()
-        self._deliver()
+        self.world.chase(now_s)
+        left, self._left = self._left, []
+        for request in left:
+            if self.world.leave(request):
+                self.recording.left(now_s, request)
+
+    def _next_s(self) -> float:
+        fleet = self.world.fleet
+        return min(float(next_s(fleet.w[0], fleet.reps, fleet.events, fleet.tree)), float(self.world.peek()))
+
+    def values(self) -> np.ndarray:
+        """Return what every series of the world's scraper shows now (m,)."""
+        self.catch_up(max(self.clock.now_s(), self.world.fleet.now_s))
+        return self.world.values()
 
     def act(self, action: Callable[[], None]) -> float:
         """Bring the world up to the clock and let *action* happen in it; return when that was."""
-        self.tick()
+        self.catch_up(now_s := max(self.clock.now_s(), self.world.fleet.now_s))
         action()
-        self.world.chase(now_s := self.world.fleet.now_s)
+        self.world.chase(now_s)
         return now_s
 
     def hang_up(self) -> None:
@@ -111,32 +130,17 @@ class Room:
             self.leave(stream)
             stream.tell(0, None)
 
-    def _leave(self) -> None:
-        left, self._left = self._left, []
-        for request in left:
-            if self.world.leave(request):
-                self.recording.left(self.world.fleet.now_s, request)
-
-    def _look(self) -> None:
-        """See how many tokens there are of every answer: steps ended since its decoding began, no event a token."""
+    def _look(self, now_s: float) -> None:
+        """See how many tokens there are of every answer: steps ended since its decoding began."""
         fleet = self.world.fleet
-        if not fleet.live:
-            return
-        asked, seqs = fleet.asked, fleet.seqs
-        slots = np.flatnonzero(asked.live)
-        slots = slots[asked.seq[slots] != NONE]
-        if len(self._owner) < len(asked):
-            self._owner = np.concatenate([self._owner, np.full(len(asked) - len(self._owner), -1)])
-            self._told = np.concatenate([self._told, np.zeros(len(asked) - len(self._told), np.int64)])
-        seq = seqs[asked.seq[slots]]
-        steps = fleet.look()["steps"][seq.replica]
-        made = seq.done + np.where(seq.state == DECODE, 1 + steps - seq.begin_step, 0)
-        requests = asked.request[slots]
-        told = np.where(self._owner[slots] == requests, self._told[slots], 0)
-        self._owner[slots], self._told[slots] = requests, made
-        new = np.flatnonzero(made > told)
-        for request, count, pool in zip(requests[new].tolist(), made[new].tolist(), asked.pool[slots[new]].tolist()):
-            self._send(float(fleet.now_s + self._egress_s[pool]), request, count, None)
+        if len(self._told) < len(fleet.asked):
+            self._told, self._found = grown(self._told, len(fleet.asked)), np.zeros(len(fleet.asked), np.int64)
+        n = find_news(fleet.reps, fleet.seqs, fleet.asked, now_s, self._told, self._found)
+        if n:
+            slots = self._found[:n]
+            told, pools = self._told[slots], fleet.asked["pool"][slots]
+            for request, made, pool in zip(told["request"].tolist(), told["made"].tolist(), pools.tolist()):
+                self._send(now_s + self._egress_s[pool], request, made, None)
 
     def _ended(self, rows: np.ndarray) -> None:
         """Attempts have ended: their callers hear of it when it has come to them."""
@@ -146,8 +150,7 @@ class Room:
     def _send(self, due_s: float, request: int, made: int, row: np.ndarray | None) -> None:
         heapq.heappush(self._due, (due_s, next(self._order), request, made, row))
 
-    def _deliver(self) -> None:
-        now_s = self.world.fleet.now_s
+    def _deliver(self, now_s: float) -> None:
         while self._due and self._due[0][0] <= now_s:
             _, _, request, made, row = heapq.heappop(self._due)
             stream = self.streams.get(request)
