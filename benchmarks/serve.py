@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from gevent import socket
 
-LOADS = ((50, 20.0), (200, 25.0), (200, 50.0), (400, 25.0))
+LOADS = ((50, 20.0), (200, 26.0), (200, 52.0), (400, 26.0))
 """Streams, and tokens a second of each."""
 OUTPUT_TOKENS = 100
 STAMPS = re.compile(rb": blowout (\{.*\})")

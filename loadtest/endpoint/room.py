@@ -2,7 +2,10 @@
 
 import heapq
 import itertools
+import select
+import socket
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from gevent.event import Event
@@ -15,12 +18,14 @@ from loadtest.endpoint.recording import Recording
 from sim.engine.state import grown, records
 from sim.scenario import Scenario
 
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
 
 class Stream:
     """One answer on its way: *made* tokens of it are there, and when it has ended, its *row* is."""
 
-    def __init__(self, asked: np.ndarray, capped: bool, is_open: Callable[[], bool]) -> None:
-        """Begin to wait for what the row *asked* (`sim.records.REQUEST`) asks; *is_open*: its caller is there.
+    def __init__(self, asked: np.ndarray, capped: bool, sock: Any) -> None:
+        """Begin to wait for what the row *asked* (`sim.records.REQUEST`) asks; its caller is behind *sock*.
 
         *capped*: the caller's limit on output tokens ends the answer.
         """
@@ -30,7 +35,7 @@ class Stream:
         self.row: np.ndarray | None = None
         self.left = False
         self.capped = capped
-        self.is_open = is_open
+        self.sock = sock
         self._news = Event()
 
     def wait(self) -> None:
@@ -66,8 +71,8 @@ class Room:
         self._found = np.zeros(0, np.int64)
         self._egress_s = [float(pool.egress_s) for pool in self.world.fleet.pools]
 
-    def ask(self, call: Call, is_open: Callable[[], bool]) -> Stream:
-        """Let *call* arrive now, and return the stream of its answer.
+    def ask(self, call: Call, sock: Any) -> Stream:
+        """Let *call* arrive now through *sock*, and return the stream of its answer.
 
         Raises:
             InputError: it names a cohort that it cannot be of.
@@ -79,7 +84,7 @@ class Room:
         row = self.world.callers.row(request, float(at_s), call)
         self._come.append(row)
         self.recording.came(row[0])
-        stream = self.streams[request] = Stream(row[0], int(row[0]["output_tokens"]) == call.most, is_open)
+        stream = self.streams[request] = Stream(row[0], int(row[0]["output_tokens"]) == call.most, sock)
         self.arrived.set()
         return stream
 
@@ -126,9 +131,16 @@ class Room:
 
     def hang_up(self) -> None:
         """Let those be gone whose connection is."""
-        for stream in [one for one in self.streams.values() if one.row is None and not one.is_open()]:
-            self.leave(stream)
-            stream.tell(0, None)
+        waiting = {one.sock.fileno(): one for one in self.streams.values() if one.row is None}
+        poll = select.poll()
+        for number in waiting:
+            if number >= 0:
+                poll.register(number, select.POLLIN)
+        heard = [number for number, _ in poll.poll(0)] + [number for number in waiting if number < 0]
+        for stream in [waiting[number] for number in heard]:
+            if not _is_open(stream.sock):
+                self.leave(stream)
+                stream.tell(0, None)
 
     def _look(self, now_s: float) -> None:
         """See how many tokens there are of every answer: steps ended since its decoding began."""
@@ -159,3 +171,13 @@ class Room:
                 self.streams.pop(request, None)
             if stream is not None:
                 stream.tell(made, row)
+
+
+def _is_open(sock: Any) -> bool:
+    """Tell whether the other side of *sock* is still there; nothing is taken from what it may have sent."""
+    try:
+        return bool(sock._sock.recv(1, _PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
