@@ -91,6 +91,7 @@ def _server(
     exercise.exercise()
     room = Room(played, played.seed, Clock(speed), Recording(keep=admin, file=file))
     room.tick()
+    room.rest_s()
     room.values()
     server = Server(room, host, port, admin=admin, errors_in_stream=in_stream)
     room.clock.start()

@@ -5,6 +5,7 @@ import numpy as np
 from sim.engine.account import tokens_made
 from sim.engine.jit import kernel
 from sim.engine.state import NONE
+from sim.engine.steptime import steps_ended, stretch_end
 
 TOLD = np.dtype([("request", "i8"), ("made", "i8")], align=True)
 """What the caller in a slot of the fleet has been told: of which request, and how many tokens."""
@@ -19,6 +20,18 @@ def next_s(w, reps, events, tree):
     if w.events_n and events[0].at_s < step_s:
         return events[0].at_s
     return step_s
+
+
+@kernel
+def next_step_s(reps, now_s):
+    """Return when the next step of any replica ends, those in the midst of a stretch included."""
+    at_s = np.inf
+    for r in range(len(reps)):
+        rep = reps[r]
+        if rep.steps_planned and not rep.hung:
+            begun = steps_ended(rep, now_s) - rep.step + 1
+            at_s = min(at_s, stretch_end(rep, rep.step - rep.anchor_step + begun))
+    return at_s
 
 
 @kernel

@@ -13,7 +13,7 @@ from gevent.event import Event
 from loadtest.endpoint.callers import Call
 from loadtest.endpoint.clock import Clock
 from loadtest.endpoint.live import Live
-from loadtest.endpoint.progress import TOLD, find_news, next_s
+from loadtest.endpoint.progress import TOLD, find_news, next_s, next_step_s
 from loadtest.endpoint.recording import Recording
 from sim.engine.state import grown, records
 from sim.scenario import Scenario
@@ -101,6 +101,13 @@ class Room:
             self.catch_up(now_s)
         self._look(now_s)
         self._deliver(now_s)
+
+    def rest_s(self) -> float:
+        """Return how long, in wall seconds, nothing will happen that anybody waits for; whoever comes may end it."""
+        now_s = self.clock.now_s()
+        due_s = self._due[0][0] if self._due else np.inf
+        at_s = min(self._next_s(), float(next_step_s(self.world.fleet.reps, now_s)), due_s)
+        return max(0.0, at_s - now_s) / self.clock.speed
 
     def catch_up(self, now_s: float) -> None:
         """Let all happen up to *now_s*, with those who have come and gone meanwhile."""

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import gevent
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from loadtest.endpoint.app import App
@@ -14,11 +13,11 @@ from loadtest.endpoint.room import Room
 from sim.errors import InputError
 
 TICK_S = 0.001
-"""Wall time between two looks at the fleet while somebody waits: the error of a token's time, at most."""
+"""Shortest wall time between two looks at the fleet; the next is when the next step ends, or somebody comes."""
 IDLE_S = 0.05
-"""... while nobody does; whoever comes ends the wait."""
+"""Longest, while nobody is there."""
 HANG_UP_S = 0.02
-"""Wall time between two looks at who has closed the connection."""
+"""Longest while somebody is, and so often we look who has closed the connection."""
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]
@@ -72,9 +71,7 @@ class Server:
                 if room.clock.now_s() - looked_s > HANG_UP_S * room.clock.speed:
                     looked_s = room.clock.now_s()
                     room.hang_up()
-                if room.streams:
-                    gevent.sleep(TICK_S)
-                else:
-                    room.arrived.wait(IDLE_S)
+                longest_s = HANG_UP_S if room.streams else IDLE_S
+                room.arrived.wait(min(max(room.rest_s(), TICK_S), longest_s))
         finally:
             self._server.stop(timeout=0.2)
