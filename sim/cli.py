@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ("sim.commands.compare", "Say whether two runs differ by more than their noise."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
     "alerts": ("sim.commands.alerts", "Judge, score, tune and ship Prometheus rules."),
+    "serve": ("loadtest.commands.serve", "Serve a scenario over HTTP as OpenAI would, in real time."),
     "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),
     "schema": ("sim.commands.schema", "Print the JSON Schema of scenario files."),
 }

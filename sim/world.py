@@ -52,14 +52,19 @@ class World(simpy.Environment):
         recorder: Recorder | None = None,
         progress: Callable[[float], None] | None = None,
         leap: bool = True,
+        users: workload.Workload | None = None,
     ) -> None:
-        """Set up the world at t = 0; with a *recorder* rows and series go to its files, else they stay in memory."""
+        """Set up the world at t = 0; with a *recorder* rows and series go to its files, else they stay in memory.
+
+        *users* come in place of those that the scenario would draw.
+        """
         super().__init__()
         self.scenario = scenario
         self.seed = seed
         self.recorder = recorder
         self.specs = {name: resolve(pool, where=f"fleet.pools.{name}") for name, pool in scenario.fleet.pools.items()}
-        self.users = workload.compile(scenario, seed, {name: spec.max_model_len for name, spec in self.specs.items()})
+        longest = {name: spec.max_model_len for name, spec in self.specs.items()}
+        self.users = users or workload.compile(scenario, seed, longest)
         self.chunks = self.users.chunks()
         rows = scenario.rows
         self.fleet = Fleet(
