@@ -20,6 +20,7 @@ COMMANDS = {
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
+    "load": ("loadtest.commands.load", "Drive a real endpoint with the users of a scenario."),
     "alerts": ("sim.commands.alerts", "Judge, score, tune and ship Prometheus rules."),
     "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),
     "schema": ("sim.commands.schema", "Print the JSON Schema of scenario files."),

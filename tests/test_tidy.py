@@ -53,11 +53,17 @@ LAYERS = {
     "sim.commands": 4,
     "sim.cli": 4,
     "sim.__main__": 4,
+    "loadtest.commands": 4,
     "loadtest.cli": 4,
     "loadtest.__main__": 4,
 }
 # Neighbours on one floor do not import each other, except these. The ground floor is many small files of one room.
-NEIGHBOURS = {("sim.world", "sim.control")}
+NEIGHBOURS = {
+    ("sim.world", "sim.control"),
+    ("loadtest", "sim.run"),
+    ("loadtest", "sim.report"),
+    ("loadtest.commands", "sim.commands"),
+}
 MAY_IMPORT_SIMPY = {"sim.world", "sim.control"}
 
 LONGEST_FUNCTION = 60

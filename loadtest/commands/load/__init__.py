@@ -1,0 +1,17 @@
+"""``blowout load``: the workload of a scenario against a real endpoint."""
+
+import click
+
+from sim.lazy import Lazy
+
+COMMANDS = {
+    "run": ("loadtest.commands.load.run", "Drive an endpoint with a scenario, or with a rate."),
+}
+
+
+@click.group(cls=Lazy, lazy=COMMANDS)
+def command() -> None:
+    """Drive any OpenAI-compatible endpoint, in open loop and in real time.
+
+    Start with: blowout load run --url http://127.0.0.1:8000 --rate 5 --duration 1m
+    """
