@@ -32,7 +32,7 @@ ERRORS = (
 left: the user's patience ended; dropped: by us, too many in flight."""
 
 
-class GaveUp(BaseException):  # noqa: N818 - what happens, not a mistake
+class GaveUp(BaseException):
     """The client's time is over."""
 
 

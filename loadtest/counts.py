@@ -99,7 +99,7 @@ class Counts:
     def metrics(self, histograms: dict[str, np.ndarray]) -> dict[str, float]:
         """Return the metrics that a client can measure; what only the engine knows is nan."""
         duration_s = self.scenario.duration
-        found = {name: math.nan for name in summary.metric_names(self.cohorts)}
+        found = dict.fromkeys(summary.metric_names(self.cohorts), math.nan)
         found |= summary.latencies(histograms, self.cohorts)
         found |= summary.counts(self._outcomes.sum(axis=0).tolist(), self._minutes[:-1], duration_s)
         found |= summary.cohort_errors(self._outcomes, self.cohorts)

@@ -108,6 +108,7 @@ class Dispatcher:
             with contextlib.suppress(Exception):
                 self.wire.resolve()  # if there is no such host, every attempt says so
             for ask in self.schedule.asks(index, of):
+                ask.body = self._body(ask.row)  # while there is time
                 self._wait_until(float(ask.row["scheduled_s"]))
                 if self.stopped:
                     break
@@ -173,7 +174,7 @@ class Dispatcher:
 
     def _user(self, ask: Ask, scheduled_s: float) -> None:
         try:
-            finished_s = self._request(ask.row, scheduled_s)
+            finished_s = self._request(ask, scheduled_s)
         except gevent.GreenletExit:
             return
         self._goes_on(ask, finished_s)
@@ -197,11 +198,12 @@ class Dispatcher:
 
     # --- one request ------------------------------------------------------------------------------------------------
 
-    def _request(self, row: np.void, scheduled_s: float) -> float:
+    def _request(self, ask: Ask, scheduled_s: float) -> float:
         """Play one request with all its attempts; return when it ended, in run time."""
+        row = ask.row
         policy = self._policies[row["cohort"]]
         policy.begins()
-        request, body = int(row["request"]), self._body(row)
+        request, body = int(row["request"]), ask.body or self._body(row)
         began_s = self.t0 + scheduled_s
         deadline_s, leaves_s = began_s + policy.deadline_s(), began_s + policy.patience_s(request)
         over_s = min(deadline_s, leaves_s) - self.t0
@@ -223,13 +225,15 @@ class Dispatcher:
                 self._wait_until(min(mine.sent_s, over_s))
                 if mine.sent_s > over_s:  # the user's time is over before the next attempt
                     late = Outcome.TIMED_OUT if deadline_s <= leaves_s else Outcome.CANCELLED
-                    self._write(mine.not_sent(over_s), Answer(late, NOT_SENT, "not_sent", "", *_at(self.t0 + over_s)), True)
+                    self._write(
+                        mine.not_sent(over_s), Answer(late, NOT_SENT, "not_sent", "", *_at(self.t0 + over_s)), True
+                    )
                     return over_s
                 mine.sent_s = self.now_s()
         except gevent.GreenletExit:
             now_s = self.now_s()
-            self._write(mine.not_sent(min(now_s, mine.sent_s)),
-                        Answer(Outcome.UNFINISHED, NOT_SENT, "unfinished", "", *_at(self.t0 + now_s)), True)  # fmt: skip
+            left = Answer(Outcome.UNFINISHED, NOT_SENT, "unfinished", "", *_at(self.t0 + now_s))
+            self._write(mine.not_sent(min(now_s, mine.sent_s)), left, True)
             raise
 
     def _body(self, row: np.void) -> bytes:
@@ -241,7 +245,10 @@ class Dispatcher:
         return prompts.body(talk, self._models[row["pool"]], prompt, output).encode()
 
     def _note(self, answer: Answer, asked: int) -> None:
-        """Count gaps between tokens and how far prompts are from the length *asked*, remember one example of each error, and notice when nobody is there any more."""
+        """Count gaps between tokens, and by how much prompts are not as long as *asked*; keep an example of each error.
+
+        And notice when nobody is there any more.
+        """
         if answer.gaps_s and answer.finished_s - self.t0 >= self.scenario.warmup:
             bins = (np.log(np.maximum(answer.gaps_s, BIN_LOW_S) / BIN_LOW_S) * _PER_LOG).astype(np.int64)
             np.add.at(self._gaps, np.minimum(bins, BINS - 1), 1)
@@ -312,4 +319,6 @@ def _many_files() -> None:
     """Allow as many connections as the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65_536), hard))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65_536), hard)
+        )

@@ -63,7 +63,11 @@ class Drive:
         self.reader = rows.Reader(self.spool)
         self.counts = Counts(self.scenario, plan.seed)
         self.wall_t0 = 0.0
-        self._environment = {**os.environ, PLAN: str(self.spool / "plan.json"), preflight.HEADERS: json.dumps(dict(headers))}
+        self._environment = {
+            **os.environ,
+            PLAN: str(self.spool / "plan.json"),
+            preflight.HEADERS: json.dumps(dict(headers)),
+        }
         self._log = (self.spool / "locust.log").open("wb")
         self._held = np.zeros(0, rows.ROW)
         self._all: list[np.ndarray] = []
@@ -176,7 +180,7 @@ class Drive:
             scraper.add_to(made)
             if scraper.failed:
                 self.targets.notes.append(
-                    f"{scraper.url}: {scraper.failed} of {scraper.failed + scraper.answered} scrapes failed ({scraper.said})"
+                    f"{scraper.url}: {scraper.failed} scrapes failed, {scraper.answered} did not ({scraper.said})"
                 )
         if self.targets.prometheus:
             models = set(self.plan.models.values())

@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gevent
 from locust import User, events, task
@@ -57,7 +57,7 @@ class _Here:
     """What this process does for the load test."""
 
     def __init__(self, environment: Environment) -> None:
-        self.environment = environment
+        self.environment = cast(Any, environment)  # Locust's own types know of no custom options
         self.dispatcher: Dispatcher | None = None
         self.finished: set[int] = set()
         path = os.environ.get(PLAN)
@@ -67,7 +67,7 @@ class _Here:
         if self.plan and not self.is_master:
             self.dispatcher = self._drawn(self.plan)  # ahead: with a trace it takes its time
         if self.is_master:
-            environment.runner.register_message(DONE, self._one_is_done)
+            self.environment.runner.register_message(DONE, self._one_is_done)
 
     def start(self, **_: Any) -> None:
         """Begin: the master, or the only process, says when t = 0 is, and of what; everybody else hears it."""
@@ -118,12 +118,12 @@ class _Here:
 
     def _one_is_done(self, msg: Any, **_: Any) -> None:
         self.finished.add(msg.data["index"])
-        if len(self.finished) >= self.environment.parsed_options.blowout_of:  # type: ignore[union-attr]
+        if len(self.finished) >= self.environment.parsed_options.blowout_of:
             self._end()
 
     def _end(self) -> None:
         runner: Any = self.environment.runner
-        headless = self.environment.parsed_options.headless  # type: ignore[union-attr]
+        headless = self.environment.parsed_options.headless
         gevent.spawn(runner.quit if headless else runner.stop)
 
     def _told(self, cohort: str, answer: Answer, ttft_s: float, whole_s: float) -> None:
@@ -154,8 +154,9 @@ def _planned(host: str, options: Namespace) -> Plan:
 
 @events.init.add_listener
 def _init(environment: Environment, **_: Any) -> None:
+    hooks: Any = environment.events
     environment.process_exit_code = 0  # a request that failed is a finding, not a failure of the test
     here = _Here(environment)
-    environment.events.test_start.add_listener(here.start)
-    environment.events.test_stopping.add_listener(here.stop)
-    environment.events.quitting.add_listener(here.stop)
+    hooks.test_start.add_listener(here.start)
+    hooks.test_stopping.add_listener(here.stop)
+    hooks.quitting.add_listener(here.stop)

@@ -95,7 +95,9 @@ def require_valid(run: Run) -> None:
         RunError: it was saturated.
     """
     if not run.info.get("valid", True):
-        raise RunError(f"not valid: client-limited ({'; '.join(run.info['wrong'])}); add --workers, or a quieter machine")
+        raise RunError(
+            f"not valid: client-limited ({'; '.join(run.info['wrong'])}); add --workers, or a quieter machine"
+        )
 
 
 def _one(

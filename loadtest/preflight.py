@@ -81,7 +81,7 @@ def bearable(expected_requests: float, duration_s: float, workers: int) -> None:
     needed = -(-rate // MOST_PER_S)
     if needed > MOST_WORKERS:
         raise InputError(
-            f"expected at most {MOST_PER_S * MOST_WORKERS:,.0f} requests/s, got {rate:,.0f}; no single machine sends that"
+            f"expected at most {MOST_PER_S * MOST_WORKERS:,.0f} requests/s, got {rate:,.0f}; too many for one machine"
         )
     raise InputError(
         f"expected at most {MOST_PER_S:,.0f} requests/s for each worker, got {rate:,.0f}; try --workers {needed:.0f}"
@@ -91,7 +91,9 @@ def bearable(expected_requests: float, duration_s: float, workers: int) -> None:
 def planned(
     scenario: Scenario, text: str, seed: int, url: str, model: str | None, ca: str | None = None, **settings: Any
 ) -> Found:
-    """Return how to play *scenario* (as YAML: *text*) with *seed* against the endpoint at *url*; *settings* are of `Plan`.
+    """Return how to play *scenario* (as YAML: *text*) with *seed* against the endpoint at *url*.
+
+    *settings* are those of `Plan`.
 
     Raises:
         EndpointError: nobody answers, the key is refused, or it is no OpenAI-compatible endpoint.
@@ -201,7 +203,8 @@ def _models(line: _Line) -> tuple[list[str], int]:
         if status in (404, 405):
             return [], 0
         raise EndpointError(
-            f"{line.base}/v1/models: expected a list of models in JSON, got status {status}: {events.message_of(body)[:60]!r}"
+            f"{line.base}/v1/models: expected a list of models in JSON, got status {status}: "
+            f"{events.message_of(body)[:60]!r}"
         ) from None
 
 
@@ -211,7 +214,7 @@ def _refuse(line: _Line, status: int, kind: str, body: bytes) -> None:
         raise EndpointError(f"{line.base}: answered {status}: {had}; put one into {KEYS[0]} or {KEYS[1]}")
     if "html" in kind or looks_like_html(body.decode(errors="replace")):
         raise EndpointError(
-            f"{line.base}: expected an OpenAI-compatible endpoint, got a web page (HTML); is there a login page before it?"
+            f"{line.base}: expected an OpenAI-compatible endpoint, got a web page (HTML); is there a login before it?"
         )
 
 

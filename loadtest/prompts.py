@@ -28,7 +28,7 @@ class Prompts:
         self._prefix = lru_cache(maxsize=512)(self._of_node)
 
     def bytes_of(self, prefix: int, prefix_tokens: int, content: int, tokens: int) -> bytes:
-        """Return one byte a word of a prompt of *tokens* words: its shared *prefix*, and behind it its own *content*."""
+        """Return a prompt of *tokens* words, one byte a word: its shared *prefix*, and then its own *content*."""
         head = self._prefix(prefix)[: min(prefix_tokens, tokens)] if prefix >= 0 else b""
         return head + self._draw(_TEXT, content, max(0, tokens - len(head)))
 

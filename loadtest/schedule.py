@@ -20,6 +20,7 @@ class Ask:
 
     row: np.void
     after: "deque[np.void]"
+    body: bytes = b""  # of its first request, once it is written
 
 
 class Schedule:
@@ -30,7 +31,10 @@ class Schedule:
         self.duration_s = plan.loaded.duration
 
     def asks(self, index: int = 0, of: int = 1) -> Iterator[Ask]:
-        """Yield, for process *index* of *of*, the first request of each user in the order of time; what the user asks next comes with it."""
+        """Yield, for process *index* of *of*, the first request of each user in the order of time.
+
+        What the user asks next comes with it.
+        """
         k = 0
         for rows in self.users.chunks(CHUNK):
             follows = rows["follow_up"]

@@ -132,7 +132,7 @@ def remembered(url: str, models: Collection[str], wall_t0: float, seconds: float
     found: dict[tuple[tuple[str, str], ...], list[tuple[np.ndarray, np.ndarray]]] = {}
     pieces = list(server.samples(of_models, start_ms, end_ms))
     instances = {one.get("instance", "") for one, _, _ in pieces}
-    ups = [row for row in server.samples([Matcher(NAME, "=", "up")], start_ms, end_ms)]
+    ups = list(server.samples([Matcher(NAME, "=", "up")], start_ms, end_ms))
     for one, t_ms, values in [*pieces, *(row for row in ups if row[0].get("instance") in instances)]:
         found.setdefault(tuple(sorted(one.items())), []).append((t_ms - start_ms, values))
     made = SeriesSet()

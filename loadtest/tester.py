@@ -43,10 +43,13 @@ def examine(
         "send_lag_s": lag,
         "hub_lag_s": {name: _of_counts(beats, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))},
         "cpu": max((float(state["cpu"]) for state in states), default=math.nan),
-        "prompt_tokens_off": sum(state["off_by"] for state in states) / max(1, sum(state["prompts"] for state in states)),
+        "prompt_tokens_off": sum(state["off_by"] for state in states)
+        / max(1, sum(state["prompts"] for state in states)),
         "gaps_cv": {"scheduled": cv(roots["scheduled_s"]), "sent": cv(np.sort(roots["sent_s"]))},
         "errors": {
-            ERRORS[kind]: int(n) for kind, n in enumerate(np.bincount(rows["error"], minlength=len(ERRORS))) if kind and n
+            ERRORS[kind]: int(n)
+            for kind, n in enumerate(np.bincount(rows["error"], minlength=len(ERRORS)))
+            if kind and n
         },
         "said": {kind: text for state in reversed(states) for kind, text in state["said"].items()},
         "claims": claims(counted, duration_s),
@@ -66,7 +69,9 @@ def wrong(found: Mapping[str, Any]) -> list[str]:
     lag, whole = found["send_lag_s"], found["claims"].get("e2e_p50", {}).get("schedule", math.nan)
     most_s = max(MOST_LAG_P99_S, LAG_OF_ANSWER * whole if math.isfinite(whole) else 0.0)
     if lag["p50"] > MOST_LAG_P50_S or lag["p99"] > most_s:
-        said.append(f"requests were sent {lag['p50'] * 1000:.0f} ms late at the median and {lag['p99'] * 1000:.0f} ms at P99")
+        said.append(
+            f"requests were sent {lag['p50'] * 1000:.0f} ms late at the median and {lag['p99'] * 1000:.0f} ms at P99"
+        )
     return said
 
 

@@ -1,7 +1,8 @@
 """A small OpenAI-compatible server for tests: streams tokens at set times, stamps them, and misbehaves when told to.
 
-Its address is written to the file named first; `MODE` in a prompt's model name is not used: modes come as options.
-Run as a process of its own: ``python tests/sse_server.py ADDRESS_FILE [--mode cut] [--tokens-ms 5] ...``.
+Its address is written to the file named first. It runs as a process of its own:
+``python tests/sse_server.py ADDRESS_FILE [--mode cut] [--token-ms 5] ...``. The first two requests, those of a
+preflight, are answered well in every mode.
 """
 
 from gevent import monkey
@@ -10,13 +11,15 @@ monkey.patch_all()
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import socket  # noqa: E402
+import struct  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
-from gevent.pywsgi import WSGIServer  # noqa: E402
+from gevent.pywsgi import WSGIHandler, WSGIServer  # noqa: E402
 
 STAMPS: list[tuple[str, float]] = []
 SEEN: list[str] = []
@@ -48,7 +51,9 @@ class App:
             return self.plain(start, "200 OK", {"data": [{"id": "tiny", "max_model_len": 4096}]})
         if path == "/metrics" and o.mode != "no-metrics":
             start("200 OK", [("Content-Type", "text/plain")])
-            page = f'vllm:num_requests_running{{model_name="tiny",engine="0"}} 1.0\nvllm:num_requests_waiting{{model_name="tiny",engine="0"}} 0\nvllm:kv_cache_usage_perc{{model_name="tiny",engine="0"}} 0.25\nvllm:num_preemptions_total{{model_name="tiny",engine="0"}} {self.count}\n'
+            values = {"num_requests_running": 1, "num_requests_waiting": 0, "kv_cache_usage_perc": 0.25}
+            values["num_preemptions_total"] = self.count
+            page = "".join(f'vllm:{name}{{model_name="tiny",engine="0"}} {v}\n' for name, v in values.items())
             return [page.encode()]
         if path == "/stamps":
             return self.plain(start, "200 OK", {"stamps": STAMPS, "seen": SEEN})
@@ -57,7 +62,9 @@ class App:
         body = json.loads(environ["wsgi.input"].read())
         ids = path == "/v1/completions"
         if body["model"] != "tiny":
-            return self.plain(start, "404 Not Found", {"error": {"message": f"The model `{body['model']}` does not exist."}})
+            return self.plain(
+                start, "404 Not Found", {"error": {"message": f"The model `{body['model']}` does not exist."}}
+            )
         if ids and o.chat_only:
             return self.plain(start, "404 Not Found", {"error": {"message": "no such route"}})
         self.count += 1
@@ -67,6 +74,16 @@ class App:
             return self.plain(start, "429 Too Many Requests", {"error": {"message": "slow down"}})
         start("200 OK", [("Content-Type", "text/event-stream")])
         return self.stream(body, request, ids, "" if self.count <= 2 else o.mode, environ)
+
+    def drop(self, environ: dict[str, Any], hard: bool) -> None:
+        """Close the connection in the midst of the stream: with FIN, or with RST."""
+        sock = environ["test.socket"]
+        if hard:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        else:
+            sock.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError
 
     def plain(self, start: Any, status: str, value: Any) -> list[bytes]:
         start(status, [("Content-Type", "application/json")])
@@ -91,16 +108,30 @@ class App:
             if k:
                 gevent.sleep(o.token_ms / 1000)
             if mode == "cut" and k == 2:
-                environ["wsgi.input"].rfile.raw._sock.shutdown(2) if False else None
-                raise SystemExit if False else ConnectionAbortedError
+                self.drop(environ, hard=False)
+                return
+            if mode == "reset" and k == 2:
+                self.drop(environ, hard=True)
+                return
             if mode == "stall" and k == 2:
                 gevent.sleep(30)
             yield chunk("x", "length" if k == n - 1 and mode != "truncated" else None, ids=ids)
             if mode == "truncated" and k == 2:
                 return
         if o.usage:
-            yield b"data: " + json.dumps({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": n}}).encode() + b"\n\n"
+            yield (
+                b"data: "
+                + json.dumps({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": n}}).encode()
+                + b"\n\n"
+            )
         yield b"data: [DONE]\n\n"
+
+
+class Handler(WSGIHandler):  # type: ignore[misc]
+    """Lets the app get at its connection."""
+
+    def get_environ(self) -> dict[str, Any]:
+        return {**super().get_environ(), "test.socket": self.socket}
 
 
 def main() -> None:
@@ -116,7 +147,7 @@ def main() -> None:
     options = parser.parse_args()
     begun = time.monotonic()
     options.freeze_from, options.freeze_until = (begun + t for t in options.freeze) if options.freeze else (1e18, 0)
-    server = WSGIServer(("127.0.0.1", 0), App(options), log=None, error_log=None)
+    server = WSGIServer(("127.0.0.1", 0), App(options), log=None, error_log=None, handler_class=Handler)
     server.start()
     Path(options.address).write_text(f"http://127.0.0.1:{server.server_port}")
     server.serve_forever()

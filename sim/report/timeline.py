@@ -84,7 +84,8 @@ def _title(view: View, points: list[Point], seen: list[Scrapes], seed: int) -> s
         return "Latency and the state of the engines over time"
     at_s, width_s = t_s[np.nanargmax(p99_s)], t_s[-1] / len(t_s)
     then = np.abs(seen[0].t_s - at_s) <= width_s
-    kv_then = f", with the KV cache up to {words.percent(seen[0].kv[2][then].max())} full" if then.any() else ""
+    most = float(np.max(seen[0].kv[2][then])) if then.any() else np.nan
+    kv_then = f", with the KV cache up to {words.percent(most)} full" if np.isfinite(most) else ""
     return (
         f"TTFT P99 is {words.seconds(points[0].metric('ttft_p99').value, 2)} over the run and "
         f"{words.seconds(np.nanmax(p99_s), 2)} at its worst, around {words.moment(at_s, view.duration_s)}{kv_then}"
