@@ -4,6 +4,7 @@ Where the endpoint takes lists of token ids, a prompt of n tokens is n ids. Else
 how many tokens each is, and how many the chat template adds, is calibrated from the ``usage`` of two probes.
 """
 
+import hashlib
 import json
 from dataclasses import replace
 from functools import lru_cache
@@ -44,8 +45,7 @@ class Prompts:
 
     def _draw(self, kind: int, number: int, length: int) -> bytes:
         """Return the first *length* bytes of an endless text; longer draws begin with shorter ones."""
-        seed = np.random.SeedSequence([self._salt, kind, number])
-        return np.random.Generator(np.random.PCG64(seed)).bytes(length)
+        return hashlib.shake_128(f"{self._salt} {kind} {number}".encode()).digest(max(0, length))
 
 
 def words_for(talk: Talk, tokens: int) -> int:

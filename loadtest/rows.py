@@ -26,13 +26,13 @@ class Writer:
 
     def __init__(self, folder: str, index: int) -> None:
         self._folder, self._index = Path(folder), index
-        self._rows: list[Any] = []
+        self._rows: list[bytes] = []
         self._file = (self._folder / f"rows-{index}.bin").open("ab") if folder else None
 
     def add(self, row: np.ndarray) -> None:
         """Keep one row (`ROW`) until the next `flush`."""
         if self._file:
-            self._rows.append(row)
+            self._rows.append(row.tobytes())
 
     def flush(self, state: dict[str, Any], gaps: np.ndarray) -> None:
         """Append the rows so far, and put down the *state* and the histogram of *gaps* (`BINS`)."""
@@ -40,7 +40,7 @@ class Writer:
             return
         rows, self._rows = self._rows, []
         if rows:
-            self._file.write(np.concatenate(rows).tobytes())
+            self._file.write(b"".join(rows))
             self._file.flush()
         path = self._folder / f"gaps-{self._index}.bin"
         _replace(path, gaps.astype(np.int64).tobytes())

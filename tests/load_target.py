@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+BLOWOUT = [sys.executable, "-c", "from sim.cli import main; main()"]
 PATIENCE_S = 120.0
 """With one command or one start: a busy machine takes ten times as long as a quiet one."""
 
@@ -35,7 +36,7 @@ def target(folder: Path, *options: str) -> Iterator[str]:
 def typed(arguments: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Type ``blowout ...`` in *folder*."""
     return subprocess.run(
-        [sys.executable, "-m", "sim", *arguments],
+        [*BLOWOUT, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdin=subprocess.DEVNULL,
