@@ -98,6 +98,8 @@ class Drive:
             self._log.close()
         self._take(progress)
         states = self.reader.states()
+        if interrupts.asked and not states:
+            raise KeyboardInterrupt
         if not states or (not all(state["done"] for state in states) and not interrupts.asked):
             raise BlowoutError(f"Locust ended before its time: {self._last_words()}")
         return self._finish(states)
@@ -199,6 +201,11 @@ class Drive:
         ]
         if scenario.faults:
             notes.append("faults of the scenario other than surges happen in the endpoint, if at all: this side sends")
+        arrivals = scenario.workload.arrivals
+        if not isinstance(arrivals, str) and arrivals.closed is not None:
+            notes.append(
+                "a closed loop: these users wait for each answer, so they hide what others would have suffered"
+            )
         policies = [c.clients or scenario.clients for c in scenario.workload.cohorts.values()]
         if any(one.hedge or one.throttle for one in policies):
             notes.append("hedges and throttling of the scenario's clients are not played")

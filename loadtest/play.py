@@ -39,6 +39,8 @@ class Order:
     pages: tuple[str, ...] = ()
     prometheus: str | None = None
     prometheus_token: str | None = None
+    stand_in: bool = False
+    """The scenario's fleet was made up, for there was no scenario."""
 
 
 def planned(order: Order) -> preflight.Found:
@@ -147,6 +149,7 @@ def _info(
         "versions": {"blowout": __version__, "python": platform.python_version()} | {n: version(n) for n in names},
         "endpoint": {"url": plan.url, "models": plan.models, "version": found.version, "talk": vars(plan.talk)},
         "workers": order.workers,
+        "stand_in_fleet": order.stand_in,
         "members": [
             {"point": task.point, "seed": task.seed, "path": str(task.folder.relative_to(folder))} for task in tasks
         ],

@@ -19,6 +19,8 @@ MOST_LAG_P50_S = 0.010
 MOST_LAG_P99_S = 0.100
 LAG_OF_ANSWER = 0.1
 MOST_CPU = 0.9
+FEWEST_GAPS = 10
+"""Arrivals from which on their gaps are worth a coefficient of variation; a closed loop has none of its own."""
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -27,7 +29,8 @@ def examine(
 ) -> dict[str, Any]:
     """Return what became of the tester, from all *rows* (`loadtest.rows.ROW`) and the last state of each process."""
     first = rows[(rows["attempt"] == 0) & (rows["error"] != ERRORS.index("dropped"))]
-    roots = np.sort(first[first["turn"] == 0], order="scheduled_s") if len(first) else first
+    roots = np.sort(first[first["turn"] == 0], order="scheduled_s")
+    roots = roots if len(roots) >= FEWEST_GAPS else roots[:0]
     lag_s = first["sent_s"] - first["scheduled_s"]
     lag = {name: _quantile(lag_s, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
     beats: Counter[int] = Counter()

@@ -11,6 +11,7 @@ monkey.patch_all()
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
 import socket  # noqa: E402
 import struct  # noqa: E402
 import threading  # noqa: E402
@@ -68,6 +69,8 @@ class App:
         if ids and o.chat_only:
             return self.plain(start, "404 Not Found", {"error": {"message": "no such route"}})
         self.count += 1
+        if o.die and self.count > o.die:
+            os._exit(1)
         request = environ.get("HTTP_X_REQUEST_ID", "")
         SEEN.append(request)
         if self.count > 2 and o.mode == "429":
@@ -143,6 +146,7 @@ def main() -> None:
     parser.add_argument("--no-usage", dest="usage", action="store_false")
     parser.add_argument("--first-ms", type=float, default=20.0)
     parser.add_argument("--token-ms", type=float, default=5.0)
+    parser.add_argument("--die", type=int, default=0)
     parser.add_argument("--freeze", type=float, nargs=2, default=None)
     options = parser.parse_args()
     begun = time.monotonic()

@@ -108,6 +108,18 @@ def test_ctrl_c_keeps_the_rows_so_far(good: str, tmp_path: Path) -> None:
     assert typed(["report", "r", "--no-figures"], tmp_path).returncode == 0
 
 
+def test_an_endpoint_that_dies_is_left_alone_and_rows_are_kept(tmp_path: Path) -> None:
+    with target(tmp_path, "--die", "20") as url:
+        done = typed(["load", "run", "--url", url, "--rate", "40", "--duration", "60s", "--out", "r", *SMALL], tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert "left alone" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = Run.open(tmp_path / "r")
+    assert run.info["state"] == "failed"
+    assert run.members[0].info["metrics"]["ok"] > 5
+    assert run.members[0].info["metrics"]["failed"] > 5
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

@@ -203,7 +203,8 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
         commands.append((f"{again} --control", "whether it recovers from the faults"))
     if seen.kind == "measured":
         commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
-        commands.append((again, "the same users, simulated"))
+        if not run.info.get("stand_in_fleet"):
+            commands.append((again, "the same users, simulated"))
     elif seen.seeds == 1:
         commands.append((f"{again} --seeds 10", "the same with intervals"))
     if seen.points and seen.kind == "simulated":

@@ -46,12 +46,17 @@ def sentences(view: View) -> list[str]:
     for label, one in of(view):
         lag, gaps = one["send_lag_s"], one["gaps_cv"]
         verdict = "Valid" if one["valid"] else f"NOT VALID ({'; '.join(one['wrong'])})"
-        late = f"{_ms(lag['p50'])} late at the median and {_ms(lag['p99'])} at P99"
-        lines.append(
-            f"{label}{verdict}: {one['sent']:,} of {one['planned']:,} planned requests sent, {late}; gaps between them "
-            f"vary by {words.significant(words.to_float(gaps['sent']), 3)}, planned "
-            f"{words.significant(words.to_float(gaps['scheduled']), 3)} (coefficient of variation)."
+        varies = (
+            ""
+            if gaps["sent"] is None
+            else (
+                f"; gaps between them vary by {words.significant(gaps['sent'], 3)}, planned "
+                f"{words.significant(gaps['scheduled'], 3)} (coefficient of variation)"
+            )
         )
+        late = f"{_ms(lag['p50'])} late at the median and {_ms(lag['p99'])} at P99"
+        sent = f"{one['sent']:,} of {one['planned']:,} planned requests sent"
+        lines.append(f"{label}{verdict}: {sent}, {late}{varies}.")
         if one["errors"]:
             many = [f"{n:,} {kind.replace('_', ' ')}" for kind, n in one["errors"].items()]
             lines.append(f"{label}Attempts that went wrong: {words.listing(many)}.")

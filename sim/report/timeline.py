@@ -184,8 +184,9 @@ def scrapes(point: Point, seed: int) -> Scrapes:
 
     used, replicas = column("kv_cache_usage_perc"), np.bincount(at, minlength=len(t_s))
     low, high = np.full(len(t_s), np.inf), np.full(len(t_s), -np.inf)
-    np.minimum.at(low, at, used)
-    np.maximum.at(high, at, used)
+    with np.errstate(invalid="ignore"):  # where a measured run could not ask the engines
+        np.minimum.at(low, at, used)
+        np.maximum.at(high, at, used)
     running, waiting = (np.bincount(at, column(f"num_requests_{name}"), len(t_s)) for name in ("running", "waiting"))
     return Scrapes(
         t_s=t_s[starts],

@@ -80,7 +80,7 @@ def command(
     preflight.allowed(url, owned)
     order = play.Order(
         loaded, url, model, repeat, workers, sent, str(ca) if ca else None, _seconds("--timeout", timeout or "10m"),
-        max_requests, max_tokens, pages, prometheus, os.environ.get(TOKEN),
+        max_requests, max_tokens, pages, prometheus, os.environ.get(TOKEN), scenario is None,
     )  # fmt: skip
     found = play.planned(order)
     for note in found.notes:
