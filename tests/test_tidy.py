@@ -58,7 +58,12 @@ LAYERS = {
     "loadtest.__main__": 4,
 }
 # Neighbours on one floor do not import each other, except these. The ground floor is many small files of one room.
-NEIGHBOURS = {("sim.world", "sim.control"), ("loadtest.commands", "sim.commands")}
+NEIGHBOURS = {
+    ("sim.world", "sim.control"),
+    ("loadtest", "sim.run"),
+    ("loadtest", "sim.report"),
+    ("loadtest.commands", "sim.commands"),
+}
 MAY_IMPORT_SIMPY = {"sim.world", "sim.control"}
 
 LONGEST_FUNCTION = 60

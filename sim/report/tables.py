@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.report import parts, printing, twins, words
+from sim.report import parts, printing, tester, twins, words
 from sim.report.view import Point, View, view, worst
 
 if TYPE_CHECKING:
@@ -201,7 +201,11 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
         commands.append((f"blowout why {folder}", "what the slowest waited for, by cohort, pool and replica"))
     if run.scenario.faults and not run.controls and seen.kind == "simulated":
         commands.append((f"{again} --control", "whether it recovers from the faults"))
-    if seen.seeds == 1:
+    if seen.kind == "measured":
+        commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
+        if not run.info.get("stand_in_fleet"):
+            commands.append((again, "the same users, simulated"))
+    elif seen.seeds == 1:
         commands.append((f"{again} --seeds 10", "the same with intervals"))
     if seen.points and seen.kind == "simulated":
         full = worst(seen.points)
@@ -224,6 +228,7 @@ def summary_json(run: "Run") -> dict[str, Any]:
         "assumptions": assumptions(run),
         "why": why(seen),
         "after_faults": twins.sentences(seen),
+        **({"tester": [one for _, one in tester.of(seen)]} if seen.kind == "measured" else {}),
         "verdicts": verdicts,
         "passed": None if verdicts is None else all(verdict["passed"] for verdict in verdicts),
     }
@@ -237,6 +242,7 @@ def show(run: "Run", file: IO[str] | None = None) -> None:
         ("", headline(run)),
         ("Why", [Text(line) for line in why(view(run))]),
         (twins.TOPIC, [Text(line) for line in twins.sentences(view(run))]),
+        (tester.TOPIC, tester.block(view(run))),
         ("Claims", claims(run)),
         ("Assumptions", [Text(f"- {line}") for line in assumptions(run)]),
     ]

@@ -84,7 +84,8 @@ def _title(view: View, points: list[Point], seen: list[Scrapes], seed: int) -> s
         return "Latency and the state of the engines over time"
     at_s, width_s = t_s[np.nanargmax(p99_s)], t_s[-1] / len(t_s)
     then = np.abs(seen[0].t_s - at_s) <= width_s
-    kv_then = f", with the KV cache up to {words.percent(seen[0].kv[2][then].max())} full" if then.any() else ""
+    most = float(np.max(seen[0].kv[2][then])) if then.any() else np.nan
+    kv_then = f", with the KV cache up to {words.percent(most)} full" if np.isfinite(most) else ""
     return (
         f"TTFT P99 is {words.seconds(points[0].metric('ttft_p99').value, 2)} over the run and "
         f"{words.seconds(np.nanmax(p99_s), 2)} at its worst, around {words.moment(at_s, view.duration_s)}{kv_then}"
@@ -183,8 +184,9 @@ def scrapes(point: Point, seed: int) -> Scrapes:
 
     used, replicas = column("kv_cache_usage_perc"), np.bincount(at, minlength=len(t_s))
     low, high = np.full(len(t_s), np.inf), np.full(len(t_s), -np.inf)
-    np.minimum.at(low, at, used)
-    np.maximum.at(high, at, used)
+    with np.errstate(invalid="ignore"):  # where a measured run could not ask the engines
+        np.minimum.at(low, at, used)
+        np.maximum.at(high, at, used)
     running, waiting = (np.bincount(at, column(f"num_requests_{name}"), len(t_s)) for name in ("running", "waiting"))
     return Scrapes(
         t_s=t_s[starts],

@@ -1,0 +1,240 @@
+"""Runs a load test from outside: starts Locust, takes its rows, reads the servers' metrics, writes the run folder.
+
+`import locust` patches the whole process (sockets, threads, time), so it happens in another one.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from loadtest import preflight, rows, scrape, tester
+from loadtest.counts import Counts
+from loadtest.locust_options import PLAN, command_of
+from loadtest.plan import Plan
+from sim.errors import BlowoutError, EndpointError
+from sim.fetch import Credentials
+from sim.interrupts import Interrupts
+from sim.results import SCRAPED, Recorder, write_json
+from sim.series import SeriesSet
+
+SPOOL = ".drive"
+LOOK_S = 0.2
+LATE_S = 0.6
+"""A row is in its file so long after its attempt has ended, at most: it is written every quarter of a second."""
+LEAVE_S = 10.0
+"""For Locust to end when it is asked to."""
+
+Progress = Callable[[float, Sequence[Mapping[str, Any]]], None]
+"""Called with seconds since the start and the states of the processes."""
+
+
+@dataclass
+class Targets:
+    """Where the servers' own metrics are."""
+
+    pages: tuple[str, ...] = ()
+    prometheus: str | None = None
+    token: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Drive:
+    """One load test: one seed of one scenario against one endpoint."""
+
+    def __init__(self, plan: Plan, folder: Path, workers: int, targets: Targets, headers: Mapping[str, str]) -> None:
+        self.scenario = plan.loaded
+        self.folder, self.workers, self.targets = folder, workers, targets
+        self.recorder = Recorder(folder)
+        self.spool = folder / SPOOL
+        self.spool.mkdir()
+        self.plan = plan.with_folder(str(self.spool.resolve()))
+        (self.spool / "plan.json").write_text(self.plan.to_json(), encoding="utf-8")
+        self.reader = rows.Reader(self.spool)
+        self.counts = Counts(self.scenario, plan.seed)
+        self.wall_t0 = 0.0
+        self._environment = {
+            **os.environ,
+            PLAN: str(self.spool / "plan.json"),
+            preflight.HEADERS: json.dumps(dict(headers)),
+        }
+        self._log = (self.spool / "locust.log").open("wb")
+        self._held = np.zeros(0, rows.ROW)
+        self._all: list[np.ndarray] = []
+        self._looked = 0
+        self._scrapers = [
+            scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan.url)) for url in targets.pages
+        ]
+
+    def run(self, progress: Progress, interrupts: Interrupts) -> dict[str, Any]:
+        """Play it to its end, or until somebody interrupts; return ``member.json``, with ``tester`` in it.
+
+        Raises:
+            EndpointError: the endpoint was gone, and was left alone.
+            BlowoutError: Locust did not do its part.
+        """
+        child = subprocess.Popen(
+            command_of(self.workers), env=self._environment, stdin=subprocess.DEVNULL, stdout=self._log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            while child.poll() is None:
+                time.sleep(LOOK_S)
+                self._take(progress)
+                if interrupts.asked:
+                    break
+        finally:
+            _end(child)
+            self._log.close()
+        self._take(progress)
+        states = self.reader.states()
+        if interrupts.asked and not states:
+            raise KeyboardInterrupt
+        if not states or (not all(state["done"] for state in states) and not interrupts.asked):
+            raise BlowoutError(f"Locust ended before its time: {self._last_words()}")
+        return self._finish(states)
+
+    def _take(self, progress: Progress) -> None:
+        """Take the rows that have come, and look at the gateway at every scrape that is over."""
+        states = self.reader.states()
+        if states and not self.wall_t0:
+            self.wall_t0 = float(states[0]["wall_t0"])
+            for scraper in self._scrapers:
+                scraper.start(self.wall_t0)
+        self._held = np.concatenate([self._held, self.reader.take()])
+        if not self.wall_t0:
+            return
+        now_s = time.time() - self.wall_t0
+        interval_s = self.scenario.scrape_interval
+        while self._looked * interval_s + LATE_S < now_s:
+            self._count(self._looked * interval_s)
+            self.counts.look(self._looked * interval_s)
+            self._looked += 1
+        progress(now_s, states)
+
+    def _count(self, until_s: float) -> None:
+        """Count and write the rows of attempts that ended by *until_s*."""
+        ended = self._held["finished_s"] <= until_s
+        some, self._held = np.sort(self._held[ended], order="finished_s"), self._held[~ended]
+        if len(some):
+            self._all.append(some[list(_EXAMINED)].copy())
+            kept = self.counts.add(some)
+            if len(kept):
+                self.recorder.rows(kept)
+
+    def _finish(self, states: list[dict[str, Any]]) -> dict[str, Any]:
+        end_s = time.time() - self.wall_t0
+        self._count(np.inf)
+        self.counts.look(end_s)
+        for scraper in self._scrapers:
+            scraper.stop()
+        series = self._series(end_s)
+        if self.scenario.telemetry is not None:
+            whole = self.counts.gateway()
+            for one in series:
+                whole.add(*one)
+            whole.write(self.folder / SCRAPED)
+        t_s = np.arange(0.0, max(end_s, 1e-3), self.scenario.scrape_interval)
+        columns = scrape.engines(series, next(iter(self.plan.models)), t_s, self.scenario.scrape_interval)
+        self.recorder.series(columns)
+        gaps = self.reader.gaps()
+        histograms = self.counts.histograms(gaps)
+        metrics = self.counts.metrics(histograms) | scrape.gauges(columns, self.scenario.warmup, self.scenario.duration)
+        metrics["prefix_hit"] = scrape.counter_ratio(
+            series, "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
+        )
+        seen = np.concatenate(self._all) if self._all else np.zeros(0, rows.ROW)
+        found = tester.examine(seen, states, self.scenario.duration, self.scenario.warmup)
+        found["started"] = self.wall_t0
+        write_json(self.folder / "tester.json", found)
+        info = {"metrics": metrics, "notes": self._notes(), "uncalibrated": False, "kv_override": False}
+        self.recorder.close(histograms, info)
+        shutil.rmtree(self.spool, ignore_errors=True)
+        if found["stopped"] == "gone":
+            kind = max(found["errors"], key=lambda one: int(found["errors"][one]))
+            raise EndpointError(
+                f"{self.plan.url}: left alone after no connection could be made many times in a row "
+                f"({found['said'].get(kind, kind)}); expected an endpoint that stays"
+            )
+        return {**info, "tester": found}
+
+    def abandon(self) -> None:
+        """Close what is open, after a failure."""
+        for scraper in self._scrapers:
+            scraper.stop()
+        with suppress(OSError, ValueError):
+            self.recorder.close()
+        shutil.rmtree(self.spool, ignore_errors=True)
+
+    def _series(self, end_s: float) -> SeriesSet:
+        made = SeriesSet()
+        for scraper in self._scrapers:
+            scraper.add_to(made)
+            if scraper.failed:
+                self.targets.notes.append(
+                    f"{scraper.url}: {scraper.failed} scrapes failed, {scraper.answered} did not ({scraper.said})"
+                )
+        if self.targets.prometheus:
+            models = set(self.plan.models.values())
+            for one in scrape.remembered(self.targets.prometheus, models, self.wall_t0, end_s, self.targets.token):
+                made.add(*one)
+            if not len(made):
+                self.targets.notes.append(f"{self.targets.prometheus}: has no vllm: series of {', '.join(models)}")
+        return made
+
+    def _notes(self) -> list[str]:
+        scenario = self.scenario
+        notes = [
+            f"measured at {self.plan.url}; a client sees one wait for the first token: queueing, KV cache and prefill "
+            "are together in prefill, and all of decoding in decode alone",
+            *self.targets.notes,
+        ]
+        if scenario.faults:
+            notes.append("faults of the scenario other than surges happen in the endpoint, if at all: this side sends")
+        arrivals = scenario.workload.arrivals
+        if not isinstance(arrivals, str) and arrivals.closed is not None:
+            notes.append(
+                "a closed loop: these users wait for each answer, so they hide what others would have suffered"
+            )
+        policies = [c.clients or scenario.clients for c in scenario.workload.cohorts.values()]
+        if any(one.hedge or one.throttle for one in policies):
+            notes.append("hedges and throttling of the scenario's clients are not played")
+        return notes
+
+    def _last_words(self) -> str:
+        lines = (self.spool / "locust.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1][:200] if lines else "it said nothing"
+
+
+_EXAMINED = ("attempt", "turn", "error", "outcome", "scheduled_s", "sent_s", "first_token_s", "finished_s")
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """Ask Locust to end, and see to it that it does, its own processes included."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(LEAVE_S)
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _credentials(page: str, endpoint: str) -> Credentials:
+    """Return the endpoint's key for its own page, and nothing for others."""
+    same = urlsplit(page).netloc == urlsplit(endpoint).netloc
+    return Credentials(None, preflight.headers_from_environment() if same else {})
+
+
+__all__ = ["Drive", "Targets"]

@@ -1,0 +1,159 @@
+"""A whole load test: every point of a scenario and every repeat, one after the other, into one run folder."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from loadtest import preflight
+from loadtest.counts import warm
+from loadtest.drive import Drive, Progress, Targets
+from loadtest.plan import Plan
+from sim import __version__, results, workload
+from sim.conclude import conclude
+from sim.engine.hardware import resolve
+from sim.errors import BlowoutError, HardwareError, RunError
+from sim.interrupts import Interrupts
+from sim.results import Run
+from sim.run import Task, tasks_of
+from sim.scenario import Scenario, digest, dump
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for on the command line."""
+
+    scenario: Scenario
+    url: str
+    model: str | None = None
+    repeat: int | None = None
+    workers: int = 1
+    headers: Mapping[str, str] | None = None
+    ca: str | None = None
+    timeout_s: float | None = None
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    pages: tuple[str, ...] = ()
+    prometheus: str | None = None
+    prometheus_token: str | None = None
+    stand_in: bool = False
+    """The scenario's fleet was made up, for there was no scenario."""
+
+
+def planned(order: Order) -> preflight.Found:
+    """Ask the endpoint who it is, and refuse what it or the tester could not bear.
+
+    Raises:
+        BlowoutError: as `preflight.planned` and `preflight.bearable`.
+    """
+    scenario = order.scenario
+    users = workload.compile(scenario, scenario.seed)
+    if not isinstance(users, workload.workload.Closed):
+        preflight.bearable(users.expected_requests, scenario.duration, order.workers)
+    settings = {"timeout_s": order.timeout_s, "max_requests": order.max_requests, "max_tokens": order.max_tokens}
+    return preflight.planned(scenario, "", scenario.seed, order.url, order.model, order.ca, **settings)
+
+
+def play(order: Order, found: preflight.Found, folder: Path, command: Sequence[str], progress: Progress) -> Run:
+    """Drive the endpoint with every (point, repeat) of the scenario, and put down what happened.
+
+    Raises:
+        RunError: the tester was saturated; everything was written.
+        EndpointError: the endpoint was gone; what had been measured was written.
+        KeyboardInterrupt: interrupted; rows so far were kept.
+    """
+    scenario, started = order.scenario, time.time()
+    tasks = tasks_of(scenario, folder, order.repeat)
+    info = _info(order, found, tasks, folder, command)
+    (folder / "scenario.yaml").write_text(dump(scenario, folder), encoding="utf-8")
+    results.write_json(folder / "run.json", info)
+    warm()
+    testers: list[dict[str, Any]] = []
+    ended: dict[str, Any] = {"state": "interrupted"}
+    with Interrupts() as interrupts:
+        try:
+            for task in tasks:
+                testers.append(_one(order, found, task, progress, interrupts))
+                interrupts.check()
+            ended = {"state": "complete"}
+        except BlowoutError as error:
+            ended = {"state": "failed", "error": str(error)}
+            raise
+        finally:
+            wrong = [f"{task.words}{said}" for task, one in zip(tasks, testers) for said in one["wrong"]]
+            judged = {"valid": not wrong, "wrong": wrong, "started": testers[0]["started"] if testers else None}
+            results.write_json(folder / "run.json", info | ended | judged | {"wall_s": round(time.time() - started, 3)})
+            conclude(Run.open(folder))
+    return Run.open(folder)
+
+
+def require_valid(run: Run) -> None:
+    """Refuse a run in which the tester did not do its part.
+
+    Raises:
+        RunError: it was saturated.
+    """
+    if not run.info.get("valid", True):
+        raise RunError(
+            f"not valid: client-limited ({'; '.join(run.info['wrong'])}); add --workers, or a quieter machine"
+        )
+
+
+def _one(
+    order: Order, found: preflight.Found, task: Task, progress: Progress, interrupts: Interrupts
+) -> dict[str, Any]:
+    """Drive one (point, seed); return what is said of the tester."""
+    targets = Targets(order.pages or ((found.metrics_url,) if found.metrics_url and not order.prometheus else ()),
+                      order.prometheus, order.prometheus_token, list(found.notes))  # fmt: skip
+    plan = replace(
+        found.plan, scenario=dump(task.scenario), seed=task.seed, salt=found.plan.salt + task.number,
+        contexts=contexts(task.scenario),
+    )  # fmt: skip
+    drive = Drive(plan, task.folder, order.workers, targets, order.headers or {})
+    try:
+        member = drive.run(progress, interrupts)
+    except BaseException:
+        drive.abandon()
+        raise
+    tester: dict[str, Any] = member["tester"]
+    return tester
+
+
+def contexts(scenario: Scenario) -> dict[str, int]:
+    """Return the longest context by pool, as the simulator has it; of a pool it cannot resolve, none."""
+    found = {}
+    for name, pool in scenario.fleet.pools.items():
+        try:
+            found[name] = resolve(pool).max_model_len
+        except HardwareError:
+            continue
+    return found
+
+
+def _info(
+    order: Order, found: preflight.Found, tasks: Sequence[Task], folder: Path, command: Sequence[str]
+) -> dict[str, Any]:
+    plan: Plan = found.plan
+    names = ("locust", "gevent", "geventhttpclient", "numpy", "pyarrow")
+    return {
+        "format": results.FORMAT,
+        "kind": "measured",
+        "name": order.scenario.name,
+        "state": "running",
+        "command": list(command),
+        "scenario_sha256": digest(order.scenario),
+        "seeds": sorted({task.seed for task in tasks}),
+        "versions": {"blowout": __version__, "python": platform.python_version()} | {n: version(n) for n in names},
+        "endpoint": {"url": plan.url, "models": plan.models, "version": found.version, "talk": vars(plan.talk)},
+        "workers": order.workers,
+        "stand_in_fleet": order.stand_in,
+        "members": [
+            {"point": task.point, "seed": task.seed, "path": str(task.folder.relative_to(folder))} for task in tasks
+        ],
+    }
+
+
+__all__ = ["Order", "contexts", "planned", "play", "require_valid"]
