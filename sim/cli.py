@@ -22,7 +22,6 @@ COMMANDS = {
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "compare": ("sim.commands.compare", "Say whether two runs differ by more than their noise."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
-    "load": ("loadtest.commands.load", "Drive a real endpoint with the users of a scenario."),
     "alerts": ("sim.commands.alerts", "Judge, score, tune and ship Prometheus rules."),
     "serve": ("loadtest.commands.serve", "Serve a scenario over HTTP as OpenAI would, in real time."),
     "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),

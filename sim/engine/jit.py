@@ -6,14 +6,36 @@ every call this is pure cost (measured: 4 of 5 nanoseconds). Kernels allocate no
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from numba import config, njit, types
+from numba.core import caching
 
 from sim.engine import cache_folder
 
 # Where Numba was imported first, it did not see what `sim.engine` told it.
 config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
+
+
+class _BySources(caching.UserProvidedCacheLocator):
+    """Keeps what was compiled for as long as the sources are the same, wherever and whenever they were checked out.
+
+    Numba's own way goes by the path and the time of each file, so that every fresh checkout would compile again.
+    """
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return cache_folder().name
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> "_BySources | None":
+        return cls(py_func, py_file) if Path(py_file).parent == Path(__file__).parent else None
+
+
+caching.CacheImpl._locator_classes.insert(0, _BySources)
 
 _compiled = njit(cache=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
 inlined = njit(cache=True, error_model="numpy", _nrt=False, inline="always")  # type: ignore[call-overload]

@@ -52,8 +52,8 @@ def command(
     caption = (
         "Time: how long users suffered before the page, the median over seeds; k/n: not every incident was caught. "
         "Green: caught while it lasted; red: missed; a ticket: no incident was worth a page; orange: paged where none "
-        "was; always on: fired for more than half of the time without incidents and the hour after. A page is true from "
-        "15 min before an incident to 15 min after it. Incidents by the slo of the scenarios. "
+        "was; always on: fired for more than half of the time without incidents and the hour after. A page is true "
+        "from 15 min before an incident to 15 min after it. Incidents by the slo of the scenarios. "
         f"{sum(row.plays for row in audit.rows)} runs, simulated."
     )
     target = figure or found[0] / "figures" / "audit.png"
