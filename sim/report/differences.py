@@ -31,8 +31,8 @@ CONFIDENCE = 0.95
 REPEATS = 5
 """From so many repeats on their spread alone is the noise: the spread of fewer is itself too uncertain."""
 BLOCKS = 6
-"""Of one run. Near saturation a bad stretch lasts minutes, and shorter blocks take it for several: with sixteen, 7 of 30
-pairs of equal ten-minute runs near a KV cliff were said to differ; with six, none of 60 (benchmarks/equals.py)."""
+"""Of one run. Near saturation a bad stretch lasts minutes, and shorter blocks take it for several: with sixteen, 7 of
+30 pairs of equal ten-minute runs near a KV cliff were said to differ; with six, none of 60 (benchmarks/equals.py)."""
 FEWEST_WINDOWS = 8
 DRAWS = 400
 _COLUMNS = ["scheduled_s", "first_token_s", "finished_s", "output_tokens", "outcome", "wrong", "preemptions", "last"]
