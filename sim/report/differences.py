@@ -1,6 +1,6 @@
 """Whether two runs differ by more than their noise: every headline figure, its gap, and an interval round the gap.
 
-The noise of five repeats or more is their own spread. With fewer it is that of one run as well: blocks of a sixteenth
+The noise of five repeats or more is their own spread. With fewer it is that of one run as well: blocks of a sixth
 of its time are drawn again and again, the same in A and B, so that what happens at the same time in both cancels
 (a circular block bootstrap; Politis & Romano 1992), and the larger of the two counts. An interval is Student's, at 95%
 for all figures of a comparison together (Bonferroni): of twenty pairs of equals, at most one is said to differ.
@@ -30,7 +30,9 @@ METRICS = (*LATENCIES, *SHARES, *RATES)
 CONFIDENCE = 0.95
 REPEATS = 5
 """From so many repeats on their spread alone is the noise: the spread of fewer is itself too uncertain."""
-BLOCKS = 16
+BLOCKS = 6
+"""Of one run. Near saturation a bad stretch lasts minutes, and shorter blocks take it for several: with sixteen, 7 of
+30 pairs of equal ten-minute runs near a KV cliff were said to differ; with six, none of 60 (benchmarks/equals.py)."""
 FEWEST_WINDOWS = 8
 DRAWS = 400
 _COLUMNS = ["scheduled_s", "first_token_s", "finished_s", "output_tokens", "outcome", "wrong", "preemptions", "last"]
