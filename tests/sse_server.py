@@ -134,6 +134,8 @@ class Handler(WSGIHandler):  # type: ignore[misc]
     """Lets the app get at its connection."""
 
     def get_environ(self) -> dict[str, Any]:
+        # Without it a token waits 40 ms until the headers before it are acknowledged (Nagle).
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return {**super().get_environ(), "test.socket": self.socket}
 
 

@@ -89,8 +89,9 @@ def test_sent_equals_planned_as_scheduled(rate: int, good: str, tmp_path: Path) 
     pytest.fail(f"send lag P50 (s), the host's, deviation of cv, in {TRIES} tries: {tried}")
 
 
-def test_ttft_is_the_servers_own(tmp_path: Path) -> None:
-    text = f"duration: 5s\nworkload: {{rate_per_s: 10, {COHORTS}}}"
+@pytest.mark.parametrize("rate", [10, 50])
+def test_ttft_is_the_servers_own(rate: int, tmp_path: Path) -> None:
+    text = f"duration: 4s\nworkload: {{rate_per_s: {rate}, {COHORTS}}}"
     tried = []
     for _ in range(TRIES):
         with target(tmp_path) as url:
