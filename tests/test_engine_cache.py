@@ -78,3 +78,28 @@ def test_numba_keeps_it_there_whoever_imports_it_first(root: Path, tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == tmp_path / engine.cache_folder().name
+
+
+def test_a_fresh_checkout_compiles_nothing(root: Path, tmp_path: Path) -> None:
+    if not engine.is_compiled():
+        pytest.skip("the engine is not compiled")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(root / "sim", tmp_path / "sim", ignore=ignored, copy_function=shutil.copy)  # with times of now
+    before = sorted((path.name, path.stat().st_mtime) for path in engine.cache_folder().iterdir())
+    program = (
+        "from sim.scenario import loads; from sim.world import simulate; import sim; "
+        "text = 'name: a\\nduration: 60s\\nfleet: {kv_blocks: 99, step_time: {linear: {base: 10ms}}}\\n"
+        "workload: {rate_per_s: 1, cohorts: {a: {prompt_tokens: 9, output_tokens: 9}}}'; "
+        "print(simulate(loads(text), 1).metrics['requests'], sim.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) in done.stdout
+    assert sorted((path.name, path.stat().st_mtime) for path in engine.cache_folder().iterdir()) == before
