@@ -109,7 +109,11 @@ def scenario_of(past: Past) -> Scenario:
     run, points = _points(top.resolve())
     members = (*run.members, *run.controls)
     point = next((one.point for one in members if one.path.resolve() == folder.resolve()), past.member.point)
-    return next(one for values, one in points if values == point)
+    played: list[dict[str, Any]] = []  # by their order, for another version may have written them otherwise
+    for entry in run.info["members"]:
+        if entry["point"] not in played:
+            played.append(entry["point"])
+    return points[played.index(point) if point in played else 0][1]
 
 
 @lru_cache(maxsize=4)
