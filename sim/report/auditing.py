@@ -68,9 +68,10 @@ def quiet(audit: Audit) -> str:
         if column.together:
             false, weeks, idle = _healthy(audit, k)
             firing = f" (firing {_percent(idle)} of the time)" if idle > ALWAYS else ""
-            most = f" (at most {words.significant(at_most(0, weeks), 2)} a week)" if not false else ""
-            said.append(f"{column.rules} {count(false, 'false page') if not said else false}{firing}{most}")
-    return f"In {_weeks(_healthy(audit, 0)[1])} without an incident: {', '.join(said)}"
+            said.append(f"{column.rules} {count(false, 'false page') if not said else false}{firing}")
+    weeks = _healthy(audit, 0)[1]
+    none = f"; 0: at most {words.significant(at_most(0, weeks), 2)} a week"
+    return f"In {_weeks(weeks)} without an incident: {', '.join(said)}{none}"
 
 
 def total(audit: Audit, k: int) -> tuple[int, int, float]:
