@@ -11,7 +11,9 @@ from sim.alerts import verify
 from sim.alerts.rulefile import read, reads
 from sim.alerts.rules import Judgement, Verdict, judge
 from sim.errors import InputError
+from sim.scenario import loads
 from sim.series import NAME, STALE, SeriesSet
+from sim.world import World
 from tests.real_prometheus import binary
 from tests.test_alerts_rules import KUBERNETES, series
 
@@ -146,3 +148,31 @@ def test_jitter_and_a_missing_promtool_are_said() -> None:
         verify.unit_test(found, held)
     with pytest.raises(InputError, match="install Prometheus"):
         verify.promtool("no-such-promtool")
+
+
+SERVICE = """\
+name: small
+duration: 70m
+fleet: {kv_blocks: 400, max_num_seqs: 8, replicas: 2, step_time: {linear: {base: 10ms, per_sequence: 1ms}}}
+workload: {rate_per_s: 3, cohorts: {a: {prompt_tokens: 100, output_tokens: 30, error: 8%}}}
+clients: {timeout: 20s}
+telemetry: {evaluate: 100%}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "faults",
+    ["[]", "[{stop: main, from: 20m, to: 35m}]", "[{stop: main, how: hang, from: 20m, to: 45m}]"],
+    ids=["healthy", "outage", "silence"],
+)
+def test_the_real_promtool_sees_every_shipped_rule_change_when_we_say(faults: str, root: Path) -> None:
+    world = World(loads(SERVICE, overrides=[f"faults={faults}"]), 1)
+    world.run_to_end()
+    held = world.spool.series()
+    files = sorted((root / "scenarios" / "alerts").glob("*.yml"))
+    judged = [one for file in files for one in judge(read([file]), held)]
+    checks = [verify.check_states(judge(read([file]), held), held, binary("promtool")) for file in files]
+    assert [check.said for check in checks if not check.passed] == []
+    changes = sum(len(one.episodes) for one in judged)
+    assert sum(check.assertions for check in checks) >= changes >= (0 if faults == "[]" else 3)
