@@ -194,7 +194,7 @@ class Prometheus:
         return {rule["name"]: rule.get("lastError", "") for rule in rules if rule.get("health") == "err"}
 
     def pages(self, state: str = "firing") -> dict[str, Pages]:
-        """Return when each rule fired (or was in another *state*), ms (Unix), exactly as it was evaluated: from its own series ``ALERTS``.
+        """Return when each rule fired (or was in another *state*), ms (Unix), as it was evaluated: from ``ALERTS``.
 
         An episode that begins within one evaluation of the end of another belongs to it.
         """
