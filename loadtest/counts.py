@@ -63,19 +63,28 @@ class Counts:
         """Remember what the gateway shows at *t_s*: call it in the order of time, rows that ended before counted."""
         self._seen.append((t_s, self._gates.view(np.int64).copy().view(self._gates.dtype)))
 
-    def gateway(self) -> SeriesSet:
-        """Return the series of our own gateway: what clients saw, under the names of simulated runs."""
+    @property
+    def looks(self) -> int:
+        """How often it was looked at so far."""
+        return len(self._seen)
+
+    def gateway(self, first: int = 0) -> SeriesSet:
+        """Return the series of our own gateway: what clients saw, under the names of simulated runs.
+
+        Only from look *first* on, if there is one.
+        """
         from sim.spool import Spool
 
-        if not self._seen:
+        seen = self._seen[first:]
+        if not seen:
             return SeriesSet()
         codes = sorted({*ALWAYS, *np.flatnonzero(self._gates["codes"].sum(axis=0)).tolist()})
         scraper = Scraper([], GATEWAY, self.pools, codes, False)
         nobody: list[bool] = np.zeros(0, bool)  # type: ignore[assignment]
-        for _, gates in self._seen:
+        for _, gates in seen:
             scraper.note(np.zeros(0, meters.METER), gates, nobody, nobody)
         spool = Spool(scraper.labels)
-        spool.add(np.array([t for t, _ in self._seen]), scraper.take(np.zeros((len(self._seen), 0), GAUGES)))
+        spool.add(np.array([t for t, _ in seen]), scraper.take(np.zeros((len(seen), 0), GAUGES)))
         made = SeriesSet()
         for one in spool.series():
             made.add(*one)

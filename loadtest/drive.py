@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from loadtest import preflight, rows, scrape, tester
+from loadtest.beside import Beside, Wanted
 from loadtest.counts import Counts
 from loadtest.locust_options import PLAN, command_of
 from loadtest.plan import Plan
@@ -52,7 +53,9 @@ class Targets:
 class Drive:
     """One load test: one seed of one scenario against one endpoint."""
 
-    def __init__(self, plan: Plan, folder: Path, workers: int, targets: Targets, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, workers: int, targets: Targets, headers: Mapping[str, str], wanted: Wanted
+    ) -> None:
         self.scenario = plan.loaded
         self.folder, self.workers, self.targets = folder, workers, targets
         self.recorder = Recorder(folder)
@@ -75,6 +78,7 @@ class Drive:
         self._scrapers = [
             scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan.url)) for url in targets.pages
         ]
+        self.beside = Beside(wanted, self.scenario, self.counts, self._scrapers)
 
     def run(self, progress: Progress, interrupts: Interrupts) -> dict[str, Any]:
         """Play it to its end, or until somebody interrupts; return ``member.json``, with ``tester`` in it.
@@ -96,6 +100,7 @@ class Drive:
         finally:
             _end(child)
             self._log.close()
+            self.beside.stop()
         self._take(progress)
         states = self.reader.states()
         if interrupts.asked and not states:
@@ -111,6 +116,7 @@ class Drive:
             self.wall_t0 = float(states[0]["wall_t0"])
             for scraper in self._scrapers:
                 scraper.start(self.wall_t0)
+            self.beside.start(self.wall_t0, self.recorder)
         self._held = np.concatenate([self._held, self.reader.take()])
         if not self.wall_t0:
             return
@@ -119,6 +125,7 @@ class Drive:
         while self._looked * interval_s + LATE_S < now_s:
             self._count(self._looked * interval_s)
             self.counts.look(self._looked * interval_s)
+            self.beside.look(self._looked * interval_s)
             self._looked += 1
         progress(now_s, states)
 
@@ -138,6 +145,7 @@ class Drive:
         self.counts.look(end_s)
         for scraper in self._scrapers:
             scraper.stop()
+        self.beside.look(end_s)
         series = self._series(end_s)
         if self.scenario.telemetry is not None:
             whole = self.counts.gateway()
@@ -159,6 +167,7 @@ class Drive:
         write_json(self.folder / "tester.json", found)
         info = {"metrics": metrics, "notes": self._notes(), "uncalibrated": False, "kv_override": False}
         self.recorder.close(histograms, info)
+        self.beside.settle(self.folder / "events.jsonl", self.wall_t0, end_s)
         shutil.rmtree(self.spool, ignore_errors=True)
         if found["stopped"] == "gone":
             kind = max(found["errors"], key=lambda one: int(found["errors"][one]))
@@ -199,8 +208,6 @@ class Drive:
             "are together in prefill, and all of decoding in decode alone",
             *self.targets.notes,
         ]
-        if scenario.faults:
-            notes.append("faults of the scenario other than surges happen in the endpoint, if at all: this side sends")
         arrivals = scenario.workload.arrivals
         if not isinstance(arrivals, str) and arrivals.closed is not None:
             notes.append(

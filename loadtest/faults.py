@@ -3,6 +3,7 @@
 What could not be made to happen is an event as well (``fault_not_injected``): a fault is reported, never assumed.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ LIMIT_S = 60.0
 MOST_OUTPUT = 2000
 """Characters of a command's output that an event keeps: its end."""
 MARKED = "marked by hand"
+SERVED = "by the endpoint"
 
 Emit = Callable[..., None]
 """Called with the time (s since the start), the name of the event and its fields; from any thread."""
@@ -63,10 +65,12 @@ def injections(scenario: Scenario) -> list[Injection]:
     return found
 
 
-def not_injected(scenario: Scenario, events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def not_injected(
+    scenario: Scenario, events: Iterable[Mapping[str, Any]], run_commands: bool = True
+) -> list[dict[str, Any]]:
     """Return an event for each fault of *scenario* that *events* do not tell of: nobody made it happen.
 
-    A surge is left out: the load itself makes it.
+    A surge is left out: the load itself makes it. *run_commands*: those of faults were run.
     """
     told = {event.get("name") for event in events if event["event"] in ("fault_begins", "fault_not_injected")}
     found = []
@@ -76,10 +80,45 @@ def not_injected(scenario: Scenario, events: Iterable[Mapping[str, Any]]) -> lis
             continue
         kind = kind_of(inner)
         why = "it comes at random" if isinstance(fault, Random) else "it has no start_cmd, and nobody marked it"
+        if getattr(inner, "start_cmd", None) is not None and not run_commands:
+            why = "its start_cmd was not run, for --run-commands was not given, and nobody marked it"
         found.append(
             {"t_s": inner.from_, "event": "fault_not_injected", "name": name, "target": str(getattr(inner, kind)),
              "mechanism": kind, "why": why}
         )  # fmt: skip
+    return found
+
+
+def faults_digest(scenario: Scenario) -> str:
+    """Return what identifies the faults of *scenario*, commands aside: sha256, in hex."""
+    faults = [fault.model_dump(mode="json", by_alias=True) for fault in scenario.faults]
+    plain = [{key: value for key, value in fault.items() if not key.endswith("_cmd")} for fault in faults]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def served(scenario: Scenario, late_s: float, end_s: float) -> list[dict[str, Any]]:
+    """Return the events of faults that the endpoint makes happen by itself, in seconds of a load test.
+
+    The test began *late_s* after second 0 of the endpoint and ended at *end_s*. Those outside were not injected; of
+    what comes at random nobody here knows the times.
+    """
+    found: list[dict[str, Any]] = []
+    for fault, name in zip(scenario.faults, fault_names(scenario)):
+        inner = occurrence(fault)
+        if isinstance(inner, Surge) or inner is not fault:
+            continue
+        kind = kind_of(inner)
+        said = {"name": name, "target": str(getattr(inner, kind)), "mechanism": kind}
+        begin_s, to_s = inner.from_ - late_s, None if inner.to is None else inner.to - late_s
+        if begin_s >= end_s or (to_s is not None and to_s <= 0):
+            when = "ended before this test began" if begin_s < end_s else "begins after this test has ended"
+            found.append(
+                {"t_s": inner.from_, "event": "fault_not_injected", **said, "why": f"at the endpoint it {when}"}
+            )
+            continue
+        found.append({"t_s": round(max(0.0, begin_s), 3), "event": "fault_begins", **said, "how": SERVED})
+        if to_s is not None and to_s < end_s:
+            found.append({"t_s": round(to_s, 3), "event": "fault_ends", **said, "how": SERVED})
     return found
 
 
@@ -100,9 +139,9 @@ class Injector:
         self._zero_s = 0.0
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Begin: now is second 0."""
-        self._zero_s = self._clock()
+    def start(self, zero_s: float | None = None) -> None:
+        """Begin: *zero_s* of the clock is second 0, or now is."""
+        self._zero_s = self._clock() if zero_s is None else zero_s
         self._threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in self._faults]
         for thread in self._threads:
             thread.start()
@@ -255,9 +294,14 @@ def append(path: Path, event: Mapping[str, Any]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the events in the file at *path*."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def settle(path: Path, started_unix_s: float) -> None:
     """Give the marks among the events in the file at *path* their exact times, once it is known when the test began."""
-    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    events = read(path)
     for event in events:
         if event.get("how") == MARKED and "unix_s" in event:
             event["t_s"] = round(max(0.0, event["unix_s"] - started_unix_s), 3)

@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from loadtest import preflight
+from loadtest import agreement, preflight
+from loadtest.beside import Say, Wanted
 from loadtest.counts import warm
 from loadtest.drive import Drive, Progress, Targets
 from loadtest.plan import Plan
 from sim import __version__, results, workload
+from sim.alerts.rulefile import Group
 from sim.conclude import conclude
 from sim.engine.hardware import resolve
 from sim.errors import BlowoutError, HardwareError, RunError
@@ -41,6 +43,11 @@ class Order:
     prometheus_token: str | None = None
     stand_in: bool = False
     """The scenario's fleet was made up, for there was no scenario."""
+    groups: Sequence[Group] = ()
+    """Rules to watch meanwhile."""
+    run_commands: bool = False
+    prometheus_bin: str | None = None
+    """A real Prometheus to start beside it."""
 
 
 def planned(order: Order) -> preflight.Found:
@@ -57,8 +64,13 @@ def planned(order: Order) -> preflight.Found:
     return preflight.planned(scenario, "", scenario.seed, order.url, order.model, order.ca, **settings)
 
 
-def play(order: Order, found: preflight.Found, folder: Path, command: Sequence[str], progress: Progress) -> Run:
+def play(
+    order: Order, found: preflight.Found, folder: Path, command: Sequence[str], progress: Progress,
+    say: Say = lambda _: None,
+) -> Run:  # fmt: skip
     """Drive the endpoint with every (point, repeat) of the scenario, and put down what happened.
+
+    *say* hears what alerts do meanwhile.
 
     Raises:
         RunError: the tester was saturated; everything was written.
@@ -76,7 +88,7 @@ def play(order: Order, found: preflight.Found, folder: Path, command: Sequence[s
     with Interrupts() as interrupts:
         try:
             for task in tasks:
-                testers.append(_one(order, found, task, progress, interrupts))
+                testers.append(_one(order, found, task, progress, interrupts, say))
                 interrupts.check()
             ended = {"state": "complete"}
         except BlowoutError as error:
@@ -103,7 +115,7 @@ def require_valid(run: Run) -> None:
 
 
 def _one(
-    order: Order, found: preflight.Found, task: Task, progress: Progress, interrupts: Interrupts
+    order: Order, found: preflight.Found, task: Task, progress: Progress, interrupts: Interrupts, say: Say
 ) -> dict[str, Any]:
     """Drive one (point, seed); return what is said of the tester."""
     targets = Targets(order.pages or ((found.metrics_url,) if found.metrics_url and not order.prometheus else ()),
@@ -112,9 +124,14 @@ def _one(
         found.plan, scenario=dump(task.scenario), seed=task.seed, salt=found.plan.salt + task.number,
         contexts=contexts(task.scenario),
     )  # fmt: skip
-    drive = Drive(plan, task.folder, order.workers, targets, order.headers or {})
+    wanted = Wanted(order.groups, order.run_commands, found.faults_zero_s, say)
+    drive = Drive(plan, task.folder, order.workers, targets, order.headers or {}, wanted)
+    every_s = task.scenario.scrape_interval
     try:
-        member = drive.run(progress, interrupts)
+        with agreement.beside(order.prometheus_bin, task.folder, targets.pages, order.groups, every_s) as real:
+            member = drive.run(progress, interrupts)
+            if real is not None and not interrupts.asked:
+                agreement.keep(real, task.folder)
     except BaseException:
         drive.abandon()
         raise

@@ -10,12 +10,14 @@ import os
 import secrets
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from loadtest import events, prompts
+from loadtest.faults import faults_digest
 from loadtest.plan import Plan, Talk, base_of, is_loopback
 from sim.errors import EndpointError, InputError
 from sim.fetch import looks_like_html
@@ -39,6 +41,8 @@ class Found:
     plan: Plan
     version: str = ""
     metrics_url: str | None = None
+    faults_zero_s: float | None = None
+    """Where the endpoint plays the very faults of the scenario (`blowout serve`): when its second 0 was (Unix time)."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -107,13 +111,30 @@ def planned(
     found = Found(Plan(text, seed, base, models, salt=salt, ca=ca, **settings))
     talk = _talk(line, next(iter(models.values())), salt, found.notes)
     found.plan = replace(found.plan, talk=replace(talk, context=context))
-    found.version = line.version()
+    said = line.version()
+    found.version = str(said.get("version", ""))
+    _note_served(found, said, scenario)
     status, _, page = line.ask("GET", "/metrics", needed=False)
     if status == 200 and not looks_like_html(page.decode(errors="replace")):
         found.metrics_url = f"{base}/metrics"
     else:
         found.notes.append("no /metrics at the endpoint: nothing is known of queues and KV cache; try --metrics-url")
     return found
+
+
+def _note_served(found: Found, said: Mapping[str, Any], scenario: Scenario) -> None:
+    """Note what only `blowout serve` says of itself: which faults it plays, how fast, and what time it is there."""
+    try:
+        speed, now_s, faults = float(said["speed"]), float(said["now_s"]), str(said["faults"])
+    except (KeyError, TypeError, ValueError):
+        return
+    if speed != 1:
+        found.notes.append(
+            f"the endpoint is played {speed:g} times as fast as the clock, and this load is not: it gets the rate of "
+            f"the scenario divided by {speed:g}"
+        )
+    elif scenario.faults and faults == faults_digest(scenario):
+        found.faults_zero_s = time.time() - now_s
 
 
 def chosen_models(scenario: Scenario, served: list[str], model: str | None, where: str) -> dict[str, str]:
@@ -166,13 +187,14 @@ class _Line:
             raise EndpointError(f"{self.base}: {said}")
         return 0, "", b""
 
-    def version(self) -> str:
-        """Return what the server calls its version, if it does (vLLM: GET /version)."""
+    def version(self) -> dict[str, Any]:
+        """Return what the server says of its version, if it does (vLLM: GET /version)."""
         status, _, body = self.ask("GET", "/version", needed=False)
         try:
-            return str(json.loads(body)["version"]) if status == 200 else ""
-        except (ValueError, KeyError, TypeError):
-            return ""
+            said = json.loads(body) if status == 200 else {}
+        except ValueError:
+            return {}
+        return said if isinstance(said, dict) else {}
 
     def _ask(self, method: str, path: str, body: str) -> tuple[int, str, bytes]:
         host, port = self._parts.hostname or "", self._parts.port

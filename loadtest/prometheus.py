@@ -193,13 +193,13 @@ class Prometheus:
         rules = [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
         return {rule["name"]: rule.get("lastError", "") for rule in rules if rule.get("health") == "err"}
 
-    def pages(self) -> dict[str, Pages]:
-        """Return when each rule fired, ms (Unix), exactly as it was evaluated: from its own series ``ALERTS``.
+    def pages(self, state: str = "firing") -> dict[str, Pages]:
+        """Return when each rule fired (or was in another *state*), ms (Unix), as it was evaluated: from ``ALERTS``.
 
         An episode that begins within one evaluation of the end of another belongs to it.
         """
         length_s = math.ceil(time.time() - self.started_s) + 60
-        rows = self.ask("query", query=f'ALERTS{{{_STATE}="firing"}}[{length_s}s]')["result"]
+        rows = self.ask("query", query=f'ALERTS{{{_STATE}="{state}"}}[{length_s}s]')["result"]
         every_ms = {
             rule["name"]: round(float(group["interval"]) * 1000)
             for group in self.ask("rules")["groups"]
@@ -232,6 +232,7 @@ def configuration(targets: Sequence[Target], rules: Sequence[str], scrape_s: flo
                 "job_name": f"target-{i}",
                 "scheme": where.scheme,
                 "metrics_path": where.path or "/metrics",
+                "honor_labels": True,  # as our own scrapes do
                 "static_configs": [static],
             }
         )

@@ -14,6 +14,7 @@ from sim.exposition import SAMPLE, labels, number
 from sim.fetch import Credentials
 from sim.results import SERIES
 from sim.series import NAME, STALE, SeriesSet, is_stale
+from sim.telemetry.scraper import GATEWAY
 
 ANSWER_S = 10.0
 JOB = "vllm"
@@ -26,13 +27,16 @@ class Scraper:
 
     def __init__(self, url: str, interval_s: float, credentials: Credentials) -> None:
         self.url, self._interval_s, self._credentials = url, interval_s, credentials
-        self.instance = urlsplit(url).netloc.rpartition("@")[2]
+        self.instance = instance_of(url)
         self.failed = self.answered = 0
         self.said = ""
         self._known: dict[str, int] = {}
         self._labels: list[dict[str, str]] = []
         self._samples: list[tuple[list[int], list[float]]] = []
         self._there: set[int] = set()
+        self._taken: list[int] = []
+        self.done_s = -1.0
+        """Everything until then has been read (seconds since the start)."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._up = self._series(f'up{{job="{JOB}",instance="{self.instance}"}}', bare=True)
@@ -53,6 +57,17 @@ class Scraper:
         for one, (t_ms, values) in zip(self._labels, self._samples):
             if t_ms:
                 series.add(one, np.array(t_ms, np.int64), np.array(values, np.float64))
+
+    def take(self) -> SeriesSet:
+        """Return what was read since it was last taken."""
+        made = SeriesSet()
+        self._taken += [0] * (len(self._samples) - len(self._taken))
+        for k, (one, (t_ms, values)) in enumerate(zip(self._labels, self._samples)):
+            first, end = self._taken[k], len(values)  # a value is added after its time
+            if end > first:
+                made.add(one, np.array(t_ms[first:end], np.int64), np.array(values[first:end], np.float64))
+                self._taken[k] = end
+        return made
 
     def read(self, t_s: float, page: str | None) -> None:
         """Take in a *page* as of *t_s*; None: nobody answered, which ends every series until somebody does."""
@@ -80,16 +95,19 @@ class Scraper:
         self._there = there
 
     def _series(self, text: str, bare: bool = False) -> int:
-        """Return the number of the series that *text* names; -1: it is none to keep."""
+        """Return the number of the series that *text* names; -1: it is none to keep.
+
+        What the page of `blowout serve` says as a gateway is none: here that is what clients saw.
+        """
         if text in self._known:
             return self._known[text]
         match = SAMPLE.match(f"{text} 0")
         found = labels(match["labels"] or "") if match else None
-        if match is None or found is None or match["name"].endswith("_created"):
+        if match is None or found is None or match["name"].endswith("_created") or found.get("job") == GATEWAY["job"]:
             self._known[text] = -1
             return -1
         target = {} if bare else {"job": JOB, "instance": self.instance}
-        self._labels.append({NAME: match["name"], **found, **target})
+        self._labels.append({NAME: match["name"], **target, **found})  # as with `honor_labels: true`
         self._samples.append(([], []))
         self._known[text] = len(self._labels) - 1
         return self._known[text]
@@ -105,6 +123,7 @@ class Scraper:
         while not self._stop.wait(max(0.0, wall_t0 + k * self._interval_s - time.time())):
             t_s = time.time() - wall_t0
             self.read(t_s, self._page())
+            self.done_s = t_s
             k = max(k + 1, int((time.time() - wall_t0) / self._interval_s) + 1)
 
     def _page(self) -> str | None:
@@ -114,6 +133,11 @@ class Scraper:
             self.said = self.said or str(error)
             return None
         return body.decode("utf-8", errors="replace")
+
+
+def instance_of(url: str) -> str:
+    """Return what a Prometheus calls the target at *url*: host and port."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def remembered(url: str, models: Collection[str], wall_t0: float, seconds: float, token: str | None) -> SeriesSet:
@@ -194,4 +218,4 @@ def counter_ratio(series: SeriesSet, part: str, whole: str) -> float:
     return grown[part] / grown[whole] if grown[whole] > 0 else float("nan")
 
 
-__all__: Sequence[str] = ["Scraper", "counter_ratio", "engines", "gauges", "remembered"]
+__all__: Sequence[str] = ["Scraper", "counter_ratio", "engines", "gauges", "instance_of", "remembered"]

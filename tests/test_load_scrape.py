@@ -91,3 +91,12 @@ def test_a_prometheus_is_asked_for_the_models_in_run_time(monkeypatch: pytest.Mo
     series = scrape.remembered("http://p:9090", ["m"], 1000.0, 60.0, "secret")
     assert [one for one, _, _ in series] == [dict(sorted(kv.items())), dict(sorted(up[0].items()))]
     assert all(t_ms.tolist() == [0, 15_000, 30_000] for _, t_ms, _ in series)
+
+
+def test_labels_of_the_page_stay_and_what_it_says_as_a_gateway_is_left_to_clients() -> None:
+    scraper, series = read('a{instance="main-0"} 1\ngateway_requests_total{job="gateway",code="200"} 5\n')
+    assert [(one[NAME], one["instance"]) for one, _, _ in series] == [("up", "a:8000"), ("a", "main-0")]
+    taken = [(one[NAME], v.tolist()) for one, _, v in scraper.take()]
+    scraper.read(1.0, 'a{instance="main-0"} 2\n')
+    assert taken == [("up", [1.0]), ("a", [1.0])]
+    assert [(one[NAME], v.tolist()) for one, _, v in scraper.take()] == [("up", [1.0]), ("a", [2.0])]

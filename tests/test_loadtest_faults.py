@@ -184,3 +184,28 @@ def test_without_a_load_test_there_is_nothing_to_mark(
     code, _, err = typed(capsys, "x", "start")
     assert code == 2
     assert "results: holds no load test; name the folder of one with --run" in err
+
+
+def test_faults_that_the_endpoint_plays_are_told_at_the_times_of_the_load_test() -> None:
+    """The load began 0.2 s after the endpoint, and lasted 60 s."""
+    found = faults.served(loads(TEXT), 0.2, 60.0)
+    told = {(one["name"], one["event"]): one["t_s"] for one in found}
+    assert told[("good", "fault_begins")] == 0.0
+    assert told[("good", "fault_ends")] == pytest.approx(0.1)
+    assert ("stays", "fault_begins") in told
+    assert ("stays", "fault_ends") not in told
+    assert ("fails", "fault_not_injected") in told  # over before the load began
+    assert ("late", "fault_not_injected") in told
+    assert not [name for name, _ in told if name.startswith(("surge", "random"))]
+
+
+def test_the_same_faults_are_known_by_their_digest_whatever_their_commands() -> None:
+    same = loads(TEXT.replace('start_cmd: "true", stop_cmd: "exit 7"', 'start_cmd: "false"'))
+    other = loads(TEXT.replace("from: 500s", "from: 501s"))
+    assert faults.faults_digest(same) == faults.faults_digest(loads(TEXT)) != faults.faults_digest(other)
+
+
+def test_commands_that_nobody_allowed_are_reported() -> None:
+    found = {one["name"]: one["why"] for one in not_injected(loads(TEXT), [], run_commands=False)}
+    assert "--run-commands" in found["good"]
+    assert "no start_cmd" in found["bare"]

@@ -13,6 +13,7 @@ from loadtest.endpoint.mischief import Next
 from loadtest.endpoint.openai import ApiError
 from loadtest.endpoint.page import CONTENT_TYPE, Pages
 from loadtest.endpoint.room import Room
+from loadtest.faults import faults_digest
 from sim import __version__
 from sim.errors import InputError
 from sim.records import Outcome
@@ -38,7 +39,7 @@ class App:
             ("POST", "/v1/completions"): lambda environ, start: self._complete(environ, start, chat=False),
             ("GET", "/v1/models"): lambda environ, start: said(start, self._models()),
             ("GET", "/health"): lambda environ, start: text(start, ""),
-            ("GET", "/version"): lambda environ, start: said(start, {"version": f"blowout-{__version__}"}),
+            ("GET", "/version"): lambda environ, start: said(start, self._version()),
             ("GET", "/metrics"): lambda environ, start: text(start, self._pages.fleet(), CONTENT_TYPE),
             ("POST", "/tokenize"): self._tokenize,
         }
@@ -103,6 +104,11 @@ class App:
         gate = self._room.world.fleet.gates[models.index(model) if model in models else 0]
         gate["codes"][status] += 1
         gate["tasks"][Outcome.REJECTED if status < 500 else Outcome.FAILED] += 1
+
+    def _version(self) -> dict[str, Any]:
+        """Return what it is; a load test tells by it that the faults of its scenario happen here, and when."""
+        clock, faults = self._room.clock, faults_digest(self._room.world.scenario)
+        return {"version": f"blowout-{__version__}", "speed": clock.speed, "now_s": clock.now_s(), "faults": faults}
 
     def _models(self) -> dict[str, Any]:
         models = self._room.world.callers.longest

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtest import synthesis
+from loadtest.commands.load import judging
 from sim import results
 from sim.commands import ready
 from sim.errors import BlowoutError, InputError
@@ -22,7 +23,9 @@ from sim.scenario import Scenario
 from sim.units import duration_s
 
 if TYPE_CHECKING:
+    from loadtest.beside import Say
     from loadtest.drive import Progress
+    from sim.alerts.rulefile import Group
 
 TOKEN = "BLOWOUT_PROMETHEUS_TOKEN"
 REDRAW_S = 0.5
@@ -53,6 +56,10 @@ _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
 @click.option("--metrics-url", "pages", multiple=True, metavar="URL",
               help="A server's /metrics page; repeat for more [URL/metrics].")  # fmt: skip
 @click.option("--prometheus-url", "prometheus", metavar="URL", help="A Prometheus that scrapes the servers, instead.")
+@click.option("--rules", "rules", multiple=True, metavar="FILE|NAME",
+              help="Rule file, or a shipped set, to judge and prove; repeat for more.")  # fmt: skip
+@click.option("--prometheus-bin", metavar="PATH", help="A Prometheus to start beside it, to be compared with us.")
+@click.option("--run-commands", is_flag=True, help="Run start_cmd and stop_cmd of faults, with your rights.")
 @click.option("--i-own-this-endpoint", "owned", is_flag=True, help="Load something that is not this machine.")
 @click.option("--no-figures", is_flag=True, help="Neither figures nor report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -60,15 +67,16 @@ def command(
     scenario: str | None, url: str, model: str | None, out: Path | None, workers: int, timeout: str | None,
     max_requests: int | None, max_tokens: int | None, headers: tuple[str, ...], ca: Path | None,
     pages: tuple[str, ...], prometheus: str | None, owned: bool, no_figures: bool, as_json: bool, repeat: int | None,
-    **given: Any,
+    rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Send what the users of SCENARIO ask to an OpenAI-compatible endpoint, when they ask it.
 
     SCENARIO is a file or the name of a shipped one; without it, --rate and the lengths say who asks. The key is taken
     from BLOWOUT_API_KEY or OPENAI_API_KEY.
 
-    Exit code 0: every claim of the scenario holds. 1: one does not. 2: bad input. 3: not valid, the tester was
-    saturated. 4: the endpoint does not do its part. 130: interrupted; rows so far are kept.
+    Exit code 0: every claim of the scenario holds, and every rule did what was expected. 1: one does not. 2: bad
+    input. 3: not valid, the tester was saturated. 4: the endpoint does not do its part. 130: interrupted; rows so far
+    are kept.
     """
     from loadtest import play, preflight
 
@@ -77,10 +85,12 @@ def command(
     sent = _headers(headers)
     os.environ[preflight.HEADERS] = json.dumps(sent)
     loaded = _scenario(scenario, **given)
+    groups = judging.rules_of(rules, loaded, prometheus_bin, prometheus)
     preflight.allowed(url, owned)
     order = play.Order(
         loaded, url, model, repeat, workers, sent, str(ca) if ca else None, _seconds("--timeout", timeout or "10m"),
         max_requests, max_tokens, pages, prometheus, os.environ.get(TOKEN), scenario is None,
+        groups, run_commands, prometheus_bin,
     )  # fmt: skip
     found = play.planned(order)
     for note in found.notes:
@@ -88,8 +98,8 @@ def command(
     folder = results.new_folder(out, loaded.name)
     typed = ["blowout", *_without_secrets(sys.argv[1:])]
     try:
-        with progress_of(loaded, repeat or loaded.seeds) as progress:
-            run = play.play(order, found, folder, typed, progress)
+        with progress_of(loaded, repeat or loaded.seeds) as (progress, say):
+            run = play.play(order, found, folder, typed, progress, say)
         if not no_figures:
             from sim import report
 
@@ -100,10 +110,29 @@ def command(
         return 130
     except BlowoutError as error:
         raise type(error)(f"{error}; see {folder}") from None
+    return _concluded(run, rules, groups, as_json)
+
+
+def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group]", as_json: bool) -> int:
+    """Print what came of a run, and of the rules; return the exit code."""
+    from loadtest import play
+
+    for said in judging.not_injected(run):
+        click.echo(f"note: {said}", err=True)
     with to_a_reader():
-        _print(run, as_json)
+        if not as_json:
+            _print(run)
+        judged = judging.judged(run, rules, groups) if groups else None
+        if as_json:
+            from sim import report
+
+            click.echo(json.dumps(report.summary_json(run) | (judged.as_json if judged else {}), indent=1))
+        elif judged:
+            judged.show()
     play.require_valid(run)
-    return 1 if any(not verdict["passed"] for verdict in run.verdicts or []) else 0
+    if any(not verdict["passed"] for verdict in run.verdicts or []):
+        return 1
+    return judged.code if judged else 0
 
 
 def _scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, **given: Any) -> Scenario:
@@ -164,20 +193,17 @@ def _without_secrets(typed: Sequence[str]) -> list[str]:
     ]
 
 
-def _print(run: results.Run, as_json: bool) -> None:
+def _print(run: results.Run) -> None:
     from sim import report
 
-    if as_json:
-        click.echo(json.dumps(report.summary_json(run), indent=1))
-    else:
-        report.tables.show(run)
+    report.tables.show(run)
 
 
 @contextmanager
-def progress_of(scenario: Scenario, repeats: int) -> "Iterator[Progress]":
-    """Show time, requests sent, in flight and failed on stderr, when a person is watching it."""
+def progress_of(scenario: Scenario, repeats: int) -> "Iterator[tuple[Progress, Say]]":
+    """Show time, requests sent, in flight and failed, and what alerts do, on stderr, when a person is watching it."""
     if not sys.stderr.isatty():
-        yield lambda now_s, states: None
+        yield lambda now_s, states: None, lambda said: None
         return
     from rich.console import Console
 
@@ -196,4 +222,4 @@ def progress_of(scenario: Scenario, repeats: int) -> "Iterator[Progress]":
                 f"{total['in_flight']:,} in flight{dropped}"
             )
 
-        yield progress
+        yield progress, lambda said: status.console.print(said, markup=False)

@@ -39,19 +39,15 @@ def command(run: Path, rules: tuple[str, ...], interval: str, as_json: bool) -> 
     Expected is what `expect` of the scenario says. Of other rules of a measured run it is the prediction: the same
     scenario and seed, simulated into RUN/prediction. Exit code 1: a rule was not as expected. 3: none could be judged.
     """
-    from sim.alerts.past import open_pasts
-    from sim.alerts.prove import Finding
     from sim.report import proving
     from sim.results import Run
 
     top = next((one for one in (run, *run.parents, *run.resolve().parents[:3]) if (one / "run.json").is_file()), run)
     opened = Run.open(top)
     groups = read_rules(rules or _named(opened))
-    names = {rule.name for group in groups for rule in group.rules if not rule.records}
-    if unknown := [name for name in opened.scenario.expect if name not in names]:
-        raise InputError(f"{top}: `expect` names {unknown[0]}, but no alert rule that was given is called so")
+    require_expected(opened.scenario, groups, str(top))
     is_measured = opened.info.get("kind") == "measured"
-    proven = [_proven(past, groups, interval_ms(interval), is_measured) for past in open_pasts(run)]
+    proven = proven_of(run, groups, interval_ms(interval), is_measured)
     commands = [(f"blowout alerts eval {run} {again(rules or _named(opened))}", "each alert, with a figure")]
     if is_measured and any(one.is_predicted for one in proven):
         commands.insert(0, (f"blowout compare {run}/{PREDICTION} {run}", "how far the prediction was off"))
@@ -62,6 +58,31 @@ def command(run: Path, rules: tuple[str, ...], interval: str, as_json: bool) -> 
             click.echo(json.dumps(plain(proving.as_json(proven)), indent=1))
         else:
             proving.show(f"{run}: {opened.info.get('kind', 'simulated')}", proven, commands, sys.stdout)
+    return exit_code(proven)
+
+
+def require_expected(scenario: "Scenario", groups: "Sequence[Group]", where: str) -> None:
+    """Refuse rules among which one is missing that `expect` of *scenario* names.
+
+    Raises:
+        InputError: it is missing.
+    """
+    names = {rule.name for group in groups for rule in group.rules if not rule.records}
+    if unknown := [name for name in scenario.expect if name not in names]:
+        raise InputError(f"{where}: `expect` names {unknown[0]}, but no alert rule that was given is called so")
+
+
+def proven_of(run: Path, groups: "Sequence[Group]", every_ms: int, is_measured: bool) -> "list[Proven]":
+    """Return the proofs of every repeat in the folder *run*; what must be predicted for them is played."""
+    from sim.alerts.past import open_pasts
+
+    return [_proven(past, groups, every_ms, is_measured) for past in open_pasts(run)]
+
+
+def exit_code(proven: "Sequence[Proven]") -> int:
+    """Return 1 where a rule was not as expected, 3 where none could be judged, else 0."""
+    from sim.alerts.prove import Finding
+
     proofs = [proof for one in proven for proof in one.proofs]
     if not all(proof.holds for proof in proofs):
         return 1
