@@ -70,7 +70,7 @@ def quiet(audit: Audit) -> str:
             firing = f" (firing {_percent(idle)} of the time)" if idle > ALWAYS else ""
             said.append(f"{column.rules} {count(false, 'false page') if not said else false}{firing}")
     weeks = _healthy(audit, 0)[1]
-    none = f"; 0: at most {words.significant(at_most(0, weeks), 2)} a week"
+    none = f" (none seen: at most {words.significant(at_most(0, weeks), 2)} a week)"
     return f"In {_weeks(weeks)} without an incident: {', '.join(said)}{none}"
 
 
@@ -88,6 +88,8 @@ def _false(audit: Audit, k: int) -> str:
         return "no healthy time was played"
     rate = poisson_rate(false, weeks)
     between = f"{words.significant(rate.low, 2)} to {words.significant(rate.high, 2)} a week"
+    if not false:
+        between = f"at most {words.significant(at_most(0, weeks), 2)} a week"
     often = f"{count(false, 'false page')} in {_weeks(weeks)} ({between})"
     return f"{often}, {_percent(idle)} of it firing" if idle > 0 else often
 

@@ -44,7 +44,8 @@ _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
 @click.option("--duration", help="Length of the run [the scenario's, or 1m].")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, by its dotted path.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all users (the scenario's own if left out).")
-@click.option("--repeat", type=click.IntRange(min=1), help="Play it so often, with seeds counted up.")
+@click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Play it so often, with seeds counted up.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the results, new or empty.")
 @click.option("--workers", type=click.IntRange(min=1, max=64), default=1, show_default=True, help="Sending processes.")
 @click.option("--timeout", help="Of an attempt, where the scenario's clients have none [10m].")
@@ -66,7 +67,7 @@ _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
 def command(
     scenario: str | None, url: str, model: str | None, out: Path | None, workers: int, timeout: str | None,
     max_requests: int | None, max_tokens: int | None, headers: tuple[str, ...], ca: Path | None,
-    pages: tuple[str, ...], prometheus: str | None, owned: bool, no_figures: bool, as_json: bool, repeat: int | None,
+    pages: tuple[str, ...], prometheus: str | None, owned: bool, no_figures: bool, as_json: bool, repeat: int,
     rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Send what the users of SCENARIO ask to an OpenAI-compatible endpoint, when they ask it.
@@ -98,7 +99,7 @@ def command(
     folder = results.new_folder(out, loaded.name)
     typed = ["blowout", *_without_secrets(sys.argv[1:])]
     try:
-        with progress_of(loaded, repeat or loaded.seeds) as (progress, say):
+        with progress_of(loaded, repeat) as (progress, say):
             run = play.play(order, found, folder, typed, progress, say)
         if not no_figures:
             from sim import report

@@ -50,7 +50,8 @@ def command(run: Path, rules: tuple[str, ...], interval: str, as_json: bool) -> 
     proven = proven_of(run, groups, interval_ms(interval), is_measured)
     commands = [(f"blowout alerts eval {run} {again(rules or _named(opened))}", "each alert, with a figure")]
     if is_measured and any(one.is_predicted for one in proven):
-        commands.insert(0, (f"blowout compare {run}/{PREDICTION} {run}", "how far the prediction was off"))
+        one = opened.members[0].path
+        commands.insert(0, (f"blowout compare {one / PREDICTION} {one}", "how far the prediction was off"))
     with to_a_reader():
         if as_json:
             from sim.results import plain
