@@ -84,6 +84,7 @@ def judge(path: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    """Print how long rules take on a small and on a large file, and the memory they need."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", default="1,40")
     parser.add_argument("--days", type=float, default=7.0)

@@ -31,6 +31,7 @@ CASES = {"easy": [], "near the cliff": ["workload.rate_per_s=7", "fleet.kv_block
 
 
 def main(pairs: int, first: int) -> None:
+    """Print how often equal runs are said to differ."""
     with tempfile.TemporaryDirectory() as top:
         for name, changes in CASES.items():
             folder = Path(top) / name.replace(" ", "-")

@@ -107,6 +107,7 @@ def measure(streams: int, rate: float, seconds: float, folder: Path) -> str:
 
 
 def main() -> None:
+    """Print how many tokens a second the endpoint sends to how many streams, and what of a core it takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each load is measured")
     seconds = parser.parse_args().seconds

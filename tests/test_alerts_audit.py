@@ -111,6 +111,8 @@ def test_the_command_as_typed(
     assert Path("run/figures/audit.png").is_file()
     code, out, _ = typed("alerts", "audit", "run", "--rules", "r.yml", "--json", "--no-figures")
     assert [row["failure"] for row in json.loads(out)["rows"]] == ["none", "crash"]
+    Path("none.yml").write_text("groups: [{name: g, rules: [{alert: A, expr: 'topk(1, up)'}]}]\n")
+    assert typed("alerts", "audit", "run", "--rules", "none.yml", "--no-figures")[0] == 3
     code, _, err = typed("alerts", "audit", "nothing", "--rules", "r.yml")
     assert code == 2
     assert err.count("\n") == 1

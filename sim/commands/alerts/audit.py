@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sim.commands.alerts.common import INTERVAL, JSON, interval_ms, options, rule_file
+from sim.commands.alerts.judge import NO_RULE_JUDGED
 from sim.interrupts import to_a_reader
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def command(
             click.echo(json.dumps(auditing.as_json(audit), indent=1))
         else:
             auditing.show(heading, audit, commands, sys.stdout)
-    return 0
+    return 0 if any(not cell.silent for row in audit.rows for cell in row.cells) else NO_RULE_JUDGED
 
 
 def _latest(name: str) -> Path | None:
@@ -137,14 +138,11 @@ def _judged(past: "Past", rules: Sequence[str], every_ms: int) -> "list[tuple[st
 
     truth, span_ms = users.truth(past, Worth()), past.span_ms
     made = []
-    stems = [Path(name).stem for name in dict.fromkeys(rules)]
-    for name in dict.fromkeys(rules):
+    files = list(dict.fromkeys(rules))
+    stems = [Path(name).stem for name in files]
+    for name, stem in zip(files, stems):
         groups = _groups(rule_file(name))
         judged = judge(groups, past.series(names_read(groups)), every_ms, span_ms=span_ms)
-        made.append(
-            (
-                name if stems.count(Path(name).stem) > 1 else Path(name).stem,
-                Judged(past.name, truth, span_ms[1], judged),
-            )
-        )
+        label = name if stems.count(stem) > 1 else stem
+        made.append((label, Judged(past.name, truth, span_ms[1], judged)))
     return made
