@@ -25,6 +25,8 @@ class Wanted:
 
     groups: Sequence[Group] = ()
     """Rules to watch."""
+    excerpts: bool = False
+    """Keep the beginnings of answers that failed a check: they may be private."""
     run_commands: bool = False
     """Run the commands of faults: they have the rights of whoever runs the test."""
     faults_zero_s: float | None = None

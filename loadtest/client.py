@@ -49,6 +49,8 @@ class Answer:
     prompt_tokens: int = -1
     output_tokens: int = 0
     gaps_s: list[float] = field(default_factory=list)
+    text: list[str] | None = None
+    """What it says, chunk by chunk, where that is kept."""
 
 
 @dataclass(slots=True)
@@ -69,10 +71,11 @@ _GAVE_UP = {
 
 
 def attempt(
-    wire: Wire, path: str, body: bytes, request_id: str, limits: Limits, clock: Callable[[], float] = time.monotonic
-) -> Answer:
-    """Send one attempt and read its stream to the end, or until the client gives up."""
-    answer = Answer()
+    wire: Wire, path: str, body: bytes, request_id: str, limits: Limits, keep: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Answer:  # fmt: skip
+    """Send one attempt and read its stream to the end, or until the client gives up; *keep* what it says, or not."""
+    answer = Answer(text=[] if keep else None)
     until_s, why = min(limits.first, limits.whole)
     timer = gevent.Timeout(max(0.0, until_s - clock()) if until_s < float("inf") else None, GaveUp)
     timer.start()
@@ -146,6 +149,8 @@ def _stream(answer: Answer, reply: Reply, begun: Callable[[], None], clock: Call
             last_s = now_s
             tokens += 1
             answer.output_tokens = max(answer.output_tokens, tokens)
+            if answer.text is not None:
+                answer.text.append(event.text)
         if event.prompt_tokens >= 0:
             answer.prompt_tokens, answer.output_tokens = event.prompt_tokens, event.output_tokens
         finish = event.finish or finish

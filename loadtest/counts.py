@@ -1,13 +1,16 @@
 """Measured rows counted exactly as simulated ones: the same histograms, minutes, windows, and gateway."""
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 
+from loadtest.evaluator import Evaluation
 from sim import summary
 from sim.engine import account, meters, state
 from sim.engine.commands import GAUGES
+from sim.families import CHECK_SCORES
 from sim.records import ATTEMPT, PARTS, Outcome
 from sim.scenario import Scenario
 from sim.series import SeriesSet
@@ -38,7 +41,8 @@ class Counts:
         self._minutes = np.zeros((minutes + 1, len(state.MINUTE_COLUMNS)), np.int64)
         self._parts = np.zeros((state.BINS, len(PARTS) + 2))
         self._gates = state.records(meters.GATE, len(self.pools))
-        self._seen: list[tuple[float, np.ndarray]] = []
+        self._checked = np.zeros((len(self.pools), len(scenario.checks), 2), np.int64)
+        self._seen: list[tuple[float, np.ndarray, np.ndarray]] = []
         self._outcomes = np.zeros((len(self.cohorts), len(Outcome)), np.int64)
         self._retries = self._output_tokens = 0
         self._end_s = 0.0
@@ -59,9 +63,23 @@ class Counts:
         self._end_s = max(self._end_s, float(rows["finished_s"].max(initial=0.0)))
         return np.asarray(mine[: int(w.rows_n)])
 
+    def evaluated(self, one: Evaluation) -> None:
+        """Count what checks found in an answer whose row was counted."""
+        pool = one.answer.pool
+        if one.score is not None:
+            self._gates["evaluated"][pool] += 1
+            self._gates["evaluated_right"][pool] += one.score
+        for k, name in enumerate(self.scenario.checks):
+            if name in one.found and one.found[name].verdict != "not_judged":
+                self._checked[pool, k] += one.found[name].verdict == "right", 1
+        if one.wrong:
+            minute = min(len(self._minutes) - 2, int(one.answer.scheduled_s / 60.0))
+            self._minutes[minute, state.MINUTE_COLUMNS.index("wrong")] += 1
+
     def look(self, t_s: float) -> None:
         """Remember what the gateway shows at *t_s*: call it in the order of time, rows that ended before counted."""
-        self._seen.append((t_s, self._gates.view(np.int64).copy().view(self._gates.dtype)))
+        gates = self._gates.view(np.int64).copy().view(self._gates.dtype)
+        self._seen.append((t_s, gates, self._checked.copy()))
 
     @property
     def looks(self) -> int:
@@ -79,16 +97,24 @@ class Counts:
         if not seen:
             return SeriesSet()
         codes = sorted({*ALWAYS, *np.flatnonzero(self._gates["codes"].sum(axis=0)).tolist()})
-        scraper = Scraper([], GATEWAY, self.pools, codes, False)
+        scraper = Scraper([], GATEWAY, self.pools, codes, bool(self.scenario.checks))
         nobody: list[bool] = np.zeros(0, bool)  # type: ignore[assignment]
-        for _, gates in seen:
+        for _, gates, _ in seen:
             scraper.note(np.zeros(0, meters.METER), gates, nobody, nobody)
         spool = Spool(scraper.labels)
-        spool.add(np.array([t for t, _ in seen]), scraper.take(np.zeros((len(seen), 0), GAUGES)))
+        t_s = np.array([t for t, _, _ in seen])
+        spool.add(t_s, scraper.take(np.zeros((len(seen), 0), GAUGES)))
         made = SeriesSet()
         for one in spool.series():
             made.add(*one)
         spool.close()
+        checked = np.array([one for _, _, one in seen], float)
+        for (p, pool), (k, (name, check)) in itertools.product(
+            enumerate(self.pools), enumerate(self.scenario.checks.items())
+        ):
+            labels = CHECK_SCORES.series({**GATEWAY, "pool": pool, "check": name, "kind": check.wrong})
+            for part, own in enumerate(labels):
+                made.add(own, np.round(t_s * 1000).astype(np.int64), checked[:, p, k, part])
         return made
 
     def histograms(self, gaps: np.ndarray) -> dict[str, np.ndarray]:

@@ -18,15 +18,17 @@ import gevent
 import numpy as np
 from gevent.pool import Group
 
-from loadtest import prompts, rows
+from loadtest import prompts, rows, samples
 from loadtest.client import ERRORS, NOT_SENT, Answer, attempt
 from loadtest.plan import Plan
 from loadtest.policy import Policy
 from loadtest.rows import BIN_LOW_S, BIN_RATIO, BINS, ROW
+from loadtest.samples import Kept
 from loadtest.schedule import MORE, Ask, Schedule
 from loadtest.wire import Wire
 from sim.records import Answerer, Outcome
 from sim.workload.draws import Luck
+from sim.workload.prompts import Prompts
 
 BEAT_S = 0.01
 FLUSH_S = 0.25
@@ -74,8 +76,10 @@ class Dispatcher:
         self._policies = [Policy(c.clients or scenario.clients, luck, plan.timeout_s) for c in cohorts]
         self._cohorts = list(scenario.workload.cohorts)
         self._models = [plan.models[pool] for pool in scenario.fleet.pools]
+        self._real = Prompts(scenario, plan.seed)
         self._path = prompts.path(plan.talk)
         self._writer = rows.Writer("", 0)
+        self._sample, self._answers = samples.Sample(scenario, plan.seed), samples.Writer("", 0)
         self._flying, self._thinking = Group(), Group()
         self._requests_left = self._tokens_left = math.inf
         self.planned = self.sent = self.dropped = self._lost = 0
@@ -99,6 +103,7 @@ class Dispatcher:
         self._requests_left = _share(self.plan.max_requests, index, of)
         self._tokens_left = _share(self.plan.max_tokens, index, of)
         self._writer = rows.Writer(self.plan.folder, index)
+        self._answers = samples.Writer(self.plan.answers, index)
         self._wall_t0 = wall_t0
         self.t0 = time.monotonic() + (wall_t0 - time.time())
         self._cpu_s = time.process_time()
@@ -108,7 +113,7 @@ class Dispatcher:
             with contextlib.suppress(Exception):
                 self.wire.resolve()  # if there is no such host, every attempt says so
             for ask in self.schedule.asks(index, of):
-                ask.body = self._body(ask.row)  # while there is time
+                ask.sent = self._written(ask.row)  # while there is time
                 self._wait_until(float(ask.row["scheduled_s"]))
                 if self.stopped:
                     break
@@ -130,6 +135,7 @@ class Dispatcher:
     def flush(self) -> None:
         """Write down rows and state."""
         self._writer.flush(self.state(), self._gaps)
+        self._answers.flush()
 
     def state(self) -> dict[str, Any]:
         """Return how this process is doing."""
@@ -203,7 +209,8 @@ class Dispatcher:
         row = ask.row
         policy = self._policies[row["cohort"]]
         policy.begins()
-        request, body = int(row["request"]), ask.body or self._body(row)
+        request, (path, body) = int(row["request"]), ask.sent or self._written(row)
+        keep = self._answers.is_kept and self._sample.wants(request, int(row["cohort"]))
         began_s = self.t0 + scheduled_s
         deadline_s, leaves_s = began_s + policy.deadline_s(), began_s + policy.patience_s(request)
         over_s = min(deadline_s, leaves_s) - self.t0
@@ -212,10 +219,10 @@ class Dispatcher:
         try:
             while True:
                 limits = policy.limits(self.t0 + mine.sent_s, deadline_s, leaves_s, self.plan.stall_s)
-                answer = attempt(self.wire, self._path, body, f"blowout-{request}-{mine.number}", limits)
+                answer = attempt(self.wire, path, body, f"blowout-{request}-{mine.number}", limits, keep)
                 finished_s = answer.finished_s - self.t0
                 again = policy.tries_again(answer.outcome, answer.status, mine.number, answer.error)
-                self._note(answer, int(row["prompt_tokens"]))
+                self._note(answer, row)
                 self._write(mine, answer, not again)
                 if not again:
                     self._report(row, answer, scheduled_s, finished_s)
@@ -236,25 +243,29 @@ class Dispatcher:
             self._write(mine.not_sent(min(now_s, mine.sent_s)), left, True)
             raise
 
-    def _body(self, row: np.void) -> bytes:
+    def _written(self, row: np.void) -> tuple[str, bytes]:
+        """Return path and body of what *row* asks."""
         tokens, talk = int(row["prompt_tokens"]), self.plan.talk
+        line = self._real.of(int(row["cohort"]), int(row["request"]))
+        if line is not None:
+            return prompts.real(talk, self._models[row["pool"]], line)
         output = int(row["output_tokens"])
         if talk.context:
             output = max(1, min(output, talk.context - tokens))
         prompt = self.prompts.written(int(row["prefix"]), int(row["prefix_tokens"]), int(row["content"]), tokens)
-        return prompts.body(talk, self._models[row["pool"]], prompt, output).encode()
+        return self._path, prompts.body(talk, self._models[row["pool"]], prompt, output).encode()
 
-    def _note(self, answer: Answer, asked: int) -> None:
-        """Count gaps between tokens, and by how much prompts are not as long as *asked*; keep an example of each error.
+    def _note(self, answer: Answer, row: np.void) -> None:
+        """Count gaps between tokens, and by how much prompts are off what *row* says; keep an example of each error.
 
         And notice when nobody is there any more.
         """
         if answer.gaps_s and answer.finished_s - self.t0 >= self.scenario.warmup:
             bins = (np.log(np.maximum(answer.gaps_s, BIN_LOW_S) / BIN_LOW_S) * _PER_LOG).astype(np.int64)
             np.add.at(self._gaps, np.minimum(bins, BINS - 1), 1)
-        if answer.prompt_tokens >= 0:
+        if answer.prompt_tokens >= 0 and not self._real.are_real(int(row["cohort"])):
             self._prompts += 1
-            self._off_by += abs(answer.prompt_tokens - asked)
+            self._off_by += abs(answer.prompt_tokens - int(row["prompt_tokens"]))
         if answer.error != "none" and answer.said:
             self._said.setdefault(answer.error, answer.said)
         self._lost = self._lost + 1 if answer.error in ("connect", "closed") else 0
@@ -289,6 +300,9 @@ class Dispatcher:
         row["decode_alone_s"] = 0.0 if math.isnan(first_s) else finished_s - first_s
         row["error"] = ERRORS.index(answer.error)
         self._writer.add(rows_)
+        if answer.text is not None and answer.outcome == Outcome.OK:
+            who = int(row["request"]), int(row["cohort"]), int(row["pool"])
+            self._answers.add(Kept(*who, mine.scheduled_s, "".join(answer.text)))
 
     # --- itself -----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,9 @@ import numpy as np
 
 from loadtest import preflight, rows, scrape, tester
 from loadtest.beside import Beside, Wanted
+from loadtest.checking import Checking
 from loadtest.counts import Counts
+from loadtest.evaluator import DRAIN_S
 from loadtest.locust_options import PLAN, command_of
 from loadtest.plan import Plan
 from sim.errors import BlowoutError, EndpointError
@@ -61,10 +63,12 @@ class Drive:
         self.recorder = Recorder(folder)
         self.spool = folder / SPOOL
         self.spool.mkdir()
-        self.plan = plan.with_folder(str(self.spool.resolve()))
+        self.counts = Counts(self.scenario, plan.seed)
+        self.checking = Checking(self.scenario, self.counts, self.recorder)
+        self.plan = plan.with_folders(str(self.spool.resolve()), self.checking.folder)
         (self.spool / "plan.json").write_text(self.plan.to_json(), encoding="utf-8")
         self.reader = rows.Reader(self.spool)
-        self.counts = Counts(self.scenario, plan.seed)
+        self.checking.prepare(self.plan, self.spool / "plan.json", wanted.excerpts)
         self.wall_t0 = 0.0
         self._environment = {
             **os.environ,
@@ -101,7 +105,11 @@ class Drive:
             _end(child)
             self._log.close()
             self.beside.stop()
+        until_s = time.monotonic() + DRAIN_S
         self._take(progress)
+        while self.checking.is_busy and not interrupts.asked and time.monotonic() < until_s:
+            time.sleep(LOOK_S)
+            self._take(progress)
         states = self.reader.states()
         if interrupts.asked and not states:
             raise KeyboardInterrupt
@@ -117,9 +125,11 @@ class Drive:
             for scraper in self._scrapers:
                 scraper.start(self.wall_t0)
             self.beside.start(self.wall_t0, self.recorder)
+            self.checking.start(self.wall_t0)
         self._held = np.concatenate([self._held, self.reader.take()])
         if not self.wall_t0:
             return
+        self.checking.look()
         now_s = time.time() - self.wall_t0
         interval_s = self.scenario.scrape_interval
         while self._looked * interval_s + LATE_S < now_s:
@@ -136,12 +146,13 @@ class Drive:
         if len(some):
             self._all.append(some[list(_EXAMINED)].copy())
             kept = self.counts.add(some)
-            if len(kept):
-                self.recorder.rows(kept)
+            self.checking.write(kept)
+        self.checking.settle(until_s)
 
     def _finish(self, states: list[dict[str, Any]]) -> dict[str, Any]:
         end_s = time.time() - self.wall_t0
         self._count(np.inf)
+        self.checking.close()
         self.counts.look(end_s)
         for scraper in self._scrapers:
             scraper.stop()
@@ -181,6 +192,7 @@ class Drive:
         """Close what is open, after a failure."""
         for scraper in self._scrapers:
             scraper.stop()
+        self.checking.abandon()
         with suppress(OSError, ValueError):
             self.recorder.close()
         shutil.rmtree(self.spool, ignore_errors=True)
@@ -207,6 +219,7 @@ class Drive:
             f"measured at {self.plan.url}; a client sees one wait for the first token: queueing, KV cache and prefill "
             "are together in prefill, and all of decoding in decode alone",
             *self.targets.notes,
+            *self.checking.notes(),
         ]
         arrivals = scenario.workload.arrivals
         if not isinstance(arrivals, str) and arrivals.closed is not None:

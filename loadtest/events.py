@@ -22,6 +22,8 @@ class Event:
     done: bool = False
     prompt_tokens: int = -1
     output_tokens: int = -1
+    text: str = ""
+    """Of the answer; of a tool call, its arguments. What a model thinks is no answer."""
 
 
 _DONE = Event(done=True)
@@ -52,15 +54,22 @@ def of_chunk(chunk: dict[str, Any]) -> Event:
         event.finish = choice.get("finish_reason") or event.finish
         if "text" in choice:  # of /completions, where a token may be half a letter and its text empty
             event.token = event.token or bool(choice["text"]) or not choice.get("finish_reason")
+            event.text += choice["text"] or ""
             continue
         delta = choice.get("delta") or choice.get("message") or {}
-        said = delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content")
-        event.token = event.token or bool(said or delta.get("tool_calls"))
+        calls = delta.get("tool_calls") or ()
+        event.text += delta.get("content") or "".join(map(_arguments, calls))
+        thought = delta.get("reasoning") or delta.get("reasoning_content")
+        event.token = event.token or bool(delta.get("content") or thought or calls)
     usage = chunk.get("usage")
     if usage:
         event.prompt_tokens = int(usage.get("prompt_tokens") or 0)
         event.output_tokens = int(usage.get("completion_tokens") or 0)
     return event
+
+
+def _arguments(call: dict[str, Any]) -> str:
+    return str((call.get("function") or {}).get("arguments") or "")
 
 
 def message_of(body: bytes) -> str:

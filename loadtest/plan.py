@@ -58,6 +58,8 @@ class Plan:
     ca: str | None = None
     folder: str = ""
     """Where processes leave rows and their state; empty: nowhere."""
+    answers: str = ""
+    """Where they leave what sampled answers say, for as long as it takes to judge them; empty: nowhere."""
 
     @cached_property
     def loaded(self) -> Scenario:
@@ -74,9 +76,9 @@ class Plan:
         found: dict[str, Any] = json.loads(text)
         return cls(**{**found, "talk": Talk(**found["talk"])})
 
-    def with_folder(self, folder: str) -> "Plan":
-        """Return the same plan, whose processes write into *folder*."""
-        return replace(self, folder=folder)
+    def with_folders(self, folder: str, answers: str) -> "Plan":
+        """Return the same plan, whose processes write into *folder*, and what sampled answers say into *answers*."""
+        return replace(self, folder=folder, answers=answers)
 
 
 def base_of(url: str) -> str:

@@ -46,6 +46,8 @@ class Order:
     groups: Sequence[Group] = ()
     """Rules to watch meanwhile."""
     run_commands: bool = False
+    excerpts: bool = False
+    """Keep the beginnings of answers that failed a check."""
     prometheus_bin: str | None = None
     """A real Prometheus to start beside it."""
 
@@ -124,7 +126,7 @@ def _one(
         found.plan, scenario=dump(task.scenario), seed=task.seed, salt=found.plan.salt + task.number,
         contexts=contexts(task.scenario),
     )  # fmt: skip
-    wanted = Wanted(order.groups, order.run_commands, found.faults_zero_s, say)
+    wanted = Wanted(order.groups, order.excerpts, order.run_commands, found.faults_zero_s, say)
     drive = Drive(plan, task.folder, order.workers, targets, order.headers or {}, wanted)
     every_s = task.scenario.scrape_interval
     try:

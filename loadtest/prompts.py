@@ -6,8 +6,10 @@ how many tokens each is, and how many the chat template adds, is calibrated from
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,10 @@ FIRST_ID = 100
 _IDS = [str(FIRST_ID + (byte & 127)) for byte in range(256)]
 _LETTERS = bytes(ord("a") + byte % 26 for byte in range(256))
 _TEXT, _PREFIX = 0, 1
+SENT = ("messages", "prompt", "max_tokens", "response_format", "temperature", "stop", "tools", "tool_choice")
+"""Of a line in a file of prompts, what the endpoint is told."""
+ENOUGH_TOKENS = 1024
+"""Longest answer to a real prompt whose line says no ``max_tokens``."""
 
 
 class Prompts:
@@ -74,6 +80,17 @@ def body(talk: Talk, model: str, prompt: str, output_tokens: int) -> str:
     exact = f',"ignore_eos":true,"min_tokens":{output_tokens}' if talk.exact else ""
     usage = ',"stream_options":{"include_usage":true}' if talk.usage else ""
     return f'{{"model":{json.dumps(model)},{asked},"max_tokens":{output_tokens},"stream":true{usage}{exact}}}'
+
+
+def real(talk: Talk, model: str, line: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return path and body of a streamed request that asks what *line* of a file of prompts says.
+
+    Its answer ends by itself: one that were as long as a scenario says would be cut off, and be wrong.
+    """
+    own = {name: line[name] for name in SENT if name in line}
+    usage = {"stream_options": {"include_usage": True}} if talk.usage else {}
+    asked = {"model": model, "max_tokens": ENOUGH_TOKENS, **own, "stream": True, **usage}
+    return "/v1/chat/completions" if "messages" in line else "/v1/completions", json.dumps(asked).encode()
 
 
 def path(talk: Talk) -> str:

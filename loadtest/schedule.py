@@ -20,7 +20,7 @@ class Ask:
 
     row: np.void
     after: "deque[np.void]"
-    body: bytes = b""  # of its first request, once it is written
+    sent: tuple[str, bytes] | None = None  # path and body of its first request, once they are written
 
 
 class Schedule:

@@ -81,6 +81,10 @@ DURATION = Family(
 )  # fmt: skip
 SCORES = Family("llm_eval_score", "summary", "Score of answers that were evaluated: 1 right, 0 wrong.")
 """The third layer of objectives: what an online evaluation of a share of the answers says."""
+CHECK_SCORES = Family(
+    "llm_check_score", "summary", "Score of answers that a check looked at: 1 passed, 0 failed.", (), "check",
+)  # fmt: skip
+"""Of a load test whose scenario has `checks`: each of them, where `SCORES` is of all together."""
 TASKS = Family(
     "llm_tasks", "counter", "What users asked, whatever their software tried, by what became of it.", (), "outcome",
     tuple(outcome.name.lower() for outcome in Outcome),

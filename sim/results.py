@@ -22,6 +22,7 @@ from sim.records import ATTEMPT, SCHEMA_VERSION
 from sim.series import SeriesSet
 
 SCRAPED = "metrics.parquet"
+EVALUATIONS = "evaluations.jsonl"
 FORMAT = f"blowout-run/{SCHEMA_VERSION}"
 SERIES = (
     "vllm:num_requests_running",
@@ -182,11 +183,18 @@ class Member:
 
     def events(self) -> list[dict[str, Any]]:
         """Return what happened to the world."""
-        path = self.path / "events.jsonl"
+        return self._lines("events.jsonl")
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Return what each check found in each answer that it looked at; nothing where nothing was checked."""
+        return self._lines(EVALUATIONS)
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
         try:
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         except ValueError as error:
-            raise InputError(f"{path}: expected a line of JSON for each event, but it is broken ({error})") from None
+            raise InputError(f"{path}: expected lines of JSON, but it is broken ({error})") from None
 
     def histograms(self) -> dict[str, np.ndarray]:
         """Return its histograms, counters and latency parts by name."""

@@ -72,6 +72,8 @@ class Asked:
     usage: bool
     """A last chunk tells the usage."""
     text_key: str
+    json: bool = False
+    """The answer is to be JSON (``response_format``)."""
 
 
 def pieces(text: str) -> list[str]:
@@ -112,7 +114,14 @@ def read(body: Any, chat: bool) -> Asked:
         stream=bool(body.get("stream")),
         usage=bool((options or {}).get("include_usage")),
         text_key=str(body.get("prompt_cache_key") or ""),
+        json=_wants_json(body.get("response_format")),
     )
+
+
+def _wants_json(wanted: Any) -> bool:
+    if wanted is not None and not isinstance(wanted, Mapping):
+        raise ApiError(400, "expected a mapping", "response_format")
+    return (wanted or {}).get("type") in ("json_object", "json_schema")
 
 
 def _of_prompt(prompt: Any) -> int:
@@ -156,9 +165,15 @@ def token_list(body: Any) -> list[int]:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def word(k: int, wrong: bool) -> str:
-    """Return token *k* of an answer: its first says whether it is ``right`` or ``wrong``, the others fill."""
-    return ("wrong" if wrong else "right") if k == 0 else FILLER[(k - 1) % len(FILLER)]
+def word(k: int, wrong: bool, json_asked: bool = False, is_last: bool = False) -> str:
+    """Return token *k* of an answer: its first says whether it is ``right`` or ``wrong``, the others fill.
+
+    Where JSON was asked for, the right answer is such an object; a wrong one never ends it, and does not parse.
+    """
+    said = ("wrong" if wrong else "right") if k == 0 else FILLER[(k - 1) % len(FILLER)]
+    if not json_asked:
+        return said
+    return ('{"answer": "' if k == 0 else "") + said + ('"}' if is_last and not wrong else "")
 
 
 class Writer:
@@ -196,13 +211,14 @@ class Writer:
         middle = b"".join([self._event(k, wrong) for k in range(first, until - bool(finish))])
         if not finish:
             return middle
-        return middle + f"{self._before}{json.dumps(word(until - 1, wrong))}{self._last % finish}".encode()
+        last = word(until - 1, wrong, self._asked.json, is_last=True)
+        return middle + f"{self._before}{json.dumps(last)}{self._last % finish}".encode()
 
     def _event(self, k: int, wrong: bool) -> bytes:
         """Return the event of token *k*; there are few different ones, and they are many."""
         key = 0 if k == 0 else (k - 1) % len(FILLER) + 1
         if key not in self._events:
-            self._events[key] = f"{self._before}{json.dumps(word(k, wrong))}{self._behind}".encode()
+            self._events[key] = f"{self._before}{json.dumps(word(k, wrong, self._asked.json))}{self._behind}".encode()
         return self._events[key]
 
     def end(self, prompt: int, output: int, stamps: dict[str, Any]) -> bytes:
@@ -215,7 +231,7 @@ class Writer:
 
     def whole(self, prompt: int, output: int, wrong: bool, finish: str, stamps: dict[str, Any]) -> dict[str, Any]:
         """Return the body of an answer that is not streamed."""
-        text = "".join(word(k, wrong) for k in range(output))
+        text = "".join(word(k, wrong, self._asked.json, k == output - 1) for k in range(output))
         said = {"message": {"role": "assistant", "content": text}} if self._asked.chat else {"text": text}
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish, "stop_reason": None}
         return {**self._head, "choices": [choice], "usage": _usage(prompt, output), "blowout": stamps}

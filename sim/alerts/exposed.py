@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sim.buckets import ITL_BOUNDS, REQUEST_BOUNDS
-from sim.families import FAMILIES, SUFFIX, Family
+from sim.families import CHECK_SCORES, FAMILIES, SUFFIX, Family
 
 Kind = Literal["gauge", "counter", "bucket"]
 
@@ -45,10 +45,15 @@ OF_LENGTH = OF_ANSWER_LENGTH | {"vllm:time_to_first_token_seconds", "sglang:time
 """Latencies that grow with the length of the prompt or of the answer."""
 NEVER_COUNTED = {"finished_reason": frozenset(["abort", "error"])}
 """Values that vLLM 0.32.0 shows and leaves at 0 when requests fail or clients go away (measured; vllm#9346, #31503)."""
-OF_ONE_WHOLE = {("vllm:prefix_cache_hits", "vllm:prefix_cache_queries"), ("llm_eval_score", "llm_eval_score")}
+OF_ONE_WHOLE = {
+    ("vllm:prefix_cache_hits", "vllm:prefix_cache_queries"),
+    ("llm_eval_score", "llm_eval_score"),
+    ("llm_check_score", "llm_check_score"),
+}
 """Counters of which the first can never grow faster than the second."""
 
 _KNOWN = (
+    CHECK_SCORES,
     Family("vllm:num_requests_waiting_by_reason", "gauge", "", (), "reason", ("capacity", "deferred")),
     Family("vllm:engine_sleep_state", "gauge", "", (), "sleep_state", ("awake", "weights_offloaded", "discard_all")),
     Family("vllm:cache_config_info", "gauge", ""),

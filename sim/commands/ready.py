@@ -85,6 +85,11 @@ class _Service:
         for i, one in enumerate(point.control):
             if isinstance(one, Custom):
                 yield from ((("control", i, "python"), said) for said in _code(one.python))
+        for name, check in point.checks.items():
+            key = ("checks", f"{name} {check.model_dump_json()}")
+            if key not in self._seen:
+                self._seen[key] = list(_check(name, check))
+            yield from self._seen[key]
         key = (point.workload.model_dump_json(), f"{point.duration} {point.faults}")
         if key not in self._seen:
             self._seen[key] = list(_users(point))
@@ -109,9 +114,27 @@ def _code(python: str) -> Iterator[str]:
         yield str(error)
 
 
+def _check(name: str, check: scenarios.AnswerCheck) -> Iterator[scenarios.Problem]:
+    from sim.quality import checks
+
+    if check.json_schema is not None and not checks.can_check_json():
+        return  # a simulation does without; a load test asks for it
+    try:
+        checks.judge_of(check)
+    except InputError as error:
+        yield ("checks", name, check.way), str(error)
+
+
 def _users(point: scenarios.Scenario) -> Iterator[scenarios.Problem]:
     from sim import workload
+    from sim.workload import prompts
 
+    for name, cohort in point.workload.cohorts.items():
+        try:
+            if cohort.prompts:
+                prompts.read(cohort.prompts)
+        except InputError as error:
+            yield ("workload", "cohorts", name, "prompts"), str(error)
     try:
         workload.compile(point, point.seed)
     except ScenarioError as error:  # begins with the field

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.report import parts, tables, tester, twins, words
+from sim.report import checked, parts, tables, tester, twins, words
 from sim.report.figures import plates
 from sim.report.style import Plate
 from sim.report.view import Point, View, calmest, view, worst
@@ -39,6 +39,7 @@ def write_html(run: "Run") -> Path:
             *_verdict(run),
             *_section(twins.TOPIC, [f"<p>{escape(text)}</p>" for text in twins.sentences(seen)]),
             *_section(tester.TOPIC, _tester(seen)),
+            *_section(checked.TOPIC, _checked(run)),
             *_figures(run, plates(seen)),
             *_numbers(seen),
             *_section(
@@ -81,6 +82,11 @@ def _tester(seen: View) -> list[str]:
     rows = tester.table(seen)
     told = [f"<p>{escape(text)}</p>" for text in tester.sentences(seen)]
     return [*told, *([_table(rows[0], [(False, [escape(cell) for cell in row]) for row in rows[1:]])] if rows else [])]
+
+
+def _checked(run: "Run") -> list[str]:
+    rows = checked.table(run)
+    return [_table(rows[0], [(False, [escape(cell) for cell in row]) for row in rows[1:]])] if rows else []
 
 
 def _tiles(seen: View) -> list[str]:

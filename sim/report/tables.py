@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.report import parts, printing, tester, twins, words
+from sim.report import checked, parts, printing, tester, twins, words
 from sim.report.view import Point, View, view, worst
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ def summary_json(run: "Run") -> dict[str, Any]:
         "why": why(seen),
         "after_faults": twins.sentences(seen),
         **({"tester": [one for _, one in tester.of(seen)]} if seen.kind == "measured" else {}),
+        **({"checks": checked.found(run)} if seen.kind == "measured" and run.scenario.checks else {}),
         "verdicts": verdicts,
         "passed": None if verdicts is None else all(verdict["passed"] for verdict in verdicts),
     }
@@ -243,6 +244,7 @@ def show(run: "Run", file: IO[str] | None = None) -> None:
         ("Why", [Text(line) for line in why(view(run))]),
         (twins.TOPIC, [Text(line) for line in twins.sentences(view(run))]),
         (tester.TOPIC, tester.block(view(run))),
+        (checked.TOPIC, checked.block(run)),
         ("Claims", claims(run)),
         ("Assumptions", [Text(f"- {line}") for line in assumptions(run)]),
     ]

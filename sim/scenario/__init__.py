@@ -3,6 +3,7 @@
 Light on purpose: nothing here imports numpy.
 """
 
+from sim.scenario.answers import AnswerCheck
 from sim.scenario.clients import Clients
 from sim.scenario.files import shipped
 from sim.scenario.fleet import Fleet, LinearSteps, Noise, Pool, StepTime
@@ -13,6 +14,7 @@ from sim.scenario.schema import json_schema
 from sim.scenario.workload import ArrivalProcess, Arrivals, Cohort, Dist, Distribution, Sessions, Trace, Workload
 
 __all__ = [
+    "AnswerCheck",
     "ArrivalProcess",
     "Arrivals",
     "Check",

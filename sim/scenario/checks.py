@@ -34,6 +34,12 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
             yield ("expect", name, "fires"), f"expected to begin before the run ends ({length_s} s), got {begin_s} s"
         if expected != "silent" and expected.pending is not None and expected.pending[0] > expected.fires[1]:
             yield ("expect", name, "pending"), "expected to begin before the end of fires: pending comes first"
+    for name, check in scenario.checks.items():
+        for i, cohort in enumerate(check.cohorts):
+            if cohort not in scenario.workload.cohorts:
+                yield ("checks", name, "cohorts", i), not_among(cohort, "cohort", scenario.workload.cohorts)
+        if check.share is None and scenario.telemetry is None:
+            yield ("checks", name, "share"), "missing, expected the share of answers to check, for telemetry is none"
     for key, sentence in itertools.chain(_arrivals(scenario.workload), _cohorts(scenario)):
         yield ("workload", *key), sentence
     yield from trouble(scenario)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from sim.scenario.answers import AnswerCheck
 from sim.scenario.clients import Clients
 from sim.scenario.control import Control
 from sim.scenario.expect import Expectation, RuleName
@@ -104,6 +105,8 @@ class Scenario(Model):
     """What goes wrong, and when."""
     control: list[Control] = []
     """What watches and decides: health checks, autoscalers, breakers and the like."""
+    checks: dict[Name, AnswerCheck] = {}
+    """What answers of a real endpoint must be, by names of your own; a load test judges a sample of them."""
     slo: Slo = Slo()
     """What was promised."""
     alerts: Files = []

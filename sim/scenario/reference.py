@@ -93,12 +93,12 @@ def _kind(node: Schema, places: dict[str, str]) -> str:
         return " or ".join(_kind(one, places) for one in choices)
     words = node.get("enum", [node["const"]] if "const" in node else [])
     if words:
-        return " or ".join(f"`{word}`" for word in words)
+        return " or ".join(f"`{str(word).lower() if word is True else word}`" for word in words)
     match node.get("type"):
         case "object":
             word = "NAME" if "patternProperties" in node else "PATH"
             inner = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")][0]
-            return f"{word}: {_kind(inner, places)}"
+            return f"{word}: {_kind(inner, places)}" if isinstance(inner, dict) else "mapping"
         case "array":
             return f"list: {_kind(node['items'], places)}" if node["items"] else "list"
         case "number":

@@ -235,6 +235,9 @@ class Cohort(Model):
     """Pool that serves this cohort; left out, the first."""
     error: Fraction = 0.0
     """Share of answers that are wrong."""
+    prompts: File | None = None
+    """What a load test really asks: a file with one JSON object a line, `{"messages": [...]}` or `{"prompt": "..."}`.
+    A simulation goes by the lengths."""
     prefix: Prefix | None = None
     """Leading tokens that prompts of this cohort share."""
     clients: Clients | None = None

@@ -46,6 +46,18 @@ def rules_of(
     return groups
 
 
+def require_judges(scenario: Scenario) -> None:
+    """Refuse a scenario whose answers nobody here could check.
+
+    Raises:
+        InputError: it has a JSON Schema, and the library for that is missing.
+    """
+    from sim.quality import checks
+
+    if any(check.json_schema is not None for check in scenario.checks.values()) and not checks.can_check_json():
+        raise InputError(checks.NO_JSON)
+
+
 @dataclass(frozen=True)
 class Judged:
     """What came of the rules of a run, and of the real Prometheus beside it."""

@@ -61,6 +61,7 @@ _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
               help="Rule file, or a shipped set, to judge and prove; repeat for more.")  # fmt: skip
 @click.option("--prometheus-bin", metavar="PATH", help="A Prometheus to start beside it, to be compared with us.")
 @click.option("--run-commands", is_flag=True, help="Run start_cmd and stop_cmd of faults, with your rights.")
+@click.option("--excerpts", is_flag=True, help="Keep the first 200 letters of answers that fail a check.")
 @click.option("--i-own-this-endpoint", "owned", is_flag=True, help="Load something that is not this machine.")
 @click.option("--no-figures", is_flag=True, help="Neither figures nor report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -68,7 +69,7 @@ def command(
     scenario: str | None, url: str, model: str | None, out: Path | None, workers: int, timeout: str | None,
     max_requests: int | None, max_tokens: int | None, headers: tuple[str, ...], ca: Path | None,
     pages: tuple[str, ...], prometheus: str | None, owned: bool, no_figures: bool, as_json: bool, repeat: int,
-    rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, **given: Any,
+    rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, excerpts: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Send what the users of SCENARIO ask to an OpenAI-compatible endpoint, when they ask it.
 
@@ -86,12 +87,13 @@ def command(
     sent = _headers(headers)
     os.environ[preflight.HEADERS] = json.dumps(sent)
     loaded = _scenario(scenario, **given)
+    judging.require_judges(loaded)
     groups = judging.rules_of(rules, loaded, prometheus_bin, prometheus)
     preflight.allowed(url, owned)
     order = play.Order(
         loaded, url, model, repeat, workers, sent, str(ca) if ca else None, _seconds("--timeout", timeout or "10m"),
         max_requests, max_tokens, pages, prometheus, os.environ.get(TOKEN), scenario is None,
-        groups, run_commands, prometheus_bin,
+        groups, run_commands, excerpts, prometheus_bin,
     )  # fmt: skip
     found = play.planned(order)
     for note in found.notes:
