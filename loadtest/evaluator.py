@@ -17,7 +17,7 @@ from loadtest import samples
 from loadtest.judge import READY
 from loadtest.plan import Plan
 from loadtest.samples import Kept
-from sim.quality.checks import Judged
+from sim.answers import Judged
 from sim.results import EVALUATIONS
 from sim.workload.prompts import Prompts
 

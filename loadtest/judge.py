@@ -9,7 +9,7 @@ import os
 import sys
 
 from loadtest.plan import Plan
-from sim.quality.checks import judge_of, judged
+from sim.answers import judge_of, judged
 
 READY = b"ready\n"
 

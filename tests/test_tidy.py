@@ -32,6 +32,8 @@ LAYERS = {
     "sim.series": 0,
     "sim.spool": 0,
     "sim.buckets": 0,
+    "sim.code": 0,
+    "sim.answers": 0,
     "sim.families": 0,
     "sim.claims": 0,
     "sim.theory": 0,

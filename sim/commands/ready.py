@@ -115,12 +115,12 @@ def _code(python: str) -> Iterator[str]:
 
 
 def _check(name: str, check: scenarios.AnswerCheck) -> Iterator[scenarios.Problem]:
-    from sim.quality import checks
+    from sim import answers
 
-    if check.json_schema is not None and not checks.can_check_json():
+    if check.json_schema is not None and not answers.can_check_json():
         return  # a simulation does without; a load test asks for it
     try:
-        checks.judge_of(check)
+        answers.judge_of(check)
     except InputError as error:
         yield ("checks", name, check.way), str(error)
 

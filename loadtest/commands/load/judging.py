@@ -52,10 +52,10 @@ def require_judges(scenario: Scenario) -> None:
     Raises:
         InputError: it has a JSON Schema, and the library for that is missing.
     """
-    from sim.quality import checks
+    from sim import answers
 
-    if any(check.json_schema is not None for check in scenario.checks.values()) and not checks.can_check_json():
-        raise InputError(checks.NO_JSON)
+    if any(check.json_schema is not None for check in scenario.checks.values()) and not answers.can_check_json():
+        raise InputError(answers.NO_JSON)
 
 
 @dataclass(frozen=True)
