@@ -19,9 +19,9 @@ from sim.cli import main
 from sim.engine.config import share_below
 from sim.engine.steptime import hash3
 from sim.results import Member, Run
-from sim.world import simulate
 from sim.scenario import AnswerCheck, dump, loads
 from sim.workload.prompts import Prompts
+from sim.world import simulate
 from tests.load_target import typed
 from tests.test_serve import serving
 
@@ -32,7 +32,8 @@ name: a
 duration: 60s
 fleet: {kv_blocks: 999, step_time: {linear: {base: 10ms}}}
 """
-COHORTS = "workload: {rate_per_s: 5, cohorts: {a: {share: 0.5, prompt_tokens: 9, output_tokens: 9}, b: {share: 0.5, prompt_tokens: 9, output_tokens: 9}}}\n"  # noqa: E501
+LENGTHS = "share: 0.5, prompt_tokens: 9, output_tokens: 9"
+COHORTS = f"workload: {{rate_per_s: 5, cohorts: {{a: {{{LENGTHS}}}, b: {{{LENGTHS}}}}}}}\n"
 OWN = """\
 import time
 def is_right(text, asked):
@@ -134,7 +135,7 @@ def test_each_check_has_its_own_answers() -> None:
             "checks.x.json_schema: expected a JSON Schema; at /type",
         ),
         ("checks: {x: {python: 'own.py:is_rigth'}}", "s.yaml:5: checks.x.python: expected a function 'is_rigth'"),
-        ("checks: {x: {python: 'own.py:one'}}", "expected one(text, asked)"),
+        ("checks: {x: {python: 'own.py:one'}}", "s.yaml:5: checks.x.python: expected one to take the text"),
         ("checks: {x: {python: 'own.py:number'}}", "expected a function 'number'"),
         ("checks: {x: {python: 'nowhere.py:f'}}", "nowhere.py"),
         ("checks: {x: {python: 'broken.py:f'}}", "broken.py cannot be imported: ZeroDivisionError"),
@@ -191,10 +192,7 @@ def test_a_prompt_that_is_none_is_told_with_its_line(
 
 def test_a_request_asks_the_same_whoever_looks(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"prompt": f"{n}?", "expected": n}) for n in range(5)))
-    text = (
-        HEAD
-        + "workload: {rate_per_s: 5, cohorts: {a: {share: 0.5, prompt_tokens: 9, output_tokens: 9, prompts: p.jsonl}, b: {share: 0.5, prompt_tokens: 9, output_tokens: 9}}}"
-    )  # noqa: E501
+    text = HEAD + COHORTS.replace("9}", "9, prompts: p.jsonl}", 1)
     scenario = loads(text, folder=tmp_path)
     lines = [Prompts(scenario, 7).of(0, request) for request in range(200)]
     assert lines == [Prompts(scenario, 7).of(0, request) for request in range(200)]
