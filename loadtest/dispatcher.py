@@ -170,7 +170,9 @@ class Dispatcher:
 
     def _may_send(self, ask: Ask) -> bool:
         """Take a request from what --max-requests and --max-tokens allow; past that nothing more is sent."""
-        tokens = int(ask.row["prompt_tokens"]) + int(ask.row["output_tokens"])
+        line = self._real.of(int(ask.row["cohort"]), int(ask.row["request"]))
+        output = int(ask.row["output_tokens"]) if line is None else prompts.most_tokens(self.plan.talk, line)
+        tokens = int(ask.row["prompt_tokens"]) + output
         if self._requests_left < 1 or self._tokens_left < tokens:
             self.stop("limit")
             return False

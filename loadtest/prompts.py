@@ -89,8 +89,13 @@ def real(talk: Talk, model: str, line: Mapping[str, Any]) -> tuple[str, bytes]:
     """
     own = {name: line[name] for name in SENT if name in line}
     usage = {"stream_options": {"include_usage": True}} if talk.usage else {}
-    asked = {"model": model, "max_tokens": ENOUGH_TOKENS, **own, "stream": True, **usage}
+    asked = {**own, "model": model, "max_tokens": most_tokens(talk, line), "stream": True, **usage}
     return "/v1/chat/completions" if "messages" in line else "/v1/completions", json.dumps(asked).encode()
+
+
+def most_tokens(talk: Talk, line: Mapping[str, Any]) -> int:
+    """Return how long the answer to *line* may be: what it says itself, else `ENOUGH_TOKENS` or half the context."""
+    return int(line.get("max_tokens") or min(ENOUGH_TOKENS, talk.context // 2 or ENOUGH_TOKENS))
 
 
 def path(talk: Talk) -> str:

@@ -210,6 +210,7 @@ def test_of_a_line_only_what_is_openais_is_sent() -> None:
     assert "ignore_eos" not in asked, "an answer that is to be right ends by itself"
     path, body = prompts.real(Talk(), "tiny", {"prompt": "hi"})
     assert (path, json.loads(body)["max_tokens"]) == ("/v1/completions", prompts.ENOUGH_TOKENS)
+    assert prompts.most_tokens(Talk(context=500), {"prompt": "hi"}) == 250
 
 
 def judged_by(folder: Path, checks: str, texts: list[str], excerpts: bool = False) -> tuple[list[Any], dict[str, str]]:
@@ -303,7 +304,7 @@ groups:
 """  # noqa: E501
 SCENARIO = """\
 name: checked
-duration: 30s
+duration: 24s
 scrape_interval: 1s
 seed: 3
 rows: {sample: 50%}
@@ -322,8 +323,8 @@ checks:
 slo: {errors: 1%}
 alerts: rules.yml
 expect:
-  QualityDrop: {fires: 9s-25s}
-  OrdersBroken: {fires: 9s-25s}
+  QualityDrop: {fires: 9s-23s}
+  OrdersBroken: {fires: 9s-23s}
   Errors: silent
   Down: silent
 """

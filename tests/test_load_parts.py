@@ -87,7 +87,12 @@ def test_prompts_share_what_the_scenario_says_and_nothing_else() -> None:
     ("line", "wanted"),
     [
         (b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}', events.Event()),
-        (b'data: {"choices":[{"delta":{"content":"a"}}]}', events.Event(token=True)),
+        (b'data: {"choices":[{"delta":{"content":"a"}}]}', events.Event(token=True, text="a")),
+        (b'data: {"choices":[{"text":"a","finish_reason":"stop"}]}', events.Event(token=True, finish="stop", text="a")),
+        (
+            b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{}"}}]}}]}',
+            events.Event(token=True, text="{}"),
+        ),
         (b'data: {"choices":[{"delta":{"reasoning":"a"}}]}', events.Event(token=True)),
         (b'data: {"choices":[{"delta":{"reasoning_content":"a"}}]}', events.Event(token=True)),
         (b'data: {"choices":[{"delta":{"tool_calls":[{}]}}]}', events.Event(token=True)),
