@@ -66,6 +66,7 @@ class Drive:
         self.reader = rows.Reader(self.spool)
         self.counts = Counts(self.scenario, plan.seed)
         self.wall_t0 = 0.0
+        self.speed = plan.speed
         self._environment = {
             **os.environ,
             PLAN: str(self.spool / "plan.json"),
@@ -76,9 +77,10 @@ class Drive:
         self._all: list[np.ndarray] = []
         self._looked = 0
         self._scrapers = [
-            scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan.url)) for url in targets.pages
+            scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan.url), plan.speed)
+            for url in targets.pages
         ]
-        self.beside = Beside(wanted, self.scenario, self.counts, self._scrapers)
+        self.beside = Beside(wanted, self.scenario, self.counts, self._scrapers, plan.speed)
 
     def run(self, progress: Progress, interrupts: Interrupts) -> dict[str, Any]:
         """Play it to its end, or until somebody interrupts; return ``member.json``, with ``tester`` in it.
@@ -120,14 +122,18 @@ class Drive:
         self._held = np.concatenate([self._held, self.reader.take()])
         if not self.wall_t0:
             return
-        now_s = time.time() - self.wall_t0
+        now_s = self._now_s()
         interval_s = self.scenario.scrape_interval
-        while self._looked * interval_s + LATE_S < now_s:
+        while self._looked * interval_s + LATE_S * self.speed < now_s:
             self._count(self._looked * interval_s)
             self.counts.look(self._looked * interval_s)
             self.beside.look(self._looked * interval_s)
             self._looked += 1
         progress(now_s, states)
+
+    def _now_s(self) -> float:
+        """Return how long the load has gone on, seconds of the model where it is played faster than the clock."""
+        return (time.time() - self.wall_t0) * self.speed
 
     def _count(self, until_s: float) -> None:
         """Count and write the rows of attempts that ended by *until_s*."""
@@ -140,7 +146,8 @@ class Drive:
                 self.recorder.rows(kept)
 
     def _finish(self, states: list[dict[str, Any]]) -> dict[str, Any]:
-        end_s = time.time() - self.wall_t0
+        end_s = self._now_s()
+        played_s = self._played_s(states)
         self._count(np.inf)
         self.counts.look(end_s)
         for scraper in self._scrapers:
@@ -156,16 +163,16 @@ class Drive:
         columns = scrape.engines(series, next(iter(self.plan.models)), t_s, self.scenario.scrape_interval)
         self.recorder.series(columns)
         gaps = self.reader.gaps()
-        histograms = self.counts.histograms(gaps)
-        metrics = self.counts.metrics(histograms) | scrape.gauges(columns, self.scenario.warmup, self.scenario.duration)
+        histograms = self.counts.histograms(gaps, played_s)
+        metrics = self.counts.metrics(histograms, played_s) | scrape.gauges(columns, self.scenario.warmup, played_s)
         metrics["prefix_hit"] = scrape.counter_ratio(
             series, "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
         )
         seen = np.concatenate(self._all) if self._all else np.zeros(0, rows.ROW)
-        found = tester.examine(seen, states, self.scenario.duration, self.scenario.warmup)
-        found["started"] = self.wall_t0
+        found = tester.examine(seen, states, played_s, self.scenario.warmup, self.speed)
+        found |= {"started": self.wall_t0, "played_s": played_s}
         write_json(self.folder / "tester.json", found)
-        info = {"metrics": metrics, "notes": self._notes(), "uncalibrated": False, "kv_override": False}
+        info = {"metrics": metrics, "notes": self._notes(states, played_s), "uncalibrated": False, "kv_override": False}
         self.recorder.close(histograms, info)
         self.beside.settle(self.folder / "events.jsonl", self.wall_t0, end_s)
         shutil.rmtree(self.spool, ignore_errors=True)
@@ -176,6 +183,11 @@ class Drive:
                 f"({found['said'].get(kind, kind)}); expected an endpoint that stays"
             )
         return {**info, "tester": found}
+
+    def _played_s(self, states: Sequence[Mapping[str, Any]]) -> float:
+        """Return for how long requests were sent: rates are over it, and not over what was planned."""
+        ended = [float(state["stopped_s"]) for state in states if state["stopped_s"] is not None]
+        return max(1e-3, min([self.scenario.duration, *([max(ended)] if len(ended) == len(states) else [])]))
 
     def abandon(self) -> None:
         """Close what is open, after a failure."""
@@ -201,13 +213,23 @@ class Drive:
                 self.targets.notes.append(f"{self.targets.prometheus}: has no vllm: series of {', '.join(models)}")
         return made
 
-    def _notes(self) -> list[str]:
+    def _notes(self, states: Sequence[Mapping[str, Any]], played_s: float) -> list[str]:
         scenario = self.scenario
         notes = [
-            f"measured at {self.plan.url}; a client sees one wait for the first token: queueing, KV cache and prefill "
-            "are together in prefill, and all of decoding in decode alone",
-            *self.targets.notes,
+            f"measured at {self.plan.url}, by clients: they know when a first token came, and not what it waited for"
         ]
+        if self.speed != 1:
+            notes.append(
+                f"played {self.speed:g} times as fast as the clock; all times are those of the model, so what this "
+                f"machine adds to a latency counts {self.speed:g} times"
+            )
+        if played_s < scenario.duration:
+            cut = sum(state["cut"] for state in states)
+            left_out = f"; {cut:,} requests in flight then are left out" if cut else ""
+            notes.append(
+                f"requests were sent for {played_s:,.0f} of {scenario.duration:,.0f} s, over which rates are{left_out}"
+            )
+        notes += self.targets.notes
         arrivals = scenario.workload.arrivals
         if not isinstance(arrivals, str) and arrivals.closed is not None:
             notes.append(

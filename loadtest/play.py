@@ -48,6 +48,10 @@ class Order:
     run_commands: bool = False
     prometheus_bin: str | None = None
     """A real Prometheus to start beside it."""
+    rules: tuple[str, ...] = ()
+    """The names of *groups*, as they were typed."""
+    speed: float = 1.0
+    """Model seconds a wall second: as fast as the endpoint is played."""
 
 
 def planned(order: Order) -> preflight.Found:
@@ -59,8 +63,9 @@ def planned(order: Order) -> preflight.Found:
     scenario = order.scenario
     users = workload.compile(scenario, scenario.seed)
     if not isinstance(users, workload.workload.Closed):
-        preflight.bearable(users.expected_requests, scenario.duration, order.workers)
-    settings = {"timeout_s": order.timeout_s, "max_requests": order.max_requests, "max_tokens": order.max_tokens}
+        preflight.bearable(users.expected_requests, scenario.duration / order.speed, order.workers)
+    settings = {"timeout_s": order.timeout_s, "max_requests": order.max_requests, "max_tokens": order.max_tokens,
+                "speed": order.speed}  # fmt: skip
     return preflight.planned(scenario, "", scenario.seed, order.url, order.model, order.ca, **settings)
 
 
@@ -124,11 +129,13 @@ def _one(
         found.plan, scenario=dump(task.scenario), seed=task.seed, salt=found.plan.salt + task.number,
         contexts=contexts(task.scenario),
     )  # fmt: skip
-    wanted = Wanted(order.groups, order.run_commands, found.faults_zero_s, say)
+    wanted = Wanted(order.groups, order.run_commands, found.faults_zero_s, found.faults_url, say)
     drive = Drive(plan, task.folder, order.workers, targets, order.headers or {}, wanted)
     every_s = task.scenario.scrape_interval
     try:
-        with agreement.beside(order.prometheus_bin, task.folder, targets.pages, order.groups, every_s) as real:
+        with agreement.beside(
+            order.prometheus_bin, task.folder, targets.pages, order.groups, every_s, order.speed
+        ) as real:
             member = drive.run(progress, interrupts)
             if real is not None and not interrupts.asked:
                 agreement.keep(real, task.folder)
@@ -167,6 +174,8 @@ def _info(
         "endpoint": {"url": plan.url, "models": plan.models, "version": found.version, "talk": vars(plan.talk)},
         "workers": order.workers,
         "stand_in_fleet": order.stand_in,
+        "rules": list(order.rules),
+        "speed": order.speed,
         "members": [
             {"point": task.point, "seed": task.seed, "path": str(task.folder.relative_to(folder))} for task in tasks
         ],

@@ -17,7 +17,7 @@ from loadtest import synthesis
 from loadtest.commands.load import judging
 from sim import results
 from sim.commands import ready
-from sim.errors import BlowoutError, InputError
+from sim.errors import BlowoutError, InputError, ScenarioError
 from sim.interrupts import to_a_reader
 from sim.scenario import Scenario
 from sim.units import duration_s
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TOKEN = "BLOWOUT_PROMETHEUS_TOKEN"
 REDRAW_S = 0.5
+LINE_S = 30.0
+"""Between two lines of progress where nobody watches a terminal."""
 _HEADER = re.compile(r"([A-Za-z0-9-]+)\s*:\s*(\S.*)")
 _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
 
@@ -46,6 +48,8 @@ _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all users (the scenario's own if left out).")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True,
               help="Play it so often, with seeds counted up.")  # fmt: skip
+@click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True,
+              help="Model seconds a wall second, as `blowout serve --speed` says.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the results, new or empty.")
 @click.option("--workers", type=click.IntRange(min=1, max=64), default=1, show_default=True, help="Sending processes.")
 @click.option("--timeout", help="Of an attempt, where the scenario's clients have none [10m].")
@@ -68,7 +72,7 @@ def command(
     scenario: str | None, url: str, model: str | None, out: Path | None, workers: int, timeout: str | None,
     max_requests: int | None, max_tokens: int | None, headers: tuple[str, ...], ca: Path | None,
     pages: tuple[str, ...], prometheus: str | None, owned: bool, no_figures: bool, as_json: bool, repeat: int,
-    rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, **given: Any,
+    rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, speed: float, **given: Any,
 ) -> int:  # fmt: skip
     """Send what the users of SCENARIO ask to an OpenAI-compatible endpoint, when they ask it.
 
@@ -83,6 +87,8 @@ def command(
 
     if find_spec("locust") is None:
         raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
+    if run_commands and speed != 1:
+        raise InputError("--run-commands: expected none with --speed, for commands take their time on the wall clock")
     sent = _headers(headers)
     os.environ[preflight.HEADERS] = json.dumps(sent)
     loaded = _scenario(scenario, **given)
@@ -91,7 +97,7 @@ def command(
     order = play.Order(
         loaded, url, model, repeat, workers, sent, str(ca) if ca else None, _seconds("--timeout", timeout or "10m"),
         max_requests, max_tokens, pages, prometheus, os.environ.get(TOKEN), scenario is None,
-        groups, run_commands, prometheus_bin,
+        groups, run_commands, prometheus_bin, rules, speed,
     )  # fmt: skip
     found = play.planned(order)
     for note in found.notes:
@@ -153,7 +159,15 @@ def _scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, 
     changes = [*overrides]
     changes += [f"duration={given['duration']}"] if given["duration"] else []
     changes += [f"seed={seed}"] if seed is not None else []
-    return ready.load(source, changes)
+    try:
+        return ready.load(source, changes)
+    except ScenarioError as error:
+        if not given["duration"]:
+            raise
+        ready.load(source, [change for change in changes if not change.startswith("duration=")])
+        raise InputError(
+            f"--duration {given['duration']}: does not suit the scenario, which does without: {error}"
+        ) from None
 
 
 def _seconds(option: str, text: str) -> float:
@@ -202,9 +216,9 @@ def _print(run: results.Run) -> None:
 
 @contextmanager
 def progress_of(scenario: Scenario, repeats: int) -> "Iterator[tuple[Progress, Say]]":
-    """Show time, requests sent, in flight and failed, and what alerts do, on stderr, when a person is watching it."""
+    """Show time, requests sent, in flight and dropped, and what alerts do, on stderr: a line now and then in a file."""
     if not sys.stderr.isatty():
-        yield lambda now_s, states: None, lambda said: None
+        yield _line_now_and_then(scenario), lambda said: click.echo(said, err=True)
         return
     from rich.console import Console
 
@@ -216,11 +230,27 @@ def progress_of(scenario: Scenario, repeats: int) -> "Iterator[tuple[Progress, S
             if time.monotonic() - drawn_s < REDRAW_S:
                 return
             drawn_s = time.monotonic()
-            total = {name: sum(state[name] for state in states) for name in ("sent", "in_flight", "dropped")}
-            dropped = f", {total['dropped']:,} dropped" if total["dropped"] else ""
-            status.update(
-                f"{scenario.name}: {max(0.0, now_s):,.0f} of {scenario.duration:,.0f} s, {total['sent']:,} sent, "
-                f"{total['in_flight']:,} in flight{dropped}"
-            )
+            status.update(_how_far(scenario, now_s, states))
 
         yield progress, lambda said: status.console.print(said, markup=False)
+
+
+def _line_now_and_then(scenario: Scenario) -> "Progress":
+    told_s = time.monotonic()
+
+    def progress(now_s: float, states: Sequence[Mapping[str, Any]]) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s > LINE_S:
+            told_s = time.monotonic()
+            click.echo(_how_far(scenario, now_s, states), err=True)
+
+    return progress
+
+
+def _how_far(scenario: Scenario, now_s: float, states: Sequence[Mapping[str, Any]]) -> str:
+    total = {name: sum(state[name] for state in states) for name in ("sent", "in_flight", "dropped")}
+    dropped = f", {total['dropped']:,} dropped" if total["dropped"] else ""
+    return (
+        f"{scenario.name}: {max(0.0, now_s):,.0f} of {scenario.duration:,.0f} s, {total['sent']:,} sent, "
+        f"{total['in_flight']:,} in flight{dropped}"
+    )
