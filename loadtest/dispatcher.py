@@ -142,9 +142,10 @@ class Dispatcher:
         """Return how this process is doing."""
         elapsed_s = max(time.monotonic() - self.t0, 1e-9)
         return {
-            "index": self.index, "of": self._of, "wall_t0": self._wall_t0, "planned": self.planned, "sent": self.sent,
-            "dropped": self.dropped, "in_flight": len(self._flying), "stopped": self.stopped, "done": self.done,
-            "stopped_s": self.stopped_s if self.stopped else None, "cut": self.cut, "t0": self.t0, "prompts": self._prompts, "off_by": self._off_by,
+            "index": self.index, "of": self._of, "wall_t0": self._wall_t0, "t0": self.t0, "planned": self.planned,
+            "sent": self.sent, "dropped": self.dropped, "cut": self.cut, "in_flight": len(self._flying),
+            "stopped": self.stopped, "stopped_s": self.stopped_s if self.stopped else None, "done": self.done,
+            "prompts": self._prompts, "off_by": self._off_by,
             "cpu": (time.process_time() - self._cpu_s) / elapsed_s, "said": self._said,
             "hub_lag_ms": {str(ms): n for ms, n in sorted(self._beats.items())},
         }  # fmt: skip
