@@ -100,7 +100,7 @@ class Drive:
                 if interrupts.asked:
                     break
         finally:
-            _end(child)
+            end(child)
             self._log.close()
             self.beside.stop()
         self._take(progress)
@@ -248,7 +248,7 @@ class Drive:
 _EXAMINED = ("attempt", "turn", "error", "outcome", "scheduled_s", "sent_s", "first_token_s", "finished_s")
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
+def end(child: "subprocess.Popen[bytes]") -> None:
     """Ask Locust to end, and see to it that it does, its own processes included."""
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)
@@ -266,4 +266,4 @@ def _credentials(page: str, endpoint: str) -> Credentials:
     return Credentials(None, preflight.headers_from_environment() if same else {})
 
 
-__all__ = ["Drive", "Targets"]
+__all__ = ["Drive", "Targets", "end"]
