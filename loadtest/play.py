@@ -84,7 +84,7 @@ def play(
     """
     scenario, started = order.scenario, time.time()
     tasks = tasks_of(scenario, folder, order.repeat)
-    info = _info(order, found, tasks, folder, command)
+    info = info_of(order, found, tasks, folder, command)
     (folder / "scenario.yaml").write_text(dump(scenario, folder), encoding="utf-8")
     results.write_json(folder / "run.json", info)
     warm()
@@ -93,14 +93,14 @@ def play(
     with Interrupts() as interrupts:
         try:
             for task in tasks:
-                testers.append(_one(order, found, task, progress, interrupts, say))
+                testers.append(one(order, found, task, progress, interrupts, say))
                 interrupts.check()
             ended = {"state": "complete"}
         except BlowoutError as error:
             ended = {"state": "failed", "error": str(error)}
             raise
         finally:
-            wrong = [f"{task.words}{said}" for task, one in zip(tasks, testers) for said in one["wrong"]]
+            wrong = [f"{task.words}{said}" for task, told in zip(tasks, testers) for said in told["wrong"]]
             judged = {"valid": not wrong, "wrong": wrong, "started": testers[0]["started"] if testers else None}
             results.write_json(folder / "run.json", info | ended | judged | {"wall_s": round(time.time() - started, 3)})
             conclude(Run.open(folder))
@@ -119,7 +119,7 @@ def require_valid(run: Run) -> None:
         )
 
 
-def _one(
+def one(
     order: Order, found: preflight.Found, task: Task, progress: Progress, interrupts: Interrupts, say: Say
 ) -> dict[str, Any]:
     """Drive one (point, seed); return what is said of the tester."""
@@ -157,9 +157,10 @@ def contexts(scenario: Scenario) -> dict[str, int]:
     return found
 
 
-def _info(
+def info_of(
     order: Order, found: preflight.Found, tasks: Sequence[Task], folder: Path, command: Sequence[str]
 ) -> dict[str, Any]:
+    """Return what ``run.json`` says of a load test that begins."""
     plan: Plan = found.plan
     names = ("locust", "gevent", "geventhttpclient", "numpy", "pyarrow")
     return {
@@ -182,4 +183,4 @@ def _info(
     }
 
 
-__all__ = ["Order", "contexts", "planned", "play", "require_valid"]
+__all__ = ["Order", "contexts", "info_of", "one", "planned", "play", "require_valid"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtest import synthesis
-from loadtest.commands.load import judging
+from loadtest.commands.load import asking, judging
 from sim import results
-from sim.commands import ready
-from sim.errors import BlowoutError, InputError, ScenarioError
+from sim.errors import BlowoutError, InputError
 from sim.interrupts import to_a_reader
 from sim.scenario import Scenario
-from sim.units import duration_s
 
 if TYPE_CHECKING:
     from loadtest.beside import Say
@@ -31,8 +27,6 @@ TOKEN = "BLOWOUT_PROMETHEUS_TOKEN"
 REDRAW_S = 0.5
 LINE_S = 30.0
 """Between two lines of progress where nobody watches a terminal."""
-_HEADER = re.compile(r"([A-Za-z0-9-]+)\s*:\s*(\S.*)")
-_ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
 
 
 @click.command()
@@ -89,13 +83,14 @@ def command(
         raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
     if run_commands and speed != 1:
         raise InputError("--run-commands: expected none with --speed, for commands take their time on the wall clock")
-    sent = _headers(headers)
+    sent = asking.headers(headers)
     os.environ[preflight.HEADERS] = json.dumps(sent)
-    loaded = _scenario(scenario, **given)
+    loaded = asking.scenario(scenario, **given)
     groups = judging.rules_of(rules, loaded, prometheus_bin, prometheus)
     preflight.allowed(url, owned)
+    timeout_s = asking.seconds("--timeout", timeout or "10m")
     order = play.Order(
-        loaded, url, model, repeat, workers, sent, str(ca) if ca else None, _seconds("--timeout", timeout or "10m"),
+        loaded, url, model, repeat, workers, sent, str(ca) if ca else None, timeout_s,
         max_requests, max_tokens, pages, prometheus, os.environ.get(TOKEN), scenario is None,
         groups, run_commands, prometheus_bin, rules, speed,
     )  # fmt: skip
@@ -103,7 +98,7 @@ def command(
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     folder = results.new_folder(out, loaded.name)
-    typed = ["blowout", *_without_secrets(sys.argv[1:])]
+    typed = ["blowout", *asking.without_secrets(sys.argv[1:])]
     try:
         with progress_of(loaded, repeat) as (progress, say):
             run = play.play(order, found, folder, typed, progress, say)
@@ -140,72 +135,6 @@ def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group
     if any(not verdict["passed"] for verdict in run.verdicts or []):
         return 1
     return judged.code if judged else 0
-
-
-def _scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, **given: Any) -> Scenario:
-    """Return the scenario to play: the one named, or one made of options."""
-    if source is None:
-        chosen = {name: _ALONE[name] if value is None else value for name, value in given.items()}
-        if given["rate"] is not None and given["closed"] is not None:
-            raise InputError("--closed: expected either --rate (open loop) or --closed (so many users), not both")
-        made = synthesis.scenario(**chosen, seed=1 if seed is None else seed)
-        if overrides:
-            raise InputError(f"--set {overrides[0]}: expected a SCENARIO to change")
-        return made
-    for name in ("rate", "closed", "prompt_tokens", "output_tokens"):
-        if given[name] is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option}: expected none with a scenario; change that with --set KEY=VALUE")
-    changes = [*overrides]
-    changes += [f"duration={given['duration']}"] if given["duration"] else []
-    changes += [f"seed={seed}"] if seed is not None else []
-    try:
-        return ready.load(source, changes)
-    except ScenarioError as error:
-        if not given["duration"]:
-            raise
-        ready.load(source, [change for change in changes if not change.startswith("duration=")])
-        raise InputError(
-            f"--duration {given['duration']}: does not suit the scenario, which does without: {error}"
-        ) from None
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        found = duration_s(text)
-    except ValueError as error:
-        raise InputError(f"{option}: {error}") from None
-    if found <= 0:
-        raise InputError(f"{option}: expected a duration above 0")
-    return found
-
-
-def _headers(given: Sequence[str]) -> dict[str, str]:
-    """Return the headers that *given* says; values may come from a file or a variable."""
-    found = {}
-    for one in given:
-        match = _HEADER.fullmatch(one)
-        if match is None:
-            raise InputError(f"--header {one[:20]!r}: expected 'NAME: VALUE'")
-        name, value = match.groups()
-        if value.startswith("@"):
-            try:
-                value = Path(value[1:]).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise InputError(f"--header {name}: {value[1:]} cannot be read ({error.strerror})") from None
-        elif value.startswith("env:"):
-            if value[4:] not in os.environ:
-                raise InputError(f"--header {name}: there is no variable {value[4:]}")
-            value = os.environ[value[4:]]
-        found[name] = value
-    return found
-
-
-def _without_secrets(typed: Sequence[str]) -> list[str]:
-    """Return the command as it was typed, without the values of headers."""
-    return [
-        re.sub(r":.*", ": ...", word) if before == "--header" else word for before, word in zip(["", *typed], typed)
-    ]
 
 
 def _print(run: results.Run) -> None:
