@@ -39,7 +39,7 @@ BROKEN = {
 """Models whose answers break, each by what the tester must call it. cut: closed in the midst of a chunk of HTTP;
 truncated: a whole body without an end of its answer; error in 200: as vLLM says that its queue is full."""
 GOOD_TOKENS = 2
-STALL_S = 5.0
+STALL_S = 20.0
 
 Environ = dict[str, Any]
 Start = Callable[[str, list[tuple[str, str]]], Any]

@@ -42,7 +42,8 @@ TOKENS = {"short": 8, "long": 100}
 SPOILT_S = 0.010
 """A median error of TTFT from which on the tester measures itself. Our choice: a first token takes 20 ms at least."""
 CV_OFF, ERROR_P50_S, ERROR_P99_S, LAG_P50_S = 0.10, 0.001, 0.020, 0.003
-STALL_S = 0.5
+STALL_S = 2.0
+"""A silence that is taken for a stall where answers are meant to break; a busy machine is silent for half a second."""
 PATIENCE_S = 60.0
 FLEET = "{kv_blocks: 999, step_time: {linear: {base: 10ms}}}"
 
