@@ -59,20 +59,26 @@ def plate(proof: Proof) -> style.Plate:
 
 
 def _draw(proof: Proof) -> "Figure":
-    small = "measured against a server of our own on this machine; dashed: what is wanted of the median and of P99"
-    figure, axes = style.sheet(sentence(proof), "", small, heights=(2.2,), widths=(1, 1), head=0.36, gap=(0.6, 0.3))
-    levels: list[tuple[str, Sequence[Level], str]] = [
+    from matplotlib.lines import Line2D
+
+    small = (
+        "measured against a server of our own on this machine; grey: the most that is wanted of the median and of P99"
+    )
+    kinds = [("lag_s", "requests sent late", "-"), ("ttft_error_s", "TTFT off by", ":")]
+    figure, axes = style.sheet(
+        sentence(proof).removesuffix("."), "", small, heights=(2.4,), widths=(1, 1), sharex=False,
+        head=0.4 + style.LEGEND_ROW, gap=(0.6, 0.3),
+    )  # fmt: skip
+    panels: list[tuple[str, Sequence[Level], str]] = [
         ("Short answers, by rate", proof.rates, "requests per second"),
         ("Long answers, by streams at once", proof.streams, "streams"),
     ]
-    for ax, (title, some, unit) in zip(axes[0], levels):
+    for ax, (title, some, unit) in zip(axes[0], panels):
         x = [float(level.rate_per_s if some is proof.rates else level.streams) for level in some]
-        for k, name in enumerate(("P50", "P99")):
-            colour = style.PERCENTILES[name]
-            ax.plot(x, [level.lag_s[k] for level in some], "o-", color=colour, mec="white")
-            style.mark(ax, x[-1], some[-1].lag_s[k], f"sent late\n{name}", colour, "left" if k else "below", 7.5)
-            ax.plot(x, [level.ttft_error_s[k] for level in some], "o:", color=colour, mec="white")
-            style.mark(ax, x[0], some[0].ttft_error_s[k], f"TTFT off {name}", colour, "above", 7.5)
+        for name, _, look in kinds:
+            for k, stat in enumerate(("P50", "P99")):
+                y = [getattr(level, name)[k] for level in some]
+                ax.plot(x, y, f"o{look}", color=style.PERCENTILES[stat], mec="white")
         for most_s in (LAG_P50_S, tester.MOST_LAG_P99_S):
             ax.axhline(most_s, color=style.QUIET, lw=0.8, ls=(0, (4, 3)))
         ax.set_yscale("log")
@@ -80,6 +86,12 @@ def _draw(proof: Proof) -> "Figure":
         ax.set_xlabel(unit)
         ax.set_xticks(x, [words.number(value) for value in x])
     style.log_seconds(axes[0][0].yaxis)
+    stats = style.PERCENTILES
+    style.legend(
+        figure,
+        [Line2D([], [], color=stats[stat], ls=look, label=f"{words_}, {stat}")
+         for _, words_, look in kinds for stat in ("P50", "P99")],
+    )  # fmt: skip
     return figure
 
 

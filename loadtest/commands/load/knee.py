@@ -81,7 +81,6 @@ def _searched(order: Any, found: Any, wanted: Any, folder: Path, no_figures: boo
     """Search, print what was found, and return the exit code."""
     from loadtest.knee import told
     from loadtest.knee.stages import Stages
-    from loadtest.knee.stages import as_json as everything
 
     typed = ["blowout", *asking.without_secrets(sys.argv[1:])]
     searched = Stages(
@@ -99,14 +98,23 @@ def _searched(order: Any, found: Any, wanted: Any, folder: Path, no_figures: boo
         click.echo(f"interrupted; stages so far are kept in {folder}: blowout report {folder}", err=True)
         return 130
     except BlowoutError as error:
+        if searched.stages:
+            _print(searched, folder, as_json)
         raise type(error)(f"{error}; see {folder}") from None
+    _print(searched, folder, as_json)
+    return 0 if searched.knee.rate_per_s else 1
+
+
+def _print(searched: "Stages", folder: Path, as_json: bool) -> None:
+    from loadtest.knee import stages as played
+    from loadtest.knee import told
+
     with to_a_reader():
         if as_json:
-            shown = everything(searched.knee, searched.stages) | {"run": str(folder)}
+            shown = played.as_json(searched.knee, searched.stages) | {"run": str(folder)}
             click.echo(json.dumps(results.plain(shown), indent=1))
         else:
             told.show(folder, searched.knee, searched.stages)
-    return 0 if searched.knee.rate_per_s else 1
 
 
 def _slo(given: str | None, scenario: Scenario) -> list[str]:
