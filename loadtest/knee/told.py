@@ -12,8 +12,8 @@ from loadtest.knee.search import Knee, Stage
 from sim.report import printing, style, words
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from rich.table import Table
 
 GROWS = "in flight still grew"
@@ -67,7 +67,7 @@ def show(path: Path, found: Knee, stages: Sequence[Stage]) -> None:
     from rich.text import Text
 
     notes = [Text(f"- {text}") for text in remarks(found, stages)]
-    head = [Text(sentence(found), style="bold"), Text(), _table(stages)]
+    head: list[RenderableType] = [Text(sentence(found), style="bold"), Text(), _table(stages)]
     commands = [
         (f"blowout report {path}", "every stage in full, with figures"),
         (f"blowout run {path / 'scenario.yaml'}", "the same rates, simulated"),
@@ -104,9 +104,9 @@ def _draw(found: Knee, stages: Sequence[Stage], slo: str, name: str) -> "Figure"
         f"SLO: {slo}",
         small,
         heights=(2.2, 1.4),
-        head=0.3,
+        head=0.36 + style.LEGEND_ROW,
         gap=(0.3, 0.45),
-        right=0.9,
+        right=0.25,
     )
     times, kept = axes[0][0], axes[1][0]
     ordered = sorted(stages, key=lambda one: one.rate_per_s)
@@ -114,20 +114,20 @@ def _draw(found: Knee, stages: Sequence[Stage], slo: str, name: str) -> "Figure"
     for stat in ("p50", "p99"):
         colour = style.PERCENTILES[stat.upper()]
         y = [stage.ttft_s[stat] if math.isfinite(stage.ttft_s[stat]) else math.nan for stage in ordered]
-        times.plot(x, y, "o-", color=colour, mec="white")
-        _name(times, x, y, stat.upper(), colour)
+        times.plot(x, y, "o-", color=colour, mec="white", label=stat.upper())
     claimed = [stage.claimed_s["p99"] for stage in ordered]
-    times.plot(x, claimed, "--", color=style.QUIET, lw=1.2)
-    _name(times, x, claimed, "P99, as a\nclosed loop\nwould claim", style.QUIET)
+    times.plot(x, claimed, "--", color=style.QUIET, lw=1.2, label="P99, as a closed loop would claim it")
+    style.legend(figure, times.get_legend_handles_labels()[0])
     times.set_yscale("log")
     times.set_title("Time to first token, logarithmic", size=10, weight="bold", loc="left", pad=8)
     style.log_seconds(times.yaxis)
     kept.plot(x, [stage.within for stage in ordered], "-", color=style.KV)
-    marks = {Verdict.STABLE: "o", Verdict.UNDECIDED: "s", Verdict.BREAKS: "X"}
+    marks = {Verdict.STABLE: "o", Verdict.UNDECIDED: "s", Verdict.BREAKS: "D"}
+    fills = {Verdict.STABLE: style.KV, Verdict.UNDECIDED: style.QUIET, Verdict.BREAKS: style.PERCENTILES["P99"]}
     for verdict, shape in marks.items():
         some = [stage for stage in ordered if stage.verdict == verdict]
         kept.plot([stage.rate_per_s for stage in some], [stage.within for stage in some], shape, ms=6,
-                  color=style.KV, mec="white", label=verdict.lower())  # fmt: skip
+                  color=style.KV, mec="white", mfc=fills[verdict], label=verdict.lower())  # fmt: skip
     kept.set_title("Share of requests within the SLO", size=10, weight="bold", loc="left", pad=8)
     kept.legend(loc="lower left")
     style.percent_axis(kept.yaxis)
@@ -137,9 +137,3 @@ def _draw(found: Knee, stages: Sequence[Stage], slo: str, name: str) -> "Figure"
             ax.axvspan(found.low or x[0], min(found.high, x[-1]), color=style.SHADE, zorder=0, lw=0)
             ax.axvline(found.rate_per_s, color=style.INK, lw=1)
     return figure
-
-
-def _name(ax: "Axes", x: Sequence[float], y: Sequence[float], text: str, colour: str) -> None:
-    known = [(a, b) for a, b in zip(x, y) if math.isfinite(b)]
-    if known:
-        style.mark(ax, *known[-1], text, colour, size=8)
