@@ -24,16 +24,25 @@ KEPT = "prometheus.json"
 
 @contextmanager
 def beside(
-    program: str | None, folder: Path, pages: Sequence[str], groups: Sequence[Group], scrape_s: float
+    program: str | None,
+    folder: Path,
+    pages: Sequence[str],
+    groups: Sequence[Group],
+    scrape_s: float,
+    speed: float = 1.0,
 ) -> Iterator[Prometheus | None]:
-    """Let *program*, if there is one, scrape *pages* and judge *groups* until the end; its data is kept in *folder*."""
+    """Let *program*, if there is one, scrape *pages* and judge *groups* until the end; its data is kept in *folder*.
+
+    *scrape_s* and the rules are in model seconds; at *speed*, so many are a wall second, and all are divided for it.
+    """
     if program is None:
         yield None
         return
     targets = [Target(url, {"job": JOB, "instance": instance_of(url)}) for url in pages]
     home = folder / FOLDER
     home.mkdir()
-    with Prometheus(program, home, targets, groups, scrape_s, DEFAULT_INTERVAL_MS / 1000) as real:
+    every_s = DEFAULT_INTERVAL_MS / 1000
+    with Prometheus(program, home, targets, groups, scrape_s / speed, every_s / speed, speed) as real:
         yield real
 
 
@@ -86,8 +95,10 @@ def agreements(run: Run, groups: Sequence[Group]) -> list[Agreement]:
         alerts = {one.rule.name for one in judged if not one.rule.records}
         held = [one for one in judged if one.rule.name in read and not one.rule.records]
         theirs = {name: _pages(spans, zero_s) for name, spans in kept["firing"].items() if name in read}
-        differ = disagreements(held, theirs, zero_s, run.scenario.scrape_interval)
-        since = {state: _since(kept[state], zero_s) for state in ("firing", "pending")}
+        speed = float(run.info.get("speed", 1.0))
+        differ = [_in_model(one, speed) for one in
+                  disagreements(held, theirs, zero_s, run.scenario.scrape_interval / speed, speed)]  # fmt: skip
+        since = {state: _since(kept[state], zero_s, speed) for state in ("firing", "pending")}
         names = {one.rule.name for one in held}
         found.append(
             Agreement(past.name, len(names), sorted(alerts - names), differ, kept["unhealthy"], since["firing"],
@@ -108,6 +119,11 @@ def sentences(found: Sequence[Agreement]) -> list[str]:
         if one.left_out:
             said.append(f"{where}not compared, for they read what clients saw: {', '.join(one.left_out)}.")
     return said
+
+
+def _in_model(one: Disagreement, speed: float) -> Disagreement:
+    times_s = [None if t is None else t * speed for t in (one.ours_s, one.theirs_s)]
+    return Disagreement(one.rule, *times_s)
 
 
 def _told(one: Disagreement) -> str:
@@ -154,8 +170,8 @@ def _pages(spans_s: Sequence[Sequence[float]], zero_s: float) -> Pages:
     return Pages(np.maximum(spans[:, 0], round(zero_s * 1000)), spans[:, 1])
 
 
-def _since(spans_s: Mapping[str, Sequence[Sequence[float]]], zero_s: float) -> dict[str, list[float]]:
-    return {name: [round(begin_s - zero_s, 3) for begin_s, _ in spans] for name, spans in spans_s.items()}
+def _since(spans_s: Mapping[str, Sequence[Sequence[float]]], zero_s: float, speed: float) -> dict[str, list[float]]:
+    return {name: [round((begin_s - zero_s) * speed, 3) for begin_s, _ in spans] for name, spans in spans_s.items()}
 
 
 __all__ = ["Agreement", "agreements", "beside", "keep", "sentences"]

@@ -31,13 +31,18 @@ class Wanted:
     """Run the commands of faults: they have the rights of whoever runs the test."""
     faults_zero_s: float | None = None
     """Where the endpoint plays the faults of the scenario by itself: when its second 0 was (Unix time)."""
+    faults_url: str = ""
+    """And where it tells of them."""
     say: Say = lambda _: None
 
 
 class Beside:
     """All of it, for one test: start it when the load begins, let it look often, stop it when the load ends."""
 
-    def __init__(self, wanted: Wanted, scenario: Scenario, counts: Counts, scrapers: Sequence[Scraper]) -> None:
+    def __init__(
+        self, wanted: Wanted, scenario: Scenario, counts: Counts, scrapers: Sequence[Scraper], speed: float = 1.0
+    ) -> None:
+        self._speed = speed
         self._wanted, self._scenario, self._counts, self._scrapers = wanted, scenario, counts, scrapers
         self._follower = Follower(wanted.groups) if wanted.groups else None
         self._looks = 0
@@ -75,10 +80,12 @@ class Beside:
 
     def settle(self, events: Path, wall_t0: float, end_s: float) -> None:
         """Complete the file of *events*, once it is closed: times of marks, and faults that nobody made happen."""
-        faults.settle(events, wall_t0)
+        faults.settle(events, wall_t0, self._speed)
         found = []
         if self._wanted.faults_zero_s is not None:
-            found = faults.served(self._scenario, wall_t0 - self._wanted.faults_zero_s, end_s)
+            late_s = (wall_t0 - self._wanted.faults_zero_s) * self._speed
+            found = faults.served(self._scenario, late_s, end_s)
+            found += faults.served_now_and_then(self._scenario, self._wanted.faults_url, late_s, end_s)
         told = faults.read(events)
         names = {one.get("name") for one in told if one["event"] in ("fault_begins", "fault_not_injected")}
         found = [one for one in found if one["name"] not in names]

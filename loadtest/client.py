@@ -38,7 +38,7 @@ class GaveUp(BaseException):
 
 @dataclass(slots=True)
 class Answer:
-    """What became of an attempt; times are those of the monotonic clock, in seconds."""
+    """What became of an attempt; times are those of its clock (the monotonic one), in seconds."""
 
     outcome: Outcome = Outcome.FAILED
     status: int = NO_ANSWER
@@ -72,13 +72,15 @@ _GAVE_UP = {
 
 def attempt(
     wire: Wire, path: str, body: bytes, request_id: str, limits: Limits, keep: bool = False,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.monotonic, speed: float = 1.0,
 ) -> Answer:  # fmt: skip
-    """Send one attempt and read its stream to the end, or until the client gives up; *keep* what it says, or not."""
+    """Send one attempt and read its stream to the end, or until the client gives up; *keep* what it says, or not.
+
+    Times are those of *clock*, of which *speed* seconds pass in one wall second.
+    """
     answer = Answer(text=[] if keep else None)
     until_s, why = min(limits.first, limits.whole)
-    timer = gevent.Timeout(max(0.0, until_s - clock()) if until_s < float("inf") else None, GaveUp)
-    timer.start()
+    timer = _alarm(until_s, clock, speed)
     reply: Reply | None = None
     try:
         reply = wire.post(path, body, request_id)
@@ -93,10 +95,9 @@ def attempt(
                 nonlocal timer, why
                 timer.close()
                 until_s, why = limits.whole
-                timer = gevent.Timeout(max(0.0, until_s - clock()) if until_s < float("inf") else None, GaveUp)
-                timer.start()
+                timer = _alarm(until_s, clock, speed)
                 assert reply is not None
-                reply.stall_after(limits.stall_s)
+                reply.stall_after(limits.stall_s / speed)
 
             _stream(answer, reply, begun, clock)
     except GaveUp:
@@ -116,6 +117,13 @@ def attempt(
         if reply is not None:
             reply.close()
     return answer
+
+
+def _alarm(until_s: float, clock: Callable[[], float], speed: float) -> gevent.Timeout:
+    """Return a started timer that raises `GaveUp` when *clock* shows *until_s*."""
+    timer = gevent.Timeout(max(0.0, until_s - clock()) / speed if until_s < float("inf") else None, GaveUp)
+    timer.start()
+    return timer
 
 
 def _broken(reply: Reply | None, error: Exception) -> str:

@@ -117,8 +117,11 @@ class Counts:
                 made.add(own, np.round(t_s * 1000).astype(np.int64), checked[:, p, k, part])
         return made
 
-    def histograms(self, gaps: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what ``histograms.npz`` holds; *gaps* are those between tokens, by bin."""
+    def histograms(self, gaps: np.ndarray, played_s: float) -> dict[str, np.ndarray]:
+        """Return what ``histograms.npz`` holds; *gaps* are those between tokens, by bin.
+
+        Requests were sent for *played_s*: a minute after that is none in which nobody asked.
+        """
         n = len(self.cohorts)
         arrays: dict[str, np.ndarray] = {"edges_s": summary.edges_s(state.BINS)}
         for k, name in enumerate(state.METRICS):
@@ -128,21 +131,25 @@ class Counts:
         arrays["window_s"] = np.array(float(self._w[0].window_s))
         arrays["ttft_by_window"], arrays["e2e_by_window"] = self._windows
         for k, name in enumerate(state.MINUTE_COLUMNS):
-            arrays[f"minute_{name}"] = self._minutes[:-1, k]
+            arrays[f"minute_{name}"] = self._minutes[: self._last_minute(played_s), k]
         return arrays | summary.parts_table(self._parts, arrays["ttft"].sum(axis=0))
 
-    def metrics(self, histograms: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the metrics that a client can measure; what only the engine knows is nan."""
-        duration_s = self.scenario.duration
+    def _last_minute(self, played_s: float) -> int:
+        return max(1, min(len(self._minutes) - 1, math.ceil(played_s / 60.0)))
+
+    def metrics(self, histograms: dict[str, np.ndarray], played_s: float) -> dict[str, float]:
+        """Return the metrics that a client can measure in *played_s*; what only the engine knows is nan."""
         found = dict.fromkeys(summary.metric_names(self.cohorts), math.nan)
         found |= summary.latencies(histograms, self.cohorts)
-        found |= summary.counts(self._outcomes.sum(axis=0).tolist(), self._minutes[:-1], duration_s)
+        found |= summary.counts(
+            self._outcomes.sum(axis=0).tolist(), self._minutes[: self._last_minute(played_s)], played_s
+        )
         found |= summary.cohort_errors(self._outcomes, self.cohorts)
         attempts = float(self._minutes[:, state.MINUTE_COLUMNS.index("attempts")].sum())
         totals: dict[str, Any] = dict.fromkeys(("prompt_cached", "prompt_seen", "recomputed", "prompt_tokens"), 0.0)
         totals |= {"attempts": attempts, "retries": self._retries, "hedges": 0}
-        found |= summary.traffic(totals, found["requests"], duration_s)
-        found["throughput_tokens_per_s"] = self._output_tokens / max(self._end_s, duration_s - self.scenario.warmup)
+        found |= summary.traffic(totals, found["requests"], played_s)
+        found["throughput_tokens_per_s"] = self._output_tokens / max(self._end_s, played_s - self.scenario.warmup)
         return found
 
 

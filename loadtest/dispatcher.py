@@ -83,8 +83,10 @@ class Dispatcher:
         self._flying, self._thinking = Group(), Group()
         self._requests_left = self._tokens_left = math.inf
         self.planned = self.sent = self.dropped = self._lost = 0
-        self.stopped = ""
+        self.stopped, self.stopped_s = "", math.inf
         self.done = False
+        self.cut = 0
+        """Requests in flight when somebody interrupted: nothing is known of how they would have ended."""
         self.t0 = math.nan
         self._wall_t0 = math.nan
         self._beats: Counter[int] = Counter()
@@ -94,8 +96,12 @@ class Dispatcher:
         self._prompts = self._off_by = 0
 
     def now_s(self) -> float:
-        """Seconds since the start of the run."""
-        return time.monotonic() - self.t0
+        """Seconds since the start of the run; of the model, where the endpoint is played faster than the clock."""
+        return (time.monotonic() - self.t0) * self.plan.speed
+
+    def _clock(self) -> float:
+        """Return the same from another zero: the monotonic clock as it was at the start."""
+        return self.t0 + self.now_s()
 
     def run(self, wall_t0: float, index: int = 0, of: int = 1) -> None:
         """Play part *index* of *of* of the schedule from *wall_t0* (Unix time) on, and wait for what is in flight."""
@@ -130,7 +136,8 @@ class Dispatcher:
 
     def stop(self, why: str = "stopped") -> None:
         """Send nothing more, and end what is in flight as unfinished."""
-        self.stopped = self.stopped or why
+        if not self.stopped:
+            self.stopped, self.stopped_s = why, max(0.0, self.now_s())
 
     def flush(self) -> None:
         """Write down rows and state."""
@@ -139,10 +146,11 @@ class Dispatcher:
 
     def state(self) -> dict[str, Any]:
         """Return how this process is doing."""
-        elapsed_s = max(self.now_s(), 1e-9)
+        elapsed_s = max(time.monotonic() - self.t0, 1e-9)
         return {
-            "index": self.index, "of": self._of, "wall_t0": self._wall_t0, "planned": self.planned, "sent": self.sent,
-            "dropped": self.dropped, "in_flight": len(self._flying), "stopped": self.stopped, "done": self.done,
+            "index": self.index, "of": self._of, "wall_t0": self._wall_t0, "t0": self.t0, "planned": self.planned,
+            "sent": self.sent, "dropped": self.dropped, "cut": self.cut, "in_flight": len(self._flying),
+            "stopped": self.stopped, "stopped_s": self.stopped_s if self.stopped else None, "done": self.done,
             "prompts": self._prompts, "off_by": self._off_by,
             "cpu": (time.process_time() - self._cpu_s) / elapsed_s, "said": self._said,
             "hub_lag_ms": {str(ms): n for ms, n in sorted(self._beats.items())},
@@ -152,7 +160,7 @@ class Dispatcher:
 
     def _wait_until(self, at_s: float) -> None:
         while (left_s := at_s - self.now_s()) > 0 and not self.stopped:
-            gevent.sleep(min(left_s, 0.25))
+            gevent.sleep(min(left_s / self.plan.speed, 0.25))
 
     def _begin(self, ask: Ask, scheduled_s: float) -> None:
         """Let a user ask, in a greenlet of its own; or drop it where too many are in flight."""
@@ -221,7 +229,8 @@ class Dispatcher:
         try:
             while True:
                 limits = policy.limits(self.t0 + mine.sent_s, deadline_s, leaves_s, self.plan.stall_s)
-                answer = attempt(self.wire, path, body, f"blowout-{request}-{mine.number}", limits, keep)
+                name = f"blowout-{request}-{mine.number}"
+                answer = attempt(self.wire, path, body, name, limits, keep, self._clock, self.plan.speed)
                 finished_s = answer.finished_s - self.t0
                 again = policy.tries_again(answer.outcome, answer.status, mine.number, answer.error)
                 self._note(answer, row)
@@ -240,6 +249,9 @@ class Dispatcher:
                     return over_s
                 mine.sent_s = self.now_s()
         except gevent.GreenletExit:
+            if self.stopped == "stopped":  # by us: the service has done nothing wrong, and no token has come
+                self.cut += 1
+                raise
             now_s = self.now_s()
             left = Answer(Outcome.UNFINISHED, NOT_SENT, "unfinished", "", *_at(self.t0 + now_s))
             self._write(mine.not_sent(min(now_s, mine.sent_s)), left, True)

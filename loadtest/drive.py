@@ -70,6 +70,7 @@ class Drive:
         self.reader = rows.Reader(self.spool)
         self.checking.prepare(self.plan, self.spool / "plan.json", wanted.excerpts)
         self.wall_t0 = 0.0
+        self.speed = plan.speed
         self._environment = {
             **os.environ,
             PLAN: str(self.spool / "plan.json"),
@@ -80,9 +81,10 @@ class Drive:
         self._all: list[np.ndarray] = []
         self._looked = 0
         self._scrapers = [
-            scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan.url)) for url in targets.pages
+            scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan.url), plan.speed)
+            for url in targets.pages
         ]
-        self.beside = Beside(wanted, self.scenario, self.counts, self._scrapers)
+        self.beside = Beside(wanted, self.scenario, self.counts, self._scrapers, plan.speed)
 
     def run(self, progress: Progress, interrupts: Interrupts) -> dict[str, Any]:
         """Play it to its end, or until somebody interrupts; return ``member.json``, with ``tester`` in it.
@@ -102,7 +104,7 @@ class Drive:
                 if interrupts.asked:
                     break
         finally:
-            _end(child)
+            end(child)
             self._log.close()
             self.beside.stop()
         until_s = time.monotonic() + DRAIN_S
@@ -130,14 +132,18 @@ class Drive:
         if not self.wall_t0:
             return
         self.checking.look()
-        now_s = time.time() - self.wall_t0
+        now_s = self._now_s()
         interval_s = self.scenario.scrape_interval
-        while self._looked * interval_s + LATE_S < now_s:
+        while self._looked * interval_s + LATE_S * self.speed < now_s:
             self._count(self._looked * interval_s)
             self.counts.look(self._looked * interval_s)
             self.beside.look(self._looked * interval_s)
             self._looked += 1
         progress(now_s, states)
+
+    def _now_s(self) -> float:
+        """Return how long the load has gone on, seconds of the model where it is played faster than the clock."""
+        return (time.time() - self.wall_t0) * self.speed
 
     def _count(self, until_s: float) -> None:
         """Count and write the rows of attempts that ended by *until_s*."""
@@ -150,7 +156,8 @@ class Drive:
         self.checking.settle(until_s)
 
     def _finish(self, states: list[dict[str, Any]]) -> dict[str, Any]:
-        end_s = time.time() - self.wall_t0
+        end_s = self._now_s()
+        played_s = self._played_s(states)
         self._count(np.inf)
         self.checking.close()
         self.counts.look(end_s)
@@ -167,16 +174,16 @@ class Drive:
         columns = scrape.engines(series, next(iter(self.plan.models)), t_s, self.scenario.scrape_interval)
         self.recorder.series(columns)
         gaps = self.reader.gaps()
-        histograms = self.counts.histograms(gaps)
-        metrics = self.counts.metrics(histograms) | scrape.gauges(columns, self.scenario.warmup, self.scenario.duration)
+        histograms = self.counts.histograms(gaps, played_s)
+        metrics = self.counts.metrics(histograms, played_s) | scrape.gauges(columns, self.scenario.warmup, played_s)
         metrics["prefix_hit"] = scrape.counter_ratio(
             series, "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
         )
         seen = np.concatenate(self._all) if self._all else np.zeros(0, rows.ROW)
-        found = tester.examine(seen, states, self.scenario.duration, self.scenario.warmup)
-        found["started"] = self.wall_t0
+        found = tester.examine(seen, states, played_s, self.scenario.warmup, self.speed)
+        found |= {"started": self.wall_t0, "played_s": played_s}
         write_json(self.folder / "tester.json", found)
-        info = {"metrics": metrics, "notes": self._notes(), "uncalibrated": False, "kv_override": False}
+        info = {"metrics": metrics, "notes": self._notes(states, played_s), "uncalibrated": False, "kv_override": False}
         self.recorder.close(histograms, info)
         self.beside.settle(self.folder / "events.jsonl", self.wall_t0, end_s)
         shutil.rmtree(self.spool, ignore_errors=True)
@@ -187,6 +194,11 @@ class Drive:
                 f"({found['said'].get(kind, kind)}); expected an endpoint that stays"
             )
         return {**info, "tester": found}
+
+    def _played_s(self, states: Sequence[Mapping[str, Any]]) -> float:
+        """Return for how long requests were sent: rates are over it, and not over what was planned."""
+        ended = [float(state["stopped_s"]) for state in states if state["stopped_s"] is not None]
+        return max(1e-3, min([self.scenario.duration, *([max(ended)] if len(ended) == len(states) else [])]))
 
     def abandon(self) -> None:
         """Close what is open, after a failure."""
@@ -213,14 +225,24 @@ class Drive:
                 self.targets.notes.append(f"{self.targets.prometheus}: has no vllm: series of {', '.join(models)}")
         return made
 
-    def _notes(self) -> list[str]:
+    def _notes(self, states: Sequence[Mapping[str, Any]], played_s: float) -> list[str]:
         scenario = self.scenario
         notes = [
-            f"measured at {self.plan.url}; a client sees one wait for the first token: queueing, KV cache and prefill "
-            "are together in prefill, and all of decoding in decode alone",
-            *self.targets.notes,
+            f"measured at {self.plan.url}, by clients: they know when a first token came, and not what it waited for",
             *self.checking.notes(),
         ]
+        if self.speed != 1:
+            notes.append(
+                f"played {self.speed:g} times as fast as the clock; all times are those of the model, so what this "
+                f"machine adds to a latency counts {self.speed:g} times"
+            )
+        if played_s < scenario.duration:
+            cut = sum(state["cut"] for state in states)
+            left_out = f"; {cut:,} requests in flight then are left out" if cut else ""
+            notes.append(
+                f"requests were sent for {played_s:,.0f} of {scenario.duration:,.0f} s, over which rates are{left_out}"
+            )
+        notes += self.targets.notes
         arrivals = scenario.workload.arrivals
         if not isinstance(arrivals, str) and arrivals.closed is not None:
             notes.append(
@@ -239,7 +261,7 @@ class Drive:
 _EXAMINED = ("attempt", "turn", "error", "outcome", "scheduled_s", "sent_s", "first_token_s", "finished_s")
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
+def end(child: "subprocess.Popen[bytes]") -> None:
     """Ask Locust to end, and see to it that it does, its own processes included."""
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)
@@ -257,4 +279,4 @@ def _credentials(page: str, endpoint: str) -> Credentials:
     return Credentials(None, preflight.headers_from_environment() if same else {})
 
 
-__all__ = ["Drive", "Targets"]
+__all__ = ["Drive", "Targets", "end"]

@@ -5,6 +5,7 @@ What could not be made to happen is an event as well (``fault_not_injected``): a
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sim import fetch
 from sim.errors import BlowoutError, InputError
+from sim.fetch import Credentials
 from sim.results import Run
 from sim.scenario import Scenario
 from sim.scenario.faults import Random, Surge
@@ -25,6 +28,7 @@ from sim.scenario.plans import fault_names, kind_of, occurrence
 
 LIMIT_S = 60.0
 """A command that takes longer has failed, and is killed. Our choice."""
+ANSWER_S = 10.0
 MOST_OUTPUT = 2000
 """Characters of a command's output that an event keeps: its end."""
 MARKED = "marked by hand"
@@ -120,6 +124,47 @@ def served(scenario: Scenario, late_s: float, end_s: float) -> list[dict[str, An
         if to_s is not None and to_s < end_s:
             found.append({"t_s": round(to_s, 3), "event": "fault_ends", **said, "how": SERVED})
     return found
+
+
+def served_now_and_then(scenario: Scenario, url: str, late_s: float, end_s: float) -> list[dict[str, Any]]:
+    """Return the same of faults that come at random or periodically, as the endpoint itself tells of them at *url*.
+
+    One that did not come up meanwhile, or that an endpoint which is gone does not tell of, was not injected.
+    """
+    names = {n: f for f, n in zip(scenario.faults, fault_names(scenario)) if occurrence(f) is not f}
+    if not names:
+        return []
+    try:
+        told: list[dict[str, Any]] = json.loads(fetch.ask(url, None, {}, Credentials(), ANSWER_S)[0])["events"]
+        why = "at the endpoint it did not come up while this test went on"
+    except (BlowoutError, ValueError, KeyError, TypeError):
+        told, why = [], "the endpoint does not tell when it came up"
+    found = []
+    for begin_s, to_s, one in _spells([one for one in told if one.get("name") in names]):
+        said = {key: one[key] for key in ("name", "target", "mechanism")} | {"how": SERVED}
+        if begin_s - late_s < end_s and to_s - late_s > 0:
+            found.append({"t_s": round(max(0.0, begin_s - late_s), 3), "event": "fault_begins", **said})
+        if 0 < to_s - late_s < end_s:
+            found.append({"t_s": round(to_s - late_s, 3), "event": "fault_ends", **said})
+    for name in sorted(names.keys() - {one["name"] for one in found}):
+        inner = occurrence(names[name])
+        said = {"name": name, "target": str(getattr(inner, kind_of(inner))), "mechanism": kind_of(inner)}
+        found.append({"t_s": inner.from_, "event": "fault_not_injected", **said, "why": why})
+    return found
+
+
+def _spells(told: Iterable[Mapping[str, Any]]) -> list[tuple[float, float, Mapping[str, Any]]]:
+    """Return from when to when (infinite: it goes on) each fault of *told* lasted, with the event of its begin."""
+    found: list[tuple[float, float, Mapping[str, Any]]] = []
+    begun: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for one in told:
+        place = one["name"], one["target"]
+        if one["event"] == "fault_begins":
+            begun[place] = one
+        elif one["event"] == "fault_ends" and place in begun:
+            first = begun.pop(place)
+            found.append((first["t_s"], one["t_s"], first))
+    return found + [(one["t_s"], math.inf, one) for one in begun.values()]
 
 
 class Injector:
@@ -254,7 +299,7 @@ def mark(folder: Path, name: str, phase: str) -> tuple[dict[str, Any], bool]:
     now_s = time.time()
     begun_s = run.info.get("started") or (folder / "run.json").stat().st_mtime
     event: dict[str, Any] = {
-        "t_s": round(max(0.0, now_s - float(begun_s)), 3),
+        "t_s": round(max(0.0, now_s - float(begun_s)) * run.info.get("speed", 1.0), 3),
         "event": "fault_begins" if phase == "start" else "fault_ends",
         "name": name,
         "how": MARKED,
@@ -299,10 +344,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def settle(path: Path, started_unix_s: float) -> None:
-    """Give the marks among the events in the file at *path* their exact times, once it is known when the test began."""
+def settle(path: Path, started_unix_s: float, speed: float = 1.0) -> None:
+    """Give the marks among the events in the file at *path* their exact times, once it is known when the test began.
+
+    Times are model seconds, *speed* of them in a wall second.
+    """
     events = read(path)
     for event in events:
         if event.get("how") == MARKED and "unix_s" in event:
-            event["t_s"] = round(max(0.0, event["unix_s"] - started_unix_s), 3)
+            event["t_s"] = round(max(0.0, event["unix_s"] - started_unix_s) * speed, 3)
     path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")

@@ -56,6 +56,9 @@ class Plan:
     max_requests: int | None = None
     max_tokens: int | None = None
     ca: str | None = None
+    speed: float = 1.0
+    """Model seconds a wall second, where the endpoint is played so fast (`blowout serve --speed`): all times of the
+    plan and of its rows are model seconds."""
     folder: str = ""
     """Where processes leave rows and their state; empty: nowhere."""
     answers: str = ""

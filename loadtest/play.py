@@ -50,6 +50,10 @@ class Order:
     """Keep the beginnings of answers that failed a check."""
     prometheus_bin: str | None = None
     """A real Prometheus to start beside it."""
+    rules: tuple[str, ...] = ()
+    """The names of *groups*, as they were typed."""
+    speed: float = 1.0
+    """Model seconds a wall second: as fast as the endpoint is played."""
 
 
 def planned(order: Order) -> preflight.Found:
@@ -61,8 +65,9 @@ def planned(order: Order) -> preflight.Found:
     scenario = order.scenario
     users = workload.compile(scenario, scenario.seed)
     if not isinstance(users, workload.workload.Closed):
-        preflight.bearable(users.expected_requests, scenario.duration, order.workers)
-    settings = {"timeout_s": order.timeout_s, "max_requests": order.max_requests, "max_tokens": order.max_tokens}
+        preflight.bearable(users.expected_requests, scenario.duration / order.speed, order.workers)
+    settings = {"timeout_s": order.timeout_s, "max_requests": order.max_requests, "max_tokens": order.max_tokens,
+                "speed": order.speed}  # fmt: skip
     return preflight.planned(scenario, "", scenario.seed, order.url, order.model, order.ca, **settings)
 
 
@@ -81,7 +86,7 @@ def play(
     """
     scenario, started = order.scenario, time.time()
     tasks = tasks_of(scenario, folder, order.repeat)
-    info = _info(order, found, tasks, folder, command)
+    info = info_of(order, found, tasks, folder, command)
     (folder / "scenario.yaml").write_text(dump(scenario, folder), encoding="utf-8")
     results.write_json(folder / "run.json", info)
     warm()
@@ -90,14 +95,14 @@ def play(
     with Interrupts() as interrupts:
         try:
             for task in tasks:
-                testers.append(_one(order, found, task, progress, interrupts, say))
+                testers.append(one(order, found, task, progress, interrupts, say))
                 interrupts.check()
             ended = {"state": "complete"}
         except BlowoutError as error:
             ended = {"state": "failed", "error": str(error)}
             raise
         finally:
-            wrong = [f"{task.words}{said}" for task, one in zip(tasks, testers) for said in one["wrong"]]
+            wrong = [f"{task.words}{said}" for task, told in zip(tasks, testers) for said in told["wrong"]]
             judged = {"valid": not wrong, "wrong": wrong, "started": testers[0]["started"] if testers else None}
             results.write_json(folder / "run.json", info | ended | judged | {"wall_s": round(time.time() - started, 3)})
             conclude(Run.open(folder))
@@ -116,7 +121,7 @@ def require_valid(run: Run) -> None:
         )
 
 
-def _one(
+def one(
     order: Order, found: preflight.Found, task: Task, progress: Progress, interrupts: Interrupts, say: Say
 ) -> dict[str, Any]:
     """Drive one (point, seed); return what is said of the tester."""
@@ -126,11 +131,13 @@ def _one(
         found.plan, scenario=dump(task.scenario), seed=task.seed, salt=found.plan.salt + task.number,
         contexts=contexts(task.scenario),
     )  # fmt: skip
-    wanted = Wanted(order.groups, order.excerpts, order.run_commands, found.faults_zero_s, say)
+    wanted = Wanted(order.groups, order.excerpts, order.run_commands, found.faults_zero_s, found.faults_url, say)
     drive = Drive(plan, task.folder, order.workers, targets, order.headers or {}, wanted)
     every_s = task.scenario.scrape_interval
     try:
-        with agreement.beside(order.prometheus_bin, task.folder, targets.pages, order.groups, every_s) as real:
+        with agreement.beside(
+            order.prometheus_bin, task.folder, targets.pages, order.groups, every_s, order.speed
+        ) as real:
             member = drive.run(progress, interrupts)
             if real is not None and not interrupts.asked:
                 agreement.keep(real, task.folder)
@@ -152,9 +159,10 @@ def contexts(scenario: Scenario) -> dict[str, int]:
     return found
 
 
-def _info(
+def info_of(
     order: Order, found: preflight.Found, tasks: Sequence[Task], folder: Path, command: Sequence[str]
 ) -> dict[str, Any]:
+    """Return what ``run.json`` says of a load test that begins."""
     plan: Plan = found.plan
     names = ("locust", "gevent", "geventhttpclient", "numpy", "pyarrow")
     return {
@@ -169,10 +177,12 @@ def _info(
         "endpoint": {"url": plan.url, "models": plan.models, "version": found.version, "talk": vars(plan.talk)},
         "workers": order.workers,
         "stand_in_fleet": order.stand_in,
+        "rules": list(order.rules),
+        "speed": order.speed,
         "members": [
             {"point": task.point, "seed": task.seed, "path": str(task.folder.relative_to(folder))} for task in tasks
         ],
     }
 
 
-__all__ = ["Order", "contexts", "planned", "play", "require_valid"]
+__all__ = ["Order", "contexts", "info_of", "one", "planned", "play", "require_valid"]

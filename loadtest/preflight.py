@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,12 @@ class Found:
     metrics_url: str | None = None
     faults_zero_s: float | None = None
     """Where the endpoint plays the very faults of the scenario (`blowout serve`): when its second 0 was (Unix time)."""
+
+    @property
+    def faults_url(self) -> str:
+        """Where such an endpoint tells which of them have begun."""
+        return f"{self.plan.url}/faults"
+
     notes: list[str] = field(default_factory=list)
 
 
@@ -101,7 +108,7 @@ def planned(
 
     Raises:
         EndpointError: nobody answers, the key is refused, or it is no OpenAI-compatible endpoint.
-        InputError: the model is not there.
+        InputError: the model is not there, or the endpoint is not played as fast as the load.
     """
     base = base_of(url)
     line = _Line(base, headers_from_environment(), ca)
@@ -123,18 +130,21 @@ def planned(
 
 
 def _note_served(found: Found, said: Mapping[str, Any], scenario: Scenario) -> None:
-    """Note what only `blowout serve` says of itself: which faults it plays, how fast, and what time it is there."""
-    try:
+    """Note what only `blowout serve` says of itself: which faults it plays, how fast, and what time it is there.
+
+    Raises:
+        InputError: it is not played as fast as this load.
+    """
+    speed, now_s, faults = 1.0, 0.0, ""
+    with suppress(KeyError, TypeError, ValueError):
         speed, now_s, faults = float(said["speed"]), float(said["now_s"]), str(said["faults"])
-    except (KeyError, TypeError, ValueError):
-        return
-    if speed != 1:
-        found.notes.append(
-            f"the endpoint is played {speed:g} times as fast as the clock, and this load is not: it gets the rate of "
-            f"the scenario divided by {speed:g}"
+    if speed != found.plan.speed:
+        raise InputError(
+            f"--speed {found.plan.speed:g}: expected {speed:g}, for the endpoint at {found.plan.url} "
+            + (f"is played {speed:g} times as fast as the clock" if faults else "is not `blowout serve --speed`")
         )
-    elif scenario.faults and faults == faults_digest(scenario):
-        found.faults_zero_s = time.time() - now_s
+    if scenario.faults and faults == faults_digest(scenario):
+        found.faults_zero_s = time.time() - now_s / speed
 
 
 def chosen_models(scenario: Scenario, served: list[str], model: str | None, where: str) -> dict[str, str]:

@@ -25,7 +25,9 @@ _FRESH = 1.5
 class Scraper:
     """Reads one page at every interval, in a thread of its own, until it is stopped."""
 
-    def __init__(self, url: str, interval_s: float, credentials: Credentials) -> None:
+    def __init__(self, url: str, interval_s: float, credentials: Credentials, speed: float = 1.0) -> None:
+        """Read *url* every *interval_s* of the model, of which *speed* seconds are a wall second."""
+        self._speed = speed
         self.url, self._interval_s, self._credentials = url, interval_s, credentials
         self.instance = instance_of(url)
         self.failed = self.answered = 0
@@ -120,11 +122,12 @@ class Scraper:
 
     def _run(self, wall_t0: float) -> None:
         k = 0
-        while not self._stop.wait(max(0.0, wall_t0 + k * self._interval_s - time.time())):
-            t_s = time.time() - wall_t0
+        every_s = self._interval_s / self._speed
+        while not self._stop.wait(max(0.0, wall_t0 + k * every_s - time.time())):
+            t_s = (time.time() - wall_t0) * self._speed
             self.read(t_s, self._page())
             self.done_s = t_s
-            k = max(k + 1, int((time.time() - wall_t0) / self._interval_s) + 1)
+            k = max(k + 1, int((time.time() - wall_t0) / every_s) + 1)
 
     def _page(self) -> str | None:
         try:

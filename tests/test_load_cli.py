@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loadtest import synthesis
+from loadtest.commands.load.run import progress_of
 from sim.cli import main
 from sim.records import Outcome
+from sim.report import tables
 from sim.results import Run, is_whole
 from tests.load_target import BLOWOUT, PATIENCE_S, ROOT, target, typed
 
@@ -39,6 +42,8 @@ def test_a_run_leaves_what_a_simulated_one_leaves(good: str, tmp_path: Path) -> 
     assert done.returncode in (0, 3), done.stderr  # 3: this machine is too busy for a tester
     assert "from the schedule" in done.stdout
     assert "a closed loop would claim" in done.stdout
+    assert "before the first token" in done.stdout
+    assert "prefill" not in done.stdout, "a client cannot know"
     run = Run.open(tmp_path / "r")
     assert run.info["kind"] == "measured"
     assert run.info["state"] == "complete"
@@ -67,6 +72,13 @@ def test_a_run_leaves_what_a_simulated_one_leaves(good: str, tmp_path: Path) -> 
         assert "Traceback" not in again.stderr
     shown = json.loads(typed(["report", "r", "--no-figures", "--json"], tmp_path).stdout)
     assert shown["tester"][0]["sent"] == rows.num_rows
+    why = typed(["why", "r"], tmp_path)
+    assert "before the first token" in why.stdout, why.stderr
+    assert "prefill" not in why.stdout
+    assert "replica" not in why.stdout
+    assert "alerts prove" not in done.stdout
+    run.info["rules"] = ["seed"]
+    assert (f"blowout alerts prove {tmp_path / 'r'} --rules seed") in [said for said, _ in tables.next_commands(run)]
 
 
 def test_a_scenario_is_driven_with_text_and_repeats(tmp_path: Path) -> None:
@@ -105,6 +117,13 @@ def test_ctrl_c_keeps_the_rows_so_far(good: str, tmp_path: Path) -> None:
     assert run.info["state"] == "interrupted"
     assert not (tmp_path / "r" / ".drive").exists()
     assert run.members[0].attempts().num_rows > 5
+    assert set(run.members[0].attempts()["outcome"].to_pylist()) == {int(Outcome.OK)}, "nothing of it was the service's"
+    info = run.members[0].info
+    assert info["metrics"]["requests"] == info["metrics"]["ok"]
+    assert 8 < info["metrics"]["requests_per_s"] < 50, "over the time that was played, not the two minutes planned"
+    assert info["metrics"]["goodput_per_s"] == pytest.approx(info["metrics"]["requests_per_s"])
+    assert any("of 120 s" in note for note in info["notes"])
+    assert len(run.members[0].histograms()["minute_requests"]) == 1
     assert typed(["report", "r", "--no-figures"], tmp_path).returncode == 0
 
 
@@ -133,6 +152,12 @@ def test_an_endpoint_that_dies_is_left_alone_and_rows_are_kept(tmp_path: Path) -
         (["--url", "http://127.0.0.1:9", "--header", "nonsense"], 2, "--header"),
         (["--url", "http://127.0.0.1:9", "--header", "A: env:NO_SUCH_VARIABLE_HERE"], 2, "NO_SUCH_VARIABLE_HERE"),
         (["kv-cliff", "--url", "http://127.0.0.1:9", "--rate", "3"], 2, "--set"),
+        (
+            ["kv-cliff", "--url", "http://127.0.0.1:9", "--duration", "1m"],
+            2,
+            "--duration 1m: does not suit the scenario",
+        ),
+        (["--url", "http://127.0.0.1:9", "--speed", "2", "--run-commands"], 2, "--run-commands"),
         (["no-such-scenario", "--url", "http://127.0.0.1:9"], 2, "no-such-scenario"),
     ],
 )
@@ -142,6 +167,28 @@ def test_what_is_wrong_is_one_sentence(
     found, err = said(options, capsys)
     assert found == code, err
     assert words in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_where_nobody_watches_a_line_now_and_then_says_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = synthesis.scenario(5.0, "1m", 24, 6)
+    states = [{"sent": 40, "in_flight": 2, "dropped": 0}, {"sent": 41, "in_flight": 1, "dropped": 3}]
+    with progress_of(scenario, 1) as (progress, say):
+        progress(9.0, states)
+        assert not capsys.readouterr().err
+        monkeypatch.setattr("loadtest.commands.load.run.LINE_S", -1.0)
+        progress(10.0, states)
+        say("12 s: KVFull is firing")
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["load: 10 of 60 s, 81 sent, 3 in flight, 3 dropped", "12 s: KVFull is firing"]
+
+
+def test_a_load_as_fast_as_nobody_plays_is_refused(good: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = said(["--url", good, "--speed", "5"], capsys)
+    assert code == 2
+    assert "--speed 5: expected 1" in err
     assert len(err.strip().splitlines()) == 1
 
 

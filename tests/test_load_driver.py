@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip("gevent")
 
+import gevent
+
 from loadtest import tester
 from loadtest.client import ERRORS
 from loadtest.dispatcher import Dispatcher
@@ -166,6 +168,34 @@ def test_too_many_in_flight_are_dropped_and_counted(tmp_path: Path) -> None:
     assert state["dropped"] == dropped.sum() > 0
     assert set(rows["status"][dropped]) == {0}
     assert "dropped" in tester.examine(rows, [state], 1.0)["wrong"][0]
+
+
+def test_what_an_interrupt_cuts_off_is_nobodys_fault(tmp_path: Path) -> None:
+    with target(tmp_path, "--first-ms", "3000") as url:
+        plan = plan_of(url, tmp_path, f"duration: 60s\nworkload: {{rate_per_s: 20, {COHORTS}}}")
+        dispatcher = Dispatcher(plan, {})
+        gevent.spawn_later(1.5, dispatcher.stop)
+        dispatcher.run(time.time() + 0.2)
+    reader = Reader(Path(plan.folder))
+    assert len(reader.take()) == 0
+    (state,) = reader.states()
+    assert state["cut"] == state["sent"] == state["planned"] > 5
+    assert 1.0 < state["stopped_s"] < 20
+
+
+def test_times_of_a_sped_up_load_are_those_of_the_model(tmp_path: Path) -> None:
+    with target(tmp_path, "--first-ms", "100", "--token-ms", "50") as url:
+        text = f"duration: 20s\nworkload: {{rate_per_s: 1.5, {COHORTS}}}\nclients: "
+        began_s = time.monotonic()
+        rows, _ = played(plan_of(url, tmp_path, text + "{}", speed=10.0))
+        assert time.monotonic() - began_s < 15
+        assert len(rows) > 10
+        assert rows["scheduled_s"].max() > 10
+        assert np.median(rows["first_token_s"] - rows["sent_s"]) >= 1.0
+        assert np.median(rows["finished_s"] - rows["first_token_s"]) >= 2.5
+        rows, _ = played(plan_of(url, tmp_path, text + "{first_token_timeout: 700ms}", speed=10.0))
+        assert set(rows["outcome"]) == {Outcome.TIMED_OUT}
+        assert np.median(rows["finished_s"] - rows["sent_s"]) >= 0.7
 
 
 def test_a_limit_on_requests_holds(good: str, tmp_path: Path) -> None:

@@ -209,3 +209,21 @@ def test_commands_that_nobody_allowed_are_reported() -> None:
     found = {one["name"]: one["why"] for one in not_injected(loads(TEXT), [], run_commands=False)}
     assert "--run-commands" in found["good"]
     assert "no start_cmd" in found["bare"]
+
+
+def test_faults_at_random_are_as_the_endpoint_tells_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"name": "slow main", "target": "main/0", "mechanism": "slow"}
+    times = [("fault_begins", 5.0), ("fault_ends", 8.0), ("fault_begins", 9.0), ("fault_ends", 14.0)]
+    times += [("fault_begins", 40.0), ("fault_ends", 41.0), ("fault_begins", 65.0)]
+    told = [{"t_s": t_s, "event": event, **said} for event, t_s in times]
+    told.append({"t_s": 12.0, "event": "fault_begins", "name": "good", "target": "main", "mechanism": "slow"})
+    monkeypatch.setattr(faults.fetch, "ask", lambda *_: (json.dumps({"events": told}).encode(), None))
+    found = faults.served_now_and_then(loads(TEXT), "http://h/faults", 10.0, 50.0)
+    assert [(one["event"], one["t_s"]) for one in found] == [
+        ("fault_begins", 0.0), ("fault_ends", 4.0), ("fault_begins", 30.0), ("fault_ends", 31.0)
+    ]  # fmt: skip
+    assert {one["how"] for one in found} == {faults.SERVED}
+    told.clear()
+    (none,) = faults.served_now_and_then(loads(TEXT), "http://h/faults", 10.0, 50.0)
+    assert (none["event"], none["name"]) == ("fault_not_injected", "slow main")
+    assert "did not come up" in none["why"]

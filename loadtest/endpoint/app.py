@@ -40,6 +40,7 @@ class App:
             ("GET", "/v1/models"): lambda environ, start: said(start, self._models()),
             ("GET", "/health"): lambda environ, start: text(start, ""),
             ("GET", "/version"): lambda environ, start: said(start, self._version()),
+            ("GET", "/faults"): lambda environ, start: said(start, self._faults()),
             ("GET", "/metrics"): lambda environ, start: text(start, self._pages.fleet(), CONTENT_TYPE),
             ("POST", "/tokenize"): self._tokenize,
         }
@@ -109,6 +110,11 @@ class App:
         """Return what it is; a load test tells by it that the faults of its scenario happen here, and when."""
         clock, faults = self._room.clock, faults_digest(self._room.world.scenario)
         return {"version": f"blowout-{__version__}", "speed": clock.speed, "now_s": clock.now_s(), "faults": faults}
+
+    def _faults(self) -> dict[str, Any]:
+        """Return which faults have begun and ended so far: a load test cannot know when those at random did."""
+        told = [one for one in self._room.world.events if one["event"] in ("fault_begins", "fault_ends")]
+        return {"now_s": self._room.clock.now_s(), "events": told}
 
     def _models(self) -> dict[str, Any]:
         models = self._room.world.callers.longest

@@ -41,6 +41,11 @@ class Explanation:
     slowest: list[tuple[np.void, list[story.Step]]]  # the row that decided the request, and its steps
 
     @property
+    def kind(self) -> parts.Kind:
+        """What the parts are called, and their colours."""
+        return parts.as_known(KIND, self.view.kind)
+
+    @property
     def allowed(self) -> float | None:
         """Share of requests that the SLO lets go unanswered; None without one."""
         return self.scenario.slo.targets.get("errors")
@@ -61,6 +66,7 @@ def explain(run: "Run", point: Point, seed: int | None, by: str) -> Explanation:
     (whole,) = causes.groups(found, by, {label: everyone})
     kinds = causes.query_types(found, list(scenario.workload.cohorts), _lengths(scenario, member.seed, found))
     names = replica_names(scenario)
+    known = () if run.info.get("kind") == "measured" else names
     return Explanation(
         run=run.path,
         view=view(run),
@@ -75,7 +81,7 @@ def explain(run: "Run", point: Point, seed: int | None, by: str) -> Explanation:
         ends=causes.ends(found),
         burning=causes.burning(found, kinds, names),
         meanwhile=causes.meanwhile(found, by, member.events(), scenario.duration),
-        slowest=[(found.last[k], story.steps(found.attempts(k), names)) for k in slow[::-1][:SLOWEST]],
+        slowest=[(found.last[k], story.steps(found.attempts(k), known)) for k in slow[::-1][:SLOWEST]],
     )
 
 
@@ -125,7 +131,7 @@ def answer(found: Explanation) -> str:
     """Return the answer in one sentence: what the slowest waited for, and where or when."""
     if found.whole.group is None:
         return words.at(found.point.label, "nobody has a latency that counts.")
-    text = parts.grew(found.whole.group, KIND, found.by)
+    text = parts.grew(found.whole.group, found.kind, found.by)
     if found.groups.get("replica"):
         share = found.groups["replica"][0].share
         slow, usual = words.percent(share.of_trouble), words.percent(share.of_traffic)
@@ -143,11 +149,11 @@ def in_full(found: Explanation) -> str:
         return ""
     tail, median = found.whole.group.tail_s.tolist(), found.whole.group.median_s.tolist()
     if found.by == "e2e":
-        text = words.slowest_e2e(tail, median, KIND.names)
+        text = words.slowest_e2e(tail, median, found.kind.names)
     else:
-        text = parts.told(replace(found.whole.group, label=""), KIND.names)
+        text = parts.told(replace(found.whole.group, label=""), found.kind.names)
     lost = sorted(((s, part) for part, s in found.lost_to_s.items() if s > words.NOTICED * sum(tail)), reverse=True)
-    what = words.listing([f"{KIND.names[part]} ({words.seconds(s)})" for s, part in lost[:3]])
+    what = words.listing([f"{found.kind.names[part]} ({words.seconds(s)})" for s, part in lost[:3]])
     return f"{text} In earlier attempts they were, most first: {what}." if lost else text
 
 
@@ -174,8 +180,8 @@ def plate(found: Explanation) -> style.Plate | None:
     what = words.TIME_NAMES[found.by]
     caption = (
         f"Mean time in each part of latency, in seconds, over the slowest 1% of each group by {what} and over its "
-        "requests around the median (P45 to P55). Left: what came before the first token. Right: the whole request. "
-        "Blue is work, warm colours are waiting."
+        "requests around the median (P45 to P55). Left: what came before the first token. Right: the whole "
+        f"request.{parts.key(found.view.kind)}"
     )
     title = answer(found).removesuffix(".")
-    return style.Plate("why", parts.TOPIC, title, caption, partial(parts.draw, found.view, bars, KIND, title))
+    return style.Plate("why", parts.TOPIC, title, caption, partial(parts.draw, found.view, bars, found.kind, title))

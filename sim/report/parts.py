@@ -31,11 +31,26 @@ class Kind:
     colours: Mapping[str, str]
 
 
-def ten(point: Point) -> Kind:
-    """Return the ten parts; where clients try again, the wait in the client holds what earlier attempts lost too."""
+def ten(point: Point, kind: str) -> Kind:
+    """Return the ten parts, as they are called in runs of a *kind* (simulated or measured).
+
+    Where clients try again, the wait in the client holds what earlier attempts lost too.
+    """
     tried_again = point.metric("retries").value > 0 or point.metric("hedges").value > 0
     names = {"client_wait_s": "in the client and in earlier attempts"} if tried_again else {}
-    return Kind(words.PART_NAMES | names, style.PARTS)
+    return as_known(Kind(words.PART_NAMES | names, style.PARTS), kind)
+
+
+def as_known(ten: Kind, kind: str) -> Kind:
+    """Return the parts as they are known in runs of a *kind*: a client cannot tell work from waiting."""
+    if kind != "measured":
+        return ten
+    return Kind({**ten.names, **words.MEASURED_NAMES}, {**ten.colours, **style.MEASURED_PARTS})
+
+
+def key(kind: str) -> str:
+    """Return the sentence that says what colours mean in runs of a *kind*."""
+    return "" if kind == "measured" else " Blue is work, warm colours are waiting."
 
 
 @dataclass(frozen=True)
@@ -72,12 +87,12 @@ def plate(view: View) -> style.Plate | None:
     if not points:
         return None
     bad = worst(points)
-    kind = ten(bad)
+    kind = ten(bad, view.kind)
     title = words.at(bad.label, grew(of_point(bad), kind))
     caption = (
         "Mean time in each of the ten parts of latency, in seconds, over the slowest 1% of requests by time to first "
         "token and over the requests around its median (P45 to P55). Left: what came before the first token. Right: "
-        "the whole request. Blue is work, warm colours are waiting."
+        f"the whole request.{key(view.kind)}"
     )
     groups = [of_point(point) for point in points]
     return style.Plate("where-time-went", TOPIC, title, caption, partial(draw, view, groups, kind, title))

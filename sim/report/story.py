@@ -32,7 +32,10 @@ class Step:
 
 
 def steps(attempts: np.ndarray, replicas: Sequence[str]) -> list[Step]:
-    """Return what happened to the request with these *attempts* (rows of one request, in the order of sending)."""
+    """Return what happened to the request with these *attempts* (rows of one request, in the order of sending).
+
+    Without names of *replicas* nobody knows which an attempt reached: it was measured by its client.
+    """
     start_s = float(attempts["scheduled_s"][0])
     found: list[Step] = []
     before: np.void | None = None
@@ -54,7 +57,7 @@ def _attempt(
     if not replica and row["status"] == NOT_SENT:
         yield row["finished_s"], f"{whose}{_unsent(row)}"
         return
-    yield row["sent_s"], f"{whose}{what}{f' to {replica}' if replica else ', and reached no replica'}"
+    yield row["sent_s"], f"{whose}{what}{f' to {replica}' if replica else ', and reached no replica' * bool(replicas)}"
     waits = [f"{words.seconds(float(row[part]))} for {name}" for part, name in WAITS.items() if row[part] > NOTED_S]
     stalled_s = _stalled_before_admission(row)
     waits += [f"{words.seconds(stalled_s)} because a fault held it up"] * (stalled_s > NOTED_S)

@@ -36,6 +36,8 @@ PARTS = {
     "fault_stall_s": "#23272e",
 }
 """The ten parts: work is blue, waiting is warm, so that a bar says at a glance which of the two it is."""
+MEASURED_PARTS = {"prefill_s": "#9aa3ad", "decode_alone_s": "#004488"}
+"""Of a measured request: what came before the first token may have been either."""
 
 SETTINGS: Any = {  # matplotlib has a type for these keys that only its newest versions know
     "font.family": "DejaVu Sans",

@@ -202,7 +202,12 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
     if run.scenario.faults and not run.controls and seen.kind == "simulated":
         commands.append((f"{again} --control", "whether it recovers from the faults"))
     if seen.kind == "measured":
-        commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
+        rules = [rule for rule in run.info.get("rules", ()) if rule not in run.scenario.alerts]
+        if rules or (run.scenario.expect and run.scenario.alerts):
+            proving = " ".join([f"blowout alerts prove {folder}", *(f"--rules {rule}" for rule in run.info["rules"])])
+            commands.append((proving, "whether alerts fired when they should, and only then"))
+        else:
+            commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
         if not run.info.get("stand_in_fleet"):
             commands.append((again, "the same users, simulated"))
     elif seen.seeds == 1:
@@ -258,5 +263,5 @@ def why(seen: View) -> list[str]:
     point = worst(seen.points)
     if not point.members or "parts_tail_first" not in point.histograms[0]:
         return []
-    text = parts.told(parts.of_point(point), parts.ten(point).names)
+    text = parts.told(parts.of_point(point), parts.ten(point, seen.kind).names)
     return [text] if text else []

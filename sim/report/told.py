@@ -11,6 +11,7 @@ from sim.records import Outcome
 from sim.report import causes, explain, printing, words
 from sim.report.asked import KIND
 from sim.report.explain import Explanation
+from sim.report.parts import Kind
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,7 +58,7 @@ def _parts(found: Explanation) -> list["RenderableType"]:
         return []
     table = _table("", "around the median", "slowest 1%", "more")
     most = float(np.max(group.tail_s - group.median_s))
-    for name, median_s, tail_s in zip(KIND.names.values(), group.median_s, group.tail_s):
+    for name, median_s, tail_s in zip(found.kind.names.values(), group.median_s, group.tail_s):
         if max(median_s, tail_s) > SEEN * group.tail_s.sum():
             style = "bold" if tail_s - median_s == most and most > 0 else ""
             table.add_row(name, *_times(median_s, tail_s), style=style)
@@ -79,17 +80,19 @@ def _groups(found: Explanation, some: Sequence[causes.Slow]) -> list["Renderable
     table.add_column("its slowest 1% waited most for")
     for slow in some:
         share = [words.percent(slow.share.of_traffic), words.percent(slow.share.of_trouble)]
-        table.add_row(slow.share.label, *share, words.seconds(slow.p50_s), words.seconds(slow.p99_s), _most(slow))
+        table.add_row(
+            slow.share.label, *share, words.seconds(slow.p50_s), words.seconds(slow.p99_s), _most(slow, found.kind)
+        )
     return [table]
 
 
-def _most(slow: causes.Slow) -> str:
+def _most(slow: causes.Slow, kind: Kind) -> str:
     """Return the part that a group's slowest 1% spent most more on than those around its median, and how much."""
     if slow.group is None:
         return "(too few)"
     extra = slow.group.tail_s - slow.group.median_s
     k = int(np.argmax(extra))
-    return f"{list(KIND.names.values())[k]} (+{words.seconds(extra[k])})" if extra[k] > 0 else "nothing"
+    return f"{list(kind.names.values())[k]} (+{words.seconds(extra[k])})" if extra[k] > 0 else "nothing"
 
 
 def _errors(found: Explanation) -> list["RenderableType"]:

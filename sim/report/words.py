@@ -23,6 +23,9 @@ PART_NAMES = {
 }
 """What a person calls each of the ten parts of `sim.records.PARTS`, in the order of an attempt's life."""
 
+MEASURED_NAMES = {"prefill_s": "before the first token", "decode_alone_s": "after the first token"}
+"""The same of measured requests: their clients know when the first token came, and not what it waited for."""
+
 TIMES = ("ttft", "e2e", "itl", "tpot", "queue")
 TIME_NAMES = {
     "ttft": "time to first token",

@@ -6,6 +6,8 @@ from sim.lazy import Lazy
 
 COMMANDS = {
     "run": ("loadtest.commands.load.run", "Drive an endpoint with a scenario, or with a rate."),
+    "knee": ("loadtest.commands.load.knee", "Find the highest rate that keeps an SLO."),
+    "selftest": ("loadtest.commands.load.selftest", "Prove the tester itself on this machine."),
     "mark": ("loadtest.commands.load.mark", "Note that a fault was begun or ended by hand."),
 }
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtest import synthesis
-from loadtest.commands.load import judging
+from loadtest.commands.load import asking, judging
 from sim import results
-from sim.commands import ready
 from sim.errors import BlowoutError, InputError
 from sim.interrupts import to_a_reader
 from sim.scenario import Scenario
-from sim.units import duration_s
 
 if TYPE_CHECKING:
     from loadtest.beside import Say
@@ -29,8 +25,8 @@ if TYPE_CHECKING:
 
 TOKEN = "BLOWOUT_PROMETHEUS_TOKEN"
 REDRAW_S = 0.5
-_HEADER = re.compile(r"([A-Za-z0-9-]+)\s*:\s*(\S.*)")
-_ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
+LINE_S = 30.0
+"""Between two lines of progress where nobody watches a terminal."""
 
 
 @click.command()
@@ -46,6 +42,8 @@ _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all users (the scenario's own if left out).")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True,
               help="Play it so often, with seeds counted up.")  # fmt: skip
+@click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True,
+              help="Model seconds a wall second, as `blowout serve --speed` says.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the results, new or empty.")
 @click.option("--workers", type=click.IntRange(min=1, max=64), default=1, show_default=True, help="Sending processes.")
 @click.option("--timeout", help="Of an attempt, where the scenario's clients have none [10m].")
@@ -69,7 +67,7 @@ def command(
     scenario: str | None, url: str, model: str | None, out: Path | None, workers: int, timeout: str | None,
     max_requests: int | None, max_tokens: int | None, headers: tuple[str, ...], ca: Path | None,
     pages: tuple[str, ...], prometheus: str | None, owned: bool, no_figures: bool, as_json: bool, repeat: int,
-    rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, excerpts: bool, **given: Any,
+    rules: tuple[str, ...], prometheus_bin: str | None, run_commands: bool, excerpts: bool, speed: float, **given: Any,
 ) -> int:  # fmt: skip
     """Send what the users of SCENARIO ask to an OpenAI-compatible endpoint, when they ask it.
 
@@ -84,22 +82,25 @@ def command(
 
     if find_spec("locust") is None:
         raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
-    sent = _headers(headers)
+    if run_commands and speed != 1:
+        raise InputError("--run-commands: expected none with --speed, for commands take their time on the wall clock")
+    sent = asking.headers(headers)
     os.environ[preflight.HEADERS] = json.dumps(sent)
-    loaded = _scenario(scenario, **given)
+    loaded = asking.scenario(scenario, **given)
     judging.require_judges(loaded)
     groups = judging.rules_of(rules, loaded, prometheus_bin, prometheus)
     preflight.allowed(url, owned)
+    timeout_s = asking.seconds("--timeout", timeout or "10m")
     order = play.Order(
-        loaded, url, model, repeat, workers, sent, str(ca) if ca else None, _seconds("--timeout", timeout or "10m"),
+        loaded, url, model, repeat, workers, sent, str(ca) if ca else None, timeout_s,
         max_requests, max_tokens, pages, prometheus, os.environ.get(TOKEN), scenario is None,
-        groups, run_commands, excerpts, prometheus_bin,
+        groups, run_commands, excerpts, prometheus_bin, rules, speed,
     )  # fmt: skip
     found = play.planned(order)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     folder = results.new_folder(out, loaded.name)
-    typed = ["blowout", *_without_secrets(sys.argv[1:])]
+    typed = ["blowout", *asking.without_secrets(sys.argv[1:])]
     try:
         with progress_of(loaded, repeat) as (progress, say):
             run = play.play(order, found, folder, typed, progress, say)
@@ -138,64 +139,6 @@ def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group
     return judged.code if judged else 0
 
 
-def _scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, **given: Any) -> Scenario:
-    """Return the scenario to play: the one named, or one made of options."""
-    if source is None:
-        chosen = {name: _ALONE[name] if value is None else value for name, value in given.items()}
-        if given["rate"] is not None and given["closed"] is not None:
-            raise InputError("--closed: expected either --rate (open loop) or --closed (so many users), not both")
-        made = synthesis.scenario(**chosen, seed=1 if seed is None else seed)
-        if overrides:
-            raise InputError(f"--set {overrides[0]}: expected a SCENARIO to change")
-        return made
-    for name in ("rate", "closed", "prompt_tokens", "output_tokens"):
-        if given[name] is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option}: expected none with a scenario; change that with --set KEY=VALUE")
-    changes = [*overrides]
-    changes += [f"duration={given['duration']}"] if given["duration"] else []
-    changes += [f"seed={seed}"] if seed is not None else []
-    return ready.load(source, changes)
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        found = duration_s(text)
-    except ValueError as error:
-        raise InputError(f"{option}: {error}") from None
-    if found <= 0:
-        raise InputError(f"{option}: expected a duration above 0")
-    return found
-
-
-def _headers(given: Sequence[str]) -> dict[str, str]:
-    """Return the headers that *given* says; values may come from a file or a variable."""
-    found = {}
-    for one in given:
-        match = _HEADER.fullmatch(one)
-        if match is None:
-            raise InputError(f"--header {one[:20]!r}: expected 'NAME: VALUE'")
-        name, value = match.groups()
-        if value.startswith("@"):
-            try:
-                value = Path(value[1:]).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise InputError(f"--header {name}: {value[1:]} cannot be read ({error.strerror})") from None
-        elif value.startswith("env:"):
-            if value[4:] not in os.environ:
-                raise InputError(f"--header {name}: there is no variable {value[4:]}")
-            value = os.environ[value[4:]]
-        found[name] = value
-    return found
-
-
-def _without_secrets(typed: Sequence[str]) -> list[str]:
-    """Return the command as it was typed, without the values of headers."""
-    return [
-        re.sub(r":.*", ": ...", word) if before == "--header" else word for before, word in zip(["", *typed], typed)
-    ]
-
-
 def _print(run: results.Run) -> None:
     from sim import report
 
@@ -204,9 +147,9 @@ def _print(run: results.Run) -> None:
 
 @contextmanager
 def progress_of(scenario: Scenario, repeats: int) -> "Iterator[tuple[Progress, Say]]":
-    """Show time, requests sent, in flight and failed, and what alerts do, on stderr, when a person is watching it."""
+    """Show time, requests sent, in flight and dropped, and what alerts do, on stderr: a line now and then in a file."""
     if not sys.stderr.isatty():
-        yield lambda now_s, states: None, lambda said: None
+        yield _line_now_and_then(scenario), lambda said: click.echo(said, err=True)
         return
     from rich.console import Console
 
@@ -218,11 +161,27 @@ def progress_of(scenario: Scenario, repeats: int) -> "Iterator[tuple[Progress, S
             if time.monotonic() - drawn_s < REDRAW_S:
                 return
             drawn_s = time.monotonic()
-            total = {name: sum(state[name] for state in states) for name in ("sent", "in_flight", "dropped")}
-            dropped = f", {total['dropped']:,} dropped" if total["dropped"] else ""
-            status.update(
-                f"{scenario.name}: {max(0.0, now_s):,.0f} of {scenario.duration:,.0f} s, {total['sent']:,} sent, "
-                f"{total['in_flight']:,} in flight{dropped}"
-            )
+            status.update(_how_far(scenario, now_s, states))
 
         yield progress, lambda said: status.console.print(said, markup=False)
+
+
+def _line_now_and_then(scenario: Scenario) -> "Progress":
+    told_s = time.monotonic()
+
+    def progress(now_s: float, states: Sequence[Mapping[str, Any]]) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s > LINE_S:
+            told_s = time.monotonic()
+            click.echo(_how_far(scenario, now_s, states), err=True)
+
+    return progress
+
+
+def _how_far(scenario: Scenario, now_s: float, states: Sequence[Mapping[str, Any]]) -> str:
+    total = {name: sum(state[name] for state in states) for name in ("sent", "in_flight", "dropped")}
+    dropped = f", {total['dropped']:,} dropped" if total["dropped"] else ""
+    return (
+        f"{scenario.name}: {max(0.0, now_s):,.0f} of {scenario.duration:,.0f} s, {total['sent']:,} sent, "
+        f"{total['in_flight']:,} in flight{dropped}"
+    )
