@@ -179,6 +179,7 @@ def simulated_knee(objective: str, rates: list[float], folder: Path) -> float:
     """Return the highest of *rates* that the simulator says keeps *objective*, by the rows of 5 minutes."""
     text = TINY.replace("duration: 1m", "duration: 5m") + f"vary: {{workload.rate_per_s: {rates}}}\n"
     scenario = scenarios.loads(text)
+    folder.mkdir()
     run = simulator.play(scenario, folder, workers=1)
     (one,) = objectives([objective], scenario)
     kept = [
