@@ -192,6 +192,30 @@ def test_an_interval_is_said_in_the_unit_of_its_estimate() -> None:
     assert words.interval("cohort.chat.ttft_p50", 0.023, 0.022, 0.024) == "23.0 ms [22.0, 24.0]"
     assert words.interval("requests", 12345, 12000, 13000) == "12,345 [12,000, 13,000]"
     assert words.interval("ttft_p99", 1.66, math.nan, math.nan) == "1.66 s"
+    assert words.interval("ttft_p99", 1.66, 0.984, 2.01, is_range=True) == "1.66 s (0.984..2.01)"
+
+
+def test_two_seeds_have_a_range_and_no_interval(tmp_path: Path) -> None:
+    assert summary.interval([1.0, 3.0]) == {"estimate": 2.0, "low": 1.0, "high": 3.0, "values": [1.0, 3.0]}
+    assert summary.interval([1.0, math.nan, 3.0])["high"] == 3.0
+    three = summary.interval([1.0, 2.0, 3.0])
+    assert (three["low"], three["high"]) == (0.0, pytest.approx(2.0 + 4.303 / 3**0.5, rel=1e-3))
+    run = make_run(tmp_path, (0.05, 2.0), 2, verdicts=[verdict(seeds=2)])
+    text = shown(run)
+    assert "2 seeds of 30 min; mean of both (range: lower..higher; an interval takes 3 seeds)" in text
+    assert re.search(r"TTFT P99 +[\d.]+ m?s \([\d.]+\.\.[\d.]+\)", text)
+    assert "[" not in text.partition("Claims")[0]
+    assert "27.6 (18.2..41.3)" in text
+    page = report.write_html(run).read_text()
+    assert re.search(r"<i>\([\d.]+\.\.[\d.]+\)</i>", page)
+    assert "Provisional: the verdict rests on 2 seeds" in page
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "is on 1 seed;"), (5, "rests on 5 seeds"), (6, "")])
+def test_verdicts_on_few_seeds_say_so(tmp_path: Path, seeds: int, said: str) -> None:
+    text = shown(make_run(tmp_path, (0.05, 2.0), verdicts=[verdict(seeds=seeds)]))
+    assert ("Provisional" in text) == bool(said)
+    assert said in text
 
 
 def test_points_are_named_after_what_varies() -> None:

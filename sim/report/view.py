@@ -31,6 +31,11 @@ class Estimate:
     high: float
     values: tuple[float, ...]
 
+    @property
+    def is_range(self) -> bool:
+        """Whether low and high are just the values of two seeds: these have no interval."""
+        return sum(not math.isnan(value) for value in self.values) == 2
+
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, ())
 
