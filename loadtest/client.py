@@ -26,10 +26,11 @@ LAST_BYTES_S = 1.0
 ERRORS = (
     "none", "connect", "closed", "reset", "truncated", "stalled", "error_event", "bad_json", "empty", "not_a_stream",
     "refused", "client_error", "server_error", "timeout", "first_token_timeout", "deadline", "left", "dropped",
-    "unfinished", "not_sent",
+    "unfinished", "not_sent", "throttled", "lost",
 )  # fmt: skip
 """How an attempt can go wrong. closed: before the headers; reset, truncated, stalled: within the stream; refused: 429;
-left: the user's patience ended; dropped: by us, too many in flight."""
+left: the user's patience ended; dropped: by us, too many in flight; throttled: its client held it back; lost: the other
+copy had the first token."""
 
 
 class GaveUp(BaseException):
@@ -69,9 +70,18 @@ _GAVE_UP = {
 
 
 def attempt(
-    wire: Wire, path: str, body: bytes, request_id: str, limits: Limits, clock: Callable[[], float] = time.monotonic
+    wire: Wire,
+    path: str,
+    body: bytes,
+    request_id: str,
+    limits: Limits,
+    clock: Callable[[], float] = time.monotonic,
+    first: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Send one attempt and read its stream to the end, or until the client gives up."""
+    """Send one attempt and read its stream to the end, or until the client gives up.
+
+    *first* is called at its first token.
+    """
     answer = Answer()
     until_s, why = min(limits.first, limits.whole)
     timer = gevent.Timeout(max(0.0, until_s - clock()) if until_s < float("inf") else None, GaveUp)
@@ -94,6 +104,7 @@ def attempt(
                 timer.start()
                 assert reply is not None
                 reply.stall_after(limits.stall_s)
+                first()
 
             _stream(answer, reply, begun, clock)
     except GaveUp:

@@ -19,14 +19,14 @@ import numpy as np
 from gevent.pool import Group
 
 from loadtest import prompts, rows
-from loadtest.client import ERRORS, NOT_SENT, Answer, attempt
+from loadtest.client import ERRORS, NOT_SENT, Answer, Limits, attempt
 from loadtest.plan import Plan
 from loadtest.policy import Policy
+from loadtest.racing import race
 from loadtest.rows import BIN_LOW_S, BIN_RATIO, BINS, ROW
 from loadtest.schedule import MORE, Ask, Schedule
 from loadtest.wire import Wire
 from sim.records import Answerer, Outcome
-from sim.workload.draws import Luck
 
 BEAT_S = 0.01
 FLUSH_S = 0.25
@@ -38,19 +38,27 @@ Told = Callable[[str, Answer, float, float], None]
 """Called at each request's end: its cohort, the last answer, TTFT and whole time from its schedule."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Try:
-    """An attempt on its way: what is asked, when the user acted, when it is sent, and what was waited before."""
+    """An attempt on its way: what is asked, when the user acted, when it is sent, and what was waited before.
+
+    *second* is a hedged copy.
+    """
 
     asked: np.void
     scheduled_s: float
     sent_s: float
     number: int = 0
     backoff_s: float = 0.0
+    second: bool = False
 
-    def next(self, at_s: float, wait_s: float) -> "_Try":
-        """Return the next attempt, *wait_s* after this one's end."""
-        return _Try(self.asked, self.scheduled_s, at_s, self.number + 1, self.backoff_s + wait_s)
+    def next(self, number: int, at_s: float, wait_s: float) -> "_Try":
+        """Return attempt *number* of the same request, *wait_s* after this one's end."""
+        return _Try(self.asked, self.scheduled_s, at_s, number, self.backoff_s + wait_s)
+
+    def twin(self, at_s: float) -> "_Try":
+        """Return a second copy of this attempt, sent at *at_s*."""
+        return _Try(self.asked, self.scheduled_s, at_s, self.number + 1, self.backoff_s, True)
 
     def not_sent(self, at_s: float) -> "_Try":
         """Return the same, ended at *at_s*: where that is before it was sent, the back-off was shorter."""
@@ -69,14 +77,13 @@ class Dispatcher:
         self.schedule = Schedule(plan)
         self.prompts = prompts.Prompts(plan.talk, plan.salt, self.schedule.users.prefixes)
         self.wire = Wire(plan.url, headers, plan.ca)
-        luck = Luck(plan.seed)
         cohorts = scenario.workload.cohorts.values()
-        self._policies = [Policy(c.clients or scenario.clients, luck, plan.timeout_s) for c in cohorts]
+        self._policies = [Policy(c.clients or scenario.clients, plan.seed, plan.timeout_s) for c in cohorts]
         self._cohorts = list(scenario.workload.cohorts)
         self._models = [plan.models[pool] for pool in scenario.fleet.pools]
         self._path = prompts.path(plan.talk)
         self._writer = rows.Writer("", 0)
-        self._flying, self._thinking = Group(), Group()
+        self._flying, self._thinking, self._losers = Group(), Group(), Group()
         self._requests_left = self._tokens_left = math.inf
         self.planned = self.sent = self.dropped = self._lost = 0
         self.stopped = ""
@@ -119,6 +126,7 @@ class Dispatcher:
         finally:
             self._thinking.kill()
             self._flying.kill()
+            self._losers.kill()
             gevent.killall(background)
             self.done = True
             self.flush()
@@ -207,21 +215,25 @@ class Dispatcher:
         began_s = self.t0 + scheduled_s
         deadline_s, leaves_s = began_s + policy.deadline_s(), began_s + policy.patience_s(request)
         over_s = min(deadline_s, leaves_s) - self.t0
-        mine = _Try(row, scheduled_s, self.now_s())
+        mine, tries = _Try(row, scheduled_s, self.now_s()), 0
         self.sent += 1
+        flying = False  # where several copies fly, they end themselves
         try:
             while True:
                 limits = policy.limits(self.t0 + mine.sent_s, deadline_s, leaves_s, self.plan.stall_s)
-                answer = attempt(self.wire, self._path, body, f"blowout-{request}-{mine.number}", limits)
+                flying = policy.hedge_s is not None
+                mine, answer, attempts = self._tried(policy, mine, body, limits)
+                flying = False
                 finished_s = answer.finished_s - self.t0
-                again = policy.tries_again(answer.outcome, answer.status, mine.number, answer.error)
+                again = policy.tries_again(answer.outcome, answer.status, tries, answer.error)
                 self._note(answer, int(row["prompt_tokens"]))
                 self._write(mine, answer, not again)
                 if not again:
                     self._report(row, answer, scheduled_s, finished_s)
                     return finished_s
-                wait_s = policy.backoff_s(request, mine.number)
-                mine = mine.next(finished_s + wait_s, wait_s)
+                wait_s = policy.backoff_s(request, tries, attempts)
+                tries += 1
+                mine = mine.next(attempts, finished_s + wait_s, wait_s)
                 self._wait_until(min(mine.sent_s, over_s))
                 if mine.sent_s > over_s:  # the user's time is over before the next attempt
                     late = Outcome.TIMED_OUT if deadline_s <= leaves_s else Outcome.CANCELLED
@@ -231,10 +243,44 @@ class Dispatcher:
                     return over_s
                 mine.sent_s = self.now_s()
         except gevent.GreenletExit:
+            if flying:
+                raise
             now_s = self.now_s()
             left = Answer(Outcome.UNFINISHED, NOT_SENT, "unfinished", "", *_at(self.t0 + now_s))
             self._write(mine.not_sent(min(now_s, mine.sent_s)), left, True)
             raise
+
+    def _tried(self, policy: Policy, mine: _Try, body: bytes, limits: Limits) -> tuple[_Try, Answer, int]:
+        """Play one try, with its second copy if it has one; return the copy that was left, and the attempts so far."""
+        request, attempts = int(mine.asked["request"]), mine.number + 1
+        if policy.holds_back(request, mine.number, mine.sent_s):
+            return mine, Answer(Outcome.REJECTED, NOT_SENT, "throttled", "", *_at(self.t0 + self.now_s())), attempts
+
+        def send(copy: _Try, first: Callable[[], None] = lambda: None) -> Answer:
+            name = f"blowout-{request}-{copy.number}"
+            answer = attempt(self.wire, self._path, body, name, limits, first=first)
+            if answer.outcome == Outcome.OK and copy not in gone:
+                policy.answered(answer.finished_s - self.t0)
+            return answer
+
+        def second() -> _Try | None:
+            nonlocal attempts
+            if not policy.hedges(attempts):
+                return None
+            attempts += 1
+            return mine.twin(self.now_s())
+
+        def ended(copy: _Try, answer: Answer, last: bool) -> None:
+            gone.add(copy)
+            if math.isnan(answer.finished_s):
+                answer.finished_s = self.t0 + self.now_s()
+            self._write(copy, answer, last)
+
+        gone: set[_Try] = set()
+        if policy.hedge_s is None:
+            return mine, send(mine), attempts
+        losers = None if policy.cancels_losers else self._losers
+        return *race(mine, second, policy.hedge_s, send, ended, losers), attempts
 
     def _body(self, row: np.void) -> bytes:
         tokens, talk = int(row["prompt_tokens"]), self.plan.talk
@@ -277,7 +323,7 @@ class Dispatcher:
         for name in ("request", "session", "turn", "cohort", "pool", "level"):
             row[name] = asked[name]
         first_s, finished_s = answer.first_s - self.t0, answer.finished_s - self.t0
-        row["attempt"], row["last"] = mine.number, last
+        row["attempt"], row["last"], row["hedge"] = mine.number, last, mine.second
         row["replica"], row["outcome"], row["status"] = -1, answer.outcome, answer.status
         row["answerer"] = Answerer.MODEL if answer.outcome == Outcome.OK else Answerer.NOBODY
         row["prompt_tokens"] = answer.prompt_tokens if answer.prompt_tokens >= 0 else asked["prompt_tokens"]
