@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TOOLS := .venv/.ready-tools
 WORKERS ?= 2
 SOURCES := sim loadtest tests $(wildcard benchmarks)
 
@@ -17,6 +18,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blowout needs Python 3.11 or newer; set PYTHON=...")'
 	@echo "building .venv (once; a minute or two)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(TOOLS): $(READY)
+	@echo "adding what tests and load tests need (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,loadtest]'
 	@touch $@
 
@@ -29,15 +35,15 @@ demo: warm ## play scenarios/kv-cliff.yaml: P99 explodes, P50 hardly moves
 	echo; echo "the figures:"; ls -1 "$$run"figures/*.png | sed 's/^/  /'; \
 	echo "the report, one file to open in a browser:"; echo "  $${run}report.html"
 
-test: lint warm ## lint, types and every test: what .ci/run runs
+test: lint warm $(TOOLS) ## lint, types and every test: what .ci/run runs
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-lint: $(READY) ## style and types
+lint: $(TOOLS) ## style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy sim loadtest
 
-fmt: $(READY) ## format, and mend what can be mended without thought
+fmt: $(TOOLS) ## format, and mend what can be mended without thought
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 

@@ -26,10 +26,11 @@ LAST_BYTES_S = 1.0
 ERRORS = (
     "none", "connect", "closed", "reset", "truncated", "stalled", "error_event", "bad_json", "empty", "not_a_stream",
     "refused", "client_error", "server_error", "timeout", "first_token_timeout", "deadline", "left", "dropped",
-    "unfinished", "not_sent",
+    "unfinished", "not_sent", "throttled", "lost",
 )  # fmt: skip
 """How an attempt can go wrong. closed: before the headers; reset, truncated, stalled: within the stream; refused: 429;
-left: the user's patience ended; dropped: by us, too many in flight."""
+left: the user's patience ended; dropped: by us, too many in flight; throttled: its client held it back; lost: the other
+copy had the first token."""
 
 
 class GaveUp(BaseException):
@@ -72,11 +73,11 @@ _GAVE_UP = {
 
 def attempt(
     wire: Wire, path: str, body: bytes, request_id: str, limits: Limits, keep: bool = False,
-    clock: Callable[[], float] = time.monotonic, speed: float = 1.0,
+    clock: Callable[[], float] = time.monotonic, speed: float = 1.0, first: Callable[[], None] = lambda: None,
 ) -> Answer:  # fmt: skip
     """Send one attempt and read its stream to the end, or until the client gives up; *keep* what it says, or not.
 
-    Times are those of *clock*, of which *speed* seconds pass in one wall second.
+    Times are those of *clock*, of which *speed* seconds pass in one wall second. *first* is called at its first token.
     """
     answer = Answer(text=[] if keep else None)
     until_s, why = min(limits.first, limits.whole)
@@ -98,6 +99,7 @@ def attempt(
                 timer = _alarm(until_s, clock, speed)
                 assert reply is not None
                 reply.stall_after(limits.stall_s / speed)
+                first()
 
             _stream(answer, reply, begun, clock)
     except GaveUp:

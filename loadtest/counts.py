@@ -44,7 +44,7 @@ class Counts:
         self._checked = np.zeros((len(self.pools), len(scenario.checks), 2), np.int64)
         self._seen: list[tuple[float, np.ndarray, np.ndarray]] = []
         self._outcomes = np.zeros((len(self.cohorts), len(Outcome)), np.int64)
-        self._retries = self._output_tokens = 0
+        self._retries = self._hedges = self._output_tokens = 0
         self._end_s = 0.0
 
     def add(self, rows: np.ndarray) -> np.ndarray:
@@ -58,7 +58,9 @@ class Counts:
         account.count_rows(w, mine, self._gates, self._latency, self._windows, self._minutes, self._parts)
         last = rows[rows["last"] == 1]
         np.add.at(self._outcomes, (last["cohort"], last["outcome"]), 1)
-        self._retries += int(((rows["attempt"] > 0) & (rows["status"] > 0)).sum())
+        sent, second = rows["status"] > 0, rows["hedge"] == 1
+        self._retries += int(((rows["attempt"] > 0) & sent & ~second).sum())
+        self._hedges += int((sent & second).sum())
         self._output_tokens += int(rows["output_tokens"].sum())
         self._end_s = max(self._end_s, float(rows["finished_s"].max(initial=0.0)))
         return np.asarray(mine[: int(w.rows_n)])
@@ -147,7 +149,7 @@ class Counts:
         found |= summary.cohort_errors(self._outcomes, self.cohorts)
         attempts = float(self._minutes[:, state.MINUTE_COLUMNS.index("attempts")].sum())
         totals: dict[str, Any] = dict.fromkeys(("prompt_cached", "prompt_seen", "recomputed", "prompt_tokens"), 0.0)
-        totals |= {"attempts": attempts, "retries": self._retries, "hedges": 0}
+        totals |= {"attempts": attempts, "retries": self._retries, "hedges": self._hedges}
         found |= summary.traffic(totals, found["requests"], played_s)
         found["throughput_tokens_per_s"] = self._output_tokens / max(self._end_s, played_s - self.scenario.warmup)
         return found

@@ -19,15 +19,15 @@ import numpy as np
 from gevent.pool import Group
 
 from loadtest import prompts, rows, samples
-from loadtest.client import ERRORS, NOT_SENT, Answer, attempt
+from loadtest.client import ERRORS, NOT_SENT, Answer, Limits, attempt
 from loadtest.plan import Plan
 from loadtest.policy import Policy
+from loadtest.racing import race
 from loadtest.rows import BIN_LOW_S, BIN_RATIO, BINS, ROW
 from loadtest.samples import Kept
 from loadtest.schedule import MORE, Ask, Schedule
 from loadtest.wire import Wire
 from sim.records import Answerer, Outcome
-from sim.workload.draws import Luck
 from sim.workload.prompts import Prompts
 
 BEAT_S = 0.01
@@ -40,19 +40,27 @@ Told = Callable[[str, Answer, float, float], None]
 """Called at each request's end: its cohort, the last answer, TTFT and whole time from its schedule."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Try:
-    """An attempt on its way: what is asked, when the user acted, when it is sent, and what was waited before."""
+    """An attempt on its way: what is asked, when the user acted, when it is sent, and what was waited before.
+
+    *second* is a hedged copy.
+    """
 
     asked: np.void
     scheduled_s: float
     sent_s: float
     number: int = 0
     backoff_s: float = 0.0
+    second: bool = False
 
-    def next(self, at_s: float, wait_s: float) -> "_Try":
-        """Return the next attempt, *wait_s* after this one's end."""
-        return _Try(self.asked, self.scheduled_s, at_s, self.number + 1, self.backoff_s + wait_s)
+    def next(self, number: int, at_s: float, wait_s: float) -> "_Try":
+        """Return attempt *number* of the same request, *wait_s* after this one's end."""
+        return _Try(self.asked, self.scheduled_s, at_s, number, self.backoff_s + wait_s)
+
+    def twin(self, at_s: float) -> "_Try":
+        """Return a second copy of this attempt, sent at *at_s*."""
+        return _Try(self.asked, self.scheduled_s, at_s, self.number + 1, self.backoff_s, True)
 
     def not_sent(self, at_s: float) -> "_Try":
         """Return the same, ended at *at_s*: where that is before it was sent, the back-off was shorter."""
@@ -71,16 +79,15 @@ class Dispatcher:
         self.schedule = Schedule(plan)
         self.prompts = prompts.Prompts(plan.talk, plan.salt, self.schedule.users.prefixes)
         self.wire = Wire(plan.url, headers, plan.ca)
-        luck = Luck(plan.seed)
         cohorts = scenario.workload.cohorts.values()
-        self._policies = [Policy(c.clients or scenario.clients, luck, plan.timeout_s) for c in cohorts]
+        self._policies = [Policy(c.clients or scenario.clients, plan.seed, plan.timeout_s) for c in cohorts]
         self._cohorts = list(scenario.workload.cohorts)
         self._models = [plan.models[pool] for pool in scenario.fleet.pools]
         self._real = Prompts(scenario, plan.seed)
         self._path = prompts.path(plan.talk)
         self._writer = rows.Writer("", 0)
         self._sample, self._answers = samples.Sample(scenario, plan.seed), samples.Writer("", 0)
-        self._flying, self._thinking = Group(), Group()
+        self._flying, self._thinking, self._losers = Group(), Group(), Group()
         self._requests_left = self._tokens_left = math.inf
         self.planned = self.sent = self.dropped = self._lost = 0
         self.stopped, self.stopped_s = "", math.inf
@@ -130,6 +137,7 @@ class Dispatcher:
         finally:
             self._thinking.kill()
             self._flying.kill()
+            self._losers.kill()
             gevent.killall(background)
             self.done = True
             self.flush()
@@ -219,27 +227,30 @@ class Dispatcher:
         row = ask.row
         policy = self._policies[row["cohort"]]
         policy.begins()
-        request, (path, body) = int(row["request"]), ask.sent or self._written(row)
+        request, sent = int(row["request"]), ask.sent or self._written(row)
         keep = self._answers.is_kept and self._sample.wants(request, int(row["cohort"]))
         began_s = self.t0 + scheduled_s
         deadline_s, leaves_s = began_s + policy.deadline_s(), began_s + policy.patience_s(request)
         over_s = min(deadline_s, leaves_s) - self.t0
-        mine = _Try(row, scheduled_s, self.now_s())
+        mine, tries = _Try(row, scheduled_s, self.now_s()), 0
         self.sent += 1
+        flying = False  # where several copies fly, they end themselves
         try:
             while True:
                 limits = policy.limits(self.t0 + mine.sent_s, deadline_s, leaves_s, self.plan.stall_s)
-                name = f"blowout-{request}-{mine.number}"
-                answer = attempt(self.wire, path, body, name, limits, keep, self._clock, self.plan.speed)
+                flying = policy.hedge_s is not None
+                mine, answer, attempts = self._tried(policy, mine, sent, limits, keep)
+                flying = False
                 finished_s = answer.finished_s - self.t0
-                again = policy.tries_again(answer.outcome, answer.status, mine.number, answer.error)
+                again = policy.tries_again(answer.outcome, answer.status, tries, answer.error)
                 self._note(answer, row)
                 self._write(mine, answer, not again)
                 if not again:
                     self._report(row, answer, scheduled_s, finished_s)
                     return finished_s
-                wait_s = policy.backoff_s(request, mine.number)
-                mine = mine.next(finished_s + wait_s, wait_s)
+                wait_s = policy.backoff_s(request, tries, attempts)
+                tries += 1
+                mine = mine.next(attempts, finished_s + wait_s, wait_s)
                 self._wait_until(min(mine.sent_s, over_s))
                 if mine.sent_s > over_s:  # the user's time is over before the next attempt
                     late = Outcome.TIMED_OUT if deadline_s <= leaves_s else Outcome.CANCELLED
@@ -252,10 +263,47 @@ class Dispatcher:
             if self.stopped == "stopped":  # by us: the service has done nothing wrong, and no token has come
                 self.cut += 1
                 raise
+            if flying:
+                raise
             now_s = self.now_s()
             left = Answer(Outcome.UNFINISHED, NOT_SENT, "unfinished", "", *_at(self.t0 + now_s))
             self._write(mine.not_sent(min(now_s, mine.sent_s)), left, True)
             raise
+
+    def _tried(
+        self, policy: Policy, mine: _Try, sent: tuple[str, bytes], limits: Limits, keep: bool
+    ) -> tuple[_Try, Answer, int]:
+        """Play one try, with its second copy if it has one; return the copy that was left, and the attempts so far."""
+        request, attempts = int(mine.asked["request"]), mine.number + 1
+        if policy.holds_back(request, mine.number, mine.sent_s):
+            return mine, Answer(Outcome.REJECTED, NOT_SENT, "throttled", "", *_at(self.t0 + self.now_s())), attempts
+
+        def send(copy: _Try, first: Callable[[], None] = lambda: None) -> Answer:
+            name = f"blowout-{request}-{copy.number}"
+            answer = attempt(self.wire, *sent, name, limits, keep, self._clock, self.plan.speed, first)
+            if answer.outcome == Outcome.OK and copy not in gone:
+                policy.answered(answer.finished_s - self.t0)
+            return answer
+
+        def second() -> _Try | None:
+            nonlocal attempts
+            if not policy.hedges(attempts):
+                return None
+            attempts += 1
+            return mine.twin(self.now_s())
+
+        def ended(copy: _Try, answer: Answer, last: bool) -> None:
+            gone.add(copy)
+            if math.isnan(answer.finished_s):
+                answer.finished_s = self.t0 + self.now_s()
+            if self.stopped != "stopped" or answer.outcome != Outcome.UNFINISHED:  # cut off by us: see `_request`
+                self._write(copy, answer, last)
+
+        gone: set[_Try] = set()
+        if policy.hedge_s is None:
+            return mine, send(mine), attempts
+        losers = None if policy.cancels_losers else self._losers
+        return *race(mine, second, policy.hedge_s / self.plan.speed, send, ended, losers), attempts
 
     def _written(self, row: np.void) -> tuple[str, bytes]:
         """Return path and body of what *row* asks."""
@@ -302,7 +350,7 @@ class Dispatcher:
         for name in ("request", "session", "turn", "cohort", "pool", "level"):
             row[name] = asked[name]
         first_s, finished_s = answer.first_s - self.t0, answer.finished_s - self.t0
-        row["attempt"], row["last"] = mine.number, last
+        row["attempt"], row["last"], row["hedge"] = mine.number, last, mine.second
         row["replica"], row["outcome"], row["status"] = -1, answer.outcome, answer.status
         row["answerer"] = Answerer.MODEL if answer.outcome == Outcome.OK else Answerer.NOBODY
         row["prompt_tokens"] = answer.prompt_tokens if answer.prompt_tokens >= 0 else asked["prompt_tokens"]

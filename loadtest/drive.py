@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,7 @@ class Drive:
         self._all: list[np.ndarray] = []
         self._looked = 0
         self._scrapers = [
-            scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan.url), plan.speed)
+            scrape.Scraper(url, self.scenario.scrape_interval, _credentials(url, plan), plan.speed)
             for url in targets.pages
         ]
         self.beside = Beside(wanted, self.scenario, self.counts, self._scrapers, plan.speed)
@@ -249,8 +250,8 @@ class Drive:
                 "a closed loop: these users wait for each answer, so they hide what others would have suffered"
             )
         policies = [c.clients or scenario.clients for c in scenario.workload.cohorts.values()]
-        if any(one.hedge or one.throttle for one in policies):
-            notes.append("hedges and throttling of the scenario's clients are not played")
+        if self.workers > 1 and any(one.hedge or one.throttle or one.retry_budget for one in policies):
+            notes.append("budgets of clients and throttling are kept by each sending process for its own requests")
         return notes
 
     def _last_words(self) -> str:
@@ -273,10 +274,11 @@ def end(child: "subprocess.Popen[bytes]") -> None:
         child.wait()
 
 
-def _credentials(page: str, endpoint: str) -> Credentials:
-    """Return the endpoint's key for its own page, and nothing for others."""
-    same = urlsplit(page).netloc == urlsplit(endpoint).netloc
-    return Credentials(None, preflight.headers_from_environment() if same else {})
+def _credentials(page: str, plan: Plan) -> Credentials:
+    """Return the endpoint's key for its own page and nothing for others, and whom else to trust for all of them."""
+    same = urlsplit(page).netloc == urlsplit(plan.url).netloc
+    trusted = ssl.create_default_context(cafile=plan.ca) if plan.ca else None
+    return Credentials(None, preflight.headers_from_environment() if same else {}, trusted)
 
 
 __all__ = ["Drive", "Targets", "end"]

@@ -73,4 +73,5 @@ def _sentence(error: click.ClickException) -> str:
     said = error.format_message()
     if said.startswith("Usage:") or not isinstance(error, click.UsageError) or error.ctx is None:  # it is the help
         return said
-    return f"{error.ctx.command_path}: {said[0].lower()}{said[1:].rstrip('.')}; see {error.ctx.command_path} --help"
+    path, said = error.ctx.command_path, said[0].lower() + said[1:].rstrip(".")
+    return f"{path}: {said}{' See' if said.endswith('?') else '; see'} {path} --help"

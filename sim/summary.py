@@ -220,8 +220,9 @@ class Gauges:
 def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
     """Return the median over seeds with its interval: Student-t below 10 seeds, else bootstrap percentiles.
 
-    The Student-t interval is that of the mean; with one seed there is none, nor with a few of which some are infinite
-    (a service that never recovered).
+    The Student-t interval is that of the mean. Two seeds have none (it would be 12.7 times as wide as their spread),
+    but a range, from the lower to the higher. With one seed there is nothing, nor with a few of which some are
+    infinite (a service that never recovered).
     """
     known = np.array([value for value in values if not math.isnan(value)], float)
     low = high = estimate = math.nan
@@ -233,6 +234,8 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any
         draws = np.random.Generator(np.random.PCG64(0)).choice(known, (2000, len(known)))
         tail = (1.0 - confidence) / 2.0
         low, high = (float(x) for x in np.quantile(np.median(draws, axis=1), [tail, 1.0 - tail], method=method))
+    elif len(known) == 2 and finite:
+        estimate, low, high = float(known.mean()), float(known.min()), float(known.max())
     elif len(known) >= 2 and finite:
         from scipy import stats
 

@@ -105,7 +105,8 @@ class App:
             yield b"data: [DONE]\n\n"
             return
         freeze = max(0.0, o.freeze_until - time.monotonic()) if time.monotonic() >= o.freeze_from else 0.0
-        gevent.sleep(o.first_ms / 1000 + freeze)
+        first_ms = 20.0 if mode == "slow-first" and not request.endswith("-0") else o.first_ms
+        gevent.sleep(first_ms / 1000 + freeze)
         STAMPS.append((request, time.monotonic()))
         for k in range(n):
             if k:
@@ -148,14 +149,16 @@ def main() -> None:
     parser.add_argument("--no-usage", dest="usage", action="store_false")
     parser.add_argument("--first-ms", type=float, default=20.0)
     parser.add_argument("--token-ms", type=float, default=5.0)
+    parser.add_argument("--tls", nargs=2, default=None, metavar=("CERTIFICATE", "KEY"))
     parser.add_argument("--die", type=int, default=0)
     parser.add_argument("--freeze", type=float, nargs=2, default=None)
     options = parser.parse_args()
     begun = time.monotonic()
     options.freeze_from, options.freeze_until = (begun + t for t in options.freeze) if options.freeze else (1e18, 0)
-    server = WSGIServer(("127.0.0.1", 0), App(options), log=None, error_log=None, handler_class=Handler)
+    tls = dict(zip(("certfile", "keyfile"), options.tls)) if options.tls else {}
+    server = WSGIServer(("127.0.0.1", 0), App(options), log=None, error_log=None, handler_class=Handler, **tls)
     server.start()
-    Path(options.address).write_text(f"http://127.0.0.1:{server.server_port}")
+    Path(options.address).write_text(f"http{'s' * bool(tls)}://127.0.0.1:{server.server_port}")
     server.serve_forever()
 
 

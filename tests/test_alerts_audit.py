@@ -72,7 +72,22 @@ def test_cells_say_what_rules_did() -> None:
         ["2/3  5 min", "always on", "missed", "2/3  5 min"],
         ["a ticket", "always on", "missed", "always on"],
     ]
+    assert not any(auditing.on_anyway(found, k, cell) for row in found.rows for k, cell in enumerate(row.cells))
     assert auditing.headline(found) == "r catches 2 of 3 incidents worth a page"
+
+
+def test_a_rule_that_is_on_for_most_of_the_time_has_caught_nothing_new() -> None:
+    noisy = [(a, a + 18) for a in range(60, 600, 20)]  # it pages in every incident, and whenever there is none
+    crash = [Incident("i1", 305 * M, 330 * M)]
+    found = audit({"none": {"r": [judged([], *noisy)]}, "crash": {"r": [judged(crash, *noisy)]}})
+    cell = found.rows[1].cells[0]
+    assert (cell.caught, cell.incidents) == (1, 1)
+    assert cell.idle > 0.5
+    assert auditing.on_anyway(found, 0, cell)
+    assert auditing.said(cell, True) == "on anyway"
+    assert auditing.colour(cell, True) not in (auditing.CAUGHT, auditing.PARTLY)
+    quiet = audit({"none": {"r": [judged([])]}, "crash": {"r": [judged(crash, (306, 330))]}})
+    assert not auditing.on_anyway(quiet, 0, quiet.rows[1].cells[0])
 
 
 def test_a_figure_and_json_of_it(tmp_path: Path) -> None:

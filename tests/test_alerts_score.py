@@ -13,6 +13,8 @@ from sim.alerts.score import Judged, beyond, score
 from sim.alerts.states import Episode
 from sim.alerts.truth import Incident, Spent, Truth
 from sim.cli import main
+from sim.run import play
+from sim.scenario import load
 from sim.series import NAME, SeriesSet
 
 M = 60_000
@@ -280,3 +282,17 @@ def test_a_run_that_promised_nothing_is_refused(typed: Typed, slo: str, said: st
     assert code == 2
     assert said in err
     assert "give --incidents or --sli" in err
+
+
+def test_less_than_a_minute_is_nothing_to_be_scored(typed: Typed, tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text(SCENARIO)
+    (tmp_path / "short").mkdir()
+    changes = ["duration=150s", "warmup=2m", "faults=[]", "seeds=1"]
+    play(load(tmp_path / "short.yaml", changes), tmp_path / "short", workers=1)
+    code, out, err = typed("short", "--rules", "rules.yml")
+    assert (code, out) == (3, "")
+    assert err == (
+        "short: 30 s were watched, and what users met is counted by the minute; expected at least a minute after the "
+        "warm-up\n"
+    )
+    assert not (tmp_path / "short" / "figures").exists()

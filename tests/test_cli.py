@@ -234,7 +234,7 @@ def test_a_mistake_in_the_file_is_told_with_its_line(line: str, sentence: str, t
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["runn"], "blowout: no such command: runn; did you mean 'run'?; see blowout --help"),
+        (["runn"], "blowout: no such command: runn; did you mean 'run'? See blowout --help"),
         (["run"], "blowout run: missing argument 'SCENARIO'; see blowout run --help"),
         (["run", "small.yaml", "--seeds", "0"], "blowout run: invalid value for '--seeds': 0 is not in the range"),
         (["run", "small.yaml", "--sed", "1"], "blowout run: no such option"),

@@ -18,7 +18,6 @@ from sim import workload
 from sim.errors import InputError
 from sim.records import PREFIX, Outcome
 from sim.scenario import Clients, dump
-from sim.workload.draws import Luck
 
 FLEET = "fleet: {kv_blocks: 99, step_time: {linear: {base: 10ms}}}"
 COHORTS = "cohorts: {a: {prompt_tokens: 40, output_tokens: 9, prefix: {groups: 3, tokens: 16}}}"
@@ -117,17 +116,17 @@ def test_clients_try_again_as_long_as_they_may() -> None:
     clients = Clients(
         retries=2, timeout=3.0, deadline=9.0, backoff={"base": 1.0, "factor": 3, "jitter": "none", "max": 2}
     )
-    policy = Policy(clients, Luck(1), 60.0)
+    policy = Policy(clients, 1, 60.0)
     assert [policy.tries_again(Outcome.FAILED, 503, n, "server_error") for n in range(3)] == [True, True, False]
     assert not policy.tries_again(Outcome.REJECTED, 400, 0, "client_error")
     assert not policy.tries_again(Outcome.TIMED_OUT, 499, 0, "deadline")
-    assert [policy.backoff_s(7, n) for n in range(3)] == [1.0, 2.0, 2.0]
+    assert [policy.backoff_s(7, n, n + 1) for n in range(3)] == [1.0, 2.0, 2.0]
     assert policy.limits(10.0, 12.0, math.inf, 1.0).whole == (12.0, "deadline")
     assert policy.limits(10.0, 19.0, 11.0, 1.0).first == (11.0, "left")
 
 
 def test_a_budget_for_retries_runs_out_and_is_earned_again() -> None:
-    policy = Policy(Clients(retries=9, retry_budget={"share": 0.5, "burst": 1}), Luck(1), None)
+    policy = Policy(Clients(retries=9, retry_budget={"share": 0.5, "burst": 1}), 1, None)
     assert [policy.tries_again(Outcome.FAILED, 503, 0, "x") for _ in range(2)] == [True, False]
     policy.begins()
     policy.begins()

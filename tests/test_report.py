@@ -13,7 +13,7 @@ import pytest
 
 from sim import report, scenario, summary
 from sim.records import PARTS
-from sim.report import figures, parts, sweep, tables, timeline, words, wrong
+from sim.report import figures, parts, style, sweep, tables, timeline, words, wrong
 from sim.report.view import Estimate, Point, merged_windows, quantiles, view, worst
 from sim.results import FORMAT, SERIES, Recorder, Run, write_json
 
@@ -192,6 +192,30 @@ def test_an_interval_is_said_in_the_unit_of_its_estimate() -> None:
     assert words.interval("cohort.chat.ttft_p50", 0.023, 0.022, 0.024) == "23.0 ms [22.0, 24.0]"
     assert words.interval("requests", 12345, 12000, 13000) == "12,345 [12,000, 13,000]"
     assert words.interval("ttft_p99", 1.66, math.nan, math.nan) == "1.66 s"
+    assert words.interval("ttft_p99", 1.66, 0.984, 2.01, is_range=True) == "1.66 s (0.984..2.01)"
+
+
+def test_two_seeds_have_a_range_and_no_interval(tmp_path: Path) -> None:
+    assert summary.interval([1.0, 3.0]) == {"estimate": 2.0, "low": 1.0, "high": 3.0, "values": [1.0, 3.0]}
+    assert summary.interval([1.0, math.nan, 3.0])["high"] == 3.0
+    three = summary.interval([1.0, 2.0, 3.0])
+    assert (three["low"], three["high"]) == (0.0, pytest.approx(2.0 + 4.303 / 3**0.5, rel=1e-3))
+    run = make_run(tmp_path, (0.05, 2.0), 2, verdicts=[verdict(seeds=2)])
+    text = shown(run)
+    assert "2 seeds of 30 min; mean of both (range: lower..higher; an interval takes 3 seeds)" in text
+    assert re.search(r"TTFT P99 +[\d.]+ m?s \([\d.]+\.\.[\d.]+\)", text)
+    assert "[" not in text.partition("Claims")[0]
+    assert "27.6 (18.2..41.3)" in text
+    page = report.write_html(run).read_text()
+    assert re.search(r"<i>\([\d.]+\.\.[\d.]+\)</i>", page)
+    assert "Provisional: the verdict rests on 2 seeds" in page
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "is on 1 seed;"), (5, "rests on 5 seeds"), (6, "")])
+def test_verdicts_on_few_seeds_say_so(tmp_path: Path, seeds: int, said: str) -> None:
+    text = shown(make_run(tmp_path, (0.05, 2.0), verdicts=[verdict(seeds=seeds)]))
+    assert ("Provisional" in text) == bool(said)
+    assert said in text
 
 
 def test_points_are_named_after_what_varies() -> None:
@@ -446,6 +470,50 @@ def test_scrapes_are_merged_but_keep_their_extremes(tmp_path: Path) -> None:
     assert high.max() == max(table["vllm:kv_cache_usage_perc"].to_pylist())
     total = np.asarray(table["vllm:num_requests_running"]).reshape(-1, 2).sum(axis=1)
     np.testing.assert_allclose(seen.running[1], total)
+
+
+def test_scrapes_are_held_and_not_joined_by_ramps(tmp_path: Path) -> None:
+    figure = timeline.plate(view(make_run(tmp_path, seeds=2))).draw()
+    for ax in figure.axes[2:4]:
+        assert {line.get_drawstyle() for line in ax.lines} == {"steps-post"}
+
+
+def test_a_value_between_two_gaps_is_seen_and_a_gap_stays_one() -> None:
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    style.line(ax, np.arange(6.0), np.array([1.0, 2.0, np.nan, 3.0, np.nan, np.nan]))
+    assert ax.lines[0].get_markevery() == [3]
+    assert np.isnan(ax.lines[0].get_ydata()[[2, 4, 5]]).all()
+
+
+def test_windows_are_merged_where_most_of_them_are_empty(tmp_path: Path) -> None:
+    run = make_run(tmp_path, windows=240, per_window=1)
+    path = run.members[0].path / "histograms.npz"
+    arrays_ = dict(np.load(path))
+    for name in ("ttft_by_window", "e2e_by_window"):
+        arrays_[name][np.arange(240) % 3 > 0] = 0
+    np.savez_compressed(path, **arrays_)
+    seen = view(Run.open(run.path))
+    assert merged_windows(seen.points) == 20
+    assert np.isfinite(seen.points[0].over_time("ttft", np.array([0.99]), 20)[1]).all()
+
+
+@pytest.mark.parametrize("seeds", [2, 10])
+def test_latency_lies_in_its_band_and_the_one_seed_says_so(tmp_path: Path, seeds: int) -> None:
+    seen = view(make_run(tmp_path, seeds=seeds))
+    figure = timeline.plate(seen).draw()
+    point = seen.points[0]
+    _, rows = point.over_time("ttft", timeline.FRACTIONS, merged_windows(seen.points))
+    one, middle = figure.axes[0].lines[:2]
+    low, high = rows[:, :, 2].min(axis=0), rows[:, :, 2].max(axis=0)
+    expected = np.median(rows[:, :, 2], axis=0) if seeds >= 10 else rows[:, :, 2].mean(axis=0)
+    np.testing.assert_allclose(middle.get_ydata(), expected)
+    assert ((low <= middle.get_ydata()) & (middle.get_ydata() <= high)).all()
+    assert one.get_linewidth() < middle.get_linewidth()
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert f"P99, {point.centre} of {seeds} seeds" in said
+    assert any(re.fullmatch(r"KV cache \(seed \d+\)", text) for text in said)
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

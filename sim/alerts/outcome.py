@@ -6,14 +6,13 @@ files are called has no metrics.
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from sim.alerts import rulefile, users
+from sim.alerts import users
 from sim.alerts.past import Past
-from sim.alerts.rulefile import Group
+from sim.alerts.rulefile import read_once
 from sim.alerts.rules import judge, names_read
 from sim.alerts.score import Judged, Score, score
 from sim.alerts.truth import Worth
@@ -41,14 +40,8 @@ def names(files: Sequence[str]) -> set[str]:
 def _unique(files: Sequence[str]) -> set[str]:
     """Return the names that mean one rule, or one file, alone: there are no metrics of the others."""
     of = [Path(file).stem for file in files]
-    of += [rule.name for file in files for group in _groups(file) for rule in group.rules if not rule.records]
+    of += [rule.name for file in files for group in read_once(Path(file)) for rule in group.rules if not rule.records]
     return {name for name in of if of.count(name) == 1}
-
-
-@cache
-def _groups(file: str) -> list[Group]:
-    """Return the groups of a rule file; read once, for a sweep is judged by the same rules at each point."""
-    return rulefile.read([Path(file)])
 
 
 def measure(scenario: Scenario, past: Past) -> dict[str, float]:
@@ -57,7 +50,7 @@ def measure(scenario: Scenario, past: Past) -> dict[str, float]:
     measured = {INCIDENTS: float(len(truth.incidents))}
     unique = _unique(scenario.alerts)
     for file in scenario.alerts:
-        groups = _groups(file)
+        groups = read_once(Path(file))
         span_ms = past.span_ms
         judged = Judged(past.name, truth, span_ms[1], judge(groups, past.series(names_read(groups)), span_ms=span_ms))
         scores, together = score([judged])

@@ -6,6 +6,7 @@ Errors name file, line and rule. An expression outside the subset is no error: t
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def read(paths: Iterable[Path]) -> list[Group]:
             raise RuleError(f"{path}: expected rules in YAML, but it is no text") from None
         groups += reads(text, str(path))
     return groups
+
+
+@cache
+def read_once(path: Path) -> list[Group]:
+    """Return the groups of one file; read once, for a sweep is judged by the same rules at each point.
+
+    Raises:
+        RuleError: as `read`.
+    """
+    return read([path])
 
 
 def reads(text: str, file: str) -> list[Group]:

@@ -18,7 +18,7 @@ from scipy import special
 from sim import scenario as scenarios
 from sim.alerts.past import Past
 from sim.alerts.truth import Incident, Spent, Truth, Worth, grouped, joined, spans
-from sim.errors import InputError
+from sim.errors import BlowoutError, InputError
 from sim.results import Run
 from sim.scenario import Scenario
 from sim.summary import MINUTE_S, QUANTILES
@@ -77,6 +77,14 @@ def truth(past: Past, worth: Worth) -> Truth:
     until_ms = round(scenario.duration * 1000)
     said = f"the slo of the scenario ({', '.join(promise.name for promise in kept)})"
     return Truth(joined(found), said, first * MINUTE_MS, until_ms, tuple(unwatched), spent)
+
+
+def known(past: Past) -> Truth | None:
+    """Return the incidents of *past* with the faults that were on; None where nobody can tell."""
+    try:
+        return caused(past, truth(past, Worth()))
+    except (BlowoutError, KeyError):  # no run, no promise, or one that was not finished
+        return None
 
 
 def warmup_ms(past: Past) -> int:

@@ -1,15 +1,16 @@
 """What became of alert rules: a table in a terminal, JSON, and a timeline of when each was pending and firing."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from sim.alerts.rules import Judgement, Verdict
 from sim.alerts.states import Episode
+from sim.alerts.truth import Truth
 from sim.alerts.vectors import drop
-from sim.report import printing, style, words
+from sim.report import happened, printing, style, words
 from sim.words import count
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ MOST_EPISODES = 30
 EPOCH_MS = 1_000_000_000_000
 """Later times are of a calendar; earlier ones are since the start of a run."""
 PENDING, FIRING = "#ddaa33", "#bb5566"
+SUFFERED, TICKET = "#f3d9a4", "#f7ecd2"
+BROKEN: Any = {"facecolor": "white", "edgecolor": style.QUIET, "hatch": "////", "linewidth": 0.6}
+"""How the times of faults look: no colour, for what users met is what counts."""
 
 
 def show(heading: str, judged: Sequence[Judgement], commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
@@ -131,36 +135,87 @@ def _episodes(active: Sequence[tuple[Judgement, Episode]]) -> "RenderableType":
     return table
 
 
-def plate(heading: str, judged: Sequence[Judgement]) -> style.Plate:
-    """Return the timeline: one line an alert rule, amber while pending, red while firing."""
+def plate(
+    heading: str,
+    judged: Sequence[Judgement],
+    truth: Truth | None = None,
+    faults: Sequence[tuple[float, float]] = (),
+) -> style.Plate:
+    """Return the timeline: one line an alert rule, amber while pending, red while firing.
+
+    Behind them the incidents of *truth*, where it is known; above them when *faults* were on (start and end, s).
+    """
     alerts = [one for one in judged if not one.rule.records]
+    met = "Nobody counted what users met, so no incidents are shown."
+    if truth is not None:
+        met = f"Incidents are what users met against {truth.said}: {count(len(truth.incidents), 'incident')}."
     caption = (
-        f"{heading}. Amber: pending; red: firing; any of a rule's alerts counts. Rules were evaluated as Prometheus "
-        "2.42 does, all groups at round times; a real server is up to one interval later."
+        f"{heading}. Any of a rule's alerts counts. {met} Rules were evaluated as Prometheus 2.42 does, all groups at "
+        "round times; a real server is up to one interval later."
     )
-    return style.Plate("alerts", "Alerts", answer(judged), caption, partial(_draw, alerts, answer(judged), caption))
+    draw = partial(_draw, alerts, answer(judged), caption, truth, happened.merged(faults))
+    return style.Plate("alerts", "Alerts", answer(judged), caption, draw)
 
 
-def _draw(alerts: Sequence[Judgement], title: str, caption: str) -> "Figure":
-    figure, axes = style.sheet(title, "", caption, [max(0.6, 0.3 * len(alerts))], side=2.6)
+def shade_incidents(ax: "Axes", truth: Truth, first_ms: float, at: Callable[[float], float]) -> None:
+    """Shade the incidents of *truth*, those worth a page darker, and the warm-up from *first_ms* on.
+
+    *at* places a time in milliseconds on the axis.
+    """
+    if truth.from_ms > first_ms:
+        ax.axvspan(at(first_ms), at(truth.from_ms), color=style.SHADE, linewidth=0, zorder=0)
+    for one in truth.incidents:
+        colour = SUFFERED if one.severity == "page" else TICKET
+        ax.axvspan(at(one.start_ms), at(one.end_ms), color=colour, linewidth=0, zorder=0)
+
+
+def _draw(
+    alerts: Sequence[Judgement], title: str, caption: str, truth: Truth | None, faults: list[tuple[float, float]]
+) -> "Figure":
+    top = 1 if faults else 0
+    handles = _handles(truth, bool(faults))
+    rows = style.legend_rows([str(handle.get_label()) for handle in handles])
+    figure, axes = style.sheet(title, "", caption, [max(0.6, 0.3 * (len(alerts) + top))], side=2.6,
+                               head=0.15 + rows * style.LEGEND_ROW)  # fmt: skip
     ax: Axes = axes[0, 0]
     times = [t for one in alerts for t in (one.t_ms[:1].tolist() + one.t_ms[-1:].tolist())] or [0]
     first, last = min(times), max(times)
     start = first if first >= EPOCH_MS else 0
     unit_s, name, ticks = style.time_scale(max((last - start) / 1000, 1.0))
+    if truth is not None:
+        shade_incidents(ax, truth, first, lambda t_ms: (t_ms - start) / 1000 / unit_s)
+    if faults:
+        ax.broken_barh([(a / unit_s, (b - a) / unit_s) for a, b in faults], (-1.3, 0.6), **BROKEN)
     for row, one in enumerate(alerts):
         if one.verdict != Verdict.JUDGED:
             ax.text(0.01, row, str(one.verdict), transform=ax.get_yaxis_transform(), va="center", color=style.QUIET)
         for colour, spans in ((PENDING, _spans(one, False, last)), (FIRING, _spans(one, True, last))):
             bars = [((a - start) / 1000 / unit_s, (b - a) / 1000 / unit_s) for a, b in spans]
             ax.broken_barh(bars, (row - 0.36, 0.72), facecolors=colour, linewidth=0)
-    ax.set_yticks(range(len(alerts)), [one.rule.name for one in alerts])
-    ax.set_ylim(len(alerts) - 0.4, -0.6)
+    ax.set_yticks(range(-top, len(alerts)), ["faults"] * top + [one.rule.name for one in alerts])
+    ax.set_ylim(len(alerts) - 0.4, -0.6 - top)
     ax.set_xlim((first - start) / 1000 / unit_s, max((last - start) / 1000, 1.0) / unit_s)
     ax.set_xticks(ticks)
     ax.set_xlabel(name if start == 0 else f"{name.partition(' ')[0]} since {moment(start)} UTC")
     ax.grid(axis="y", visible=False)
+    style.legend(figure, handles)
     return figure
+
+
+def _handles(truth: Truth | None, broken: bool) -> list[Any]:
+    """Return what the legend explains: only what there is."""
+    from matplotlib.patches import Patch
+
+    said = [(PENDING, "pending: true, not yet for long enough"), (FIRING, "firing")]
+    severities = {one.severity for one in truth.incidents} if truth is not None else set()
+    if "page" in severities:
+        said.append((SUFFERED, "incident: users met less than was promised"))
+    if "ticket" in severities:
+        said.append((TICKET, "incident, too small for a page"))
+    if truth is not None and truth.from_ms > 0:
+        said.append((style.SHADE, "warm-up, not counted"))
+    handles = [Patch(color=colour, lw=0, label=label) for colour, label in said]
+    return handles + [Patch(label="fault: something was broken", **BROKEN)] * broken
 
 
 def _spans(one: Judgement, firing: bool, last_ms: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.alerts.audit import Audit, Cell, Column, Row
+from sim.alerts.audit import Audit, Cell, Column
 from sim.alerts.score import PAGING
 from sim.report import printing, style, words
 from sim.results import plain
@@ -21,6 +21,8 @@ ALWAYS = 0.5
 """A rule that fires for more than half of the time without incidents says nothing when it fires."""
 
 CAUGHT, PARTLY, MISSED, FALSE, QUIET, NOTHING = "#44aa99", "#ddcc77", "#cc6677", "#ee8866", "#eef1f3", "#ffffff"
+ANYWAY = "#c3b1d1"
+"""Of a rule that fired in an incident, as it does for more than half of the time elsewhere."""
 
 
 def show(heading: str, audit: Audit, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
@@ -127,10 +129,25 @@ def as_json(audit: Audit) -> dict[str, Any]:
     )
 
 
-def said(cell: Cell) -> str:
-    """Return what a rule did in one failure, in a few letters."""
+def idle(audit: Audit, k: int) -> float:
+    """Return the share of all time without incidents in which column *k* fired; nan where there was none."""
+    known = [row.cells[k] for row in audit.rows if not math.isnan(row.cells[k].idle)]
+    weeks = sum(cell.weeks for cell in known)
+    return sum(cell.idle * cell.weeks for cell in known) / weeks if weeks else math.nan
+
+
+def on_anyway(audit: Audit, k: int, cell: Cell) -> bool:
+    """Say whether rule *k* fired in the incidents of *cell*, but is on for most of the time without one: no news."""
+    much = any(share > ALWAYS for share in (cell.idle, idle(audit, k)))
+    return cell.caught > 0 and much and not audit.columns[k].together
+
+
+def said(cell: Cell, anyway: bool = False) -> str:
+    """Return what a rule did in one failure, in a few letters; *anyway*: it is on most of the time elsewhere."""
     if cell.silent:
         return "silent"
+    if anyway:
+        return "on anyway"
     if not cell.incidents:
         if cell.idle > ALWAYS:
             return "always on"
@@ -149,10 +166,12 @@ def _short(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def colour(cell: Cell) -> str:
+def colour(cell: Cell, anyway: bool = False) -> str:
     """Return how a cell looks."""
     if cell.silent:
         return NOTHING
+    if anyway:
+        return ANYWAY
     if not cell.incidents:
         return FALSE if cell.false or cell.idle > ALWAYS else QUIET
     return CAUGHT if cell.caught == cell.incidents else PARTLY if cell.caught else MISSED
@@ -160,7 +179,7 @@ def colour(cell: Cell) -> str:
 
 def _together(audit: Audit) -> "RenderableType":
     shown = [k for k, column in enumerate(audit.columns) if column.together]
-    return _table(audit.rows, [(audit.columns[k].rules, k) for k in shown])
+    return _table(audit, [(audit.columns[k].rules, k) for k in shown])
 
 
 def _each(audit: Audit) -> "RenderableType":
@@ -177,8 +196,6 @@ def _each(audit: Audit) -> "RenderableType":
             continue
         caught, incidents, median_s = total(audit, k)
         cells = [row.cells[k] for row in audit.rows]
-        weeks = sum(cell.weeks for cell in cells)
-        idle = sum(cell.idle * cell.weeks for cell in cells if not math.isnan(cell.idle)) / weeks if weeks else math.nan
         silent = all(cell.silent for cell in cells)
         table.add_row(
             column.rules,
@@ -187,12 +204,12 @@ def _each(audit: Audit) -> "RenderableType":
             "silent" if silent else f"{caught} of {incidents}",
             _short(median_s) if caught else "–",
             str(sum(cell.false for cell in cells)),
-            _percent(idle),
+            _percent(idle(audit, k)),
         )
     return table
 
 
-def _table(rows: Sequence[Row], shown: Sequence[tuple[str, int]]) -> "RenderableType":
+def _table(audit: Audit, shown: Sequence[tuple[str, int]]) -> "RenderableType":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
@@ -200,12 +217,13 @@ def _table(rows: Sequence[Row], shown: Sequence[tuple[str, int]]) -> "Renderable
     table.add_column("incidents", justify="right", no_wrap=True)
     for title, _ in shown:
         table.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
+    for row in audit.rows:
         pages = max((row.cells[k].incidents for _, k in shown), default=0)
         worth = f"{row.incidents} in {row.plays}" + (
             f" ({row.incidents - pages} tickets)" if pages < row.incidents else ""
         )
-        table.add_row(row.name, worth, *(said(row.cells[k]) or "–" for _, k in shown))
+        cells = [(row.cells[k], on_anyway(audit, k, row.cells[k])) for _, k in shown]
+        table.add_row(row.name, worth, *(said(cell, anyway) or "–" for cell, anyway in cells))
     return table
 
 
@@ -228,7 +246,7 @@ def _draw(audit: Audit, title: str, caption: str) -> "Figure":
     ax.set_ylim(len(audit.rows), 0)
     for y, row in enumerate(audit.rows):
         for x, (k, _) in enumerate(shown):
-            _cell(ax, x, y, row.cells[k])
+            _cell(ax, x, y, row.cells[k], on_anyway(audit, k, row.cells[k]))
     ax.set_yticks([y + 0.5 for y in range(len(audit.rows))], [row.name.replace("_", " ") for row in audit.rows])
     ax.xaxis.tick_top()
     ax.set_xticks([x + 0.5 for x in range(len(shown))], [_head(column) for _, column in shown], rotation=32, ha="left")
@@ -244,11 +262,11 @@ def _draw(audit: Audit, title: str, caption: str) -> "Figure":
     return figure
 
 
-def _cell(ax: "Axes", x: int, y: int, cell: Cell) -> None:
+def _cell(ax: "Axes", x: int, y: int, cell: Cell, anyway: bool) -> None:
     from matplotlib.patches import Rectangle
 
-    ax.add_patch(Rectangle((x + 0.03, y + 0.05), 0.94, 0.9, facecolor=colour(cell), linewidth=0))
-    ax.text(x + 0.5, y + 0.52, said(cell), ha="center", va="center", fontsize=7.5, color=style.INK)
+    ax.add_patch(Rectangle((x + 0.03, y + 0.05), 0.94, 0.9, facecolor=colour(cell, anyway), linewidth=0))
+    ax.text(x + 0.5, y + 0.52, said(cell, anyway), ha="center", va="center", fontsize=7.5, color=style.INK)
 
 
 def _head(column: Column) -> str:

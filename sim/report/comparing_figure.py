@@ -9,9 +9,9 @@ from sim.errors import InputError
 from sim.report import style, timeline
 from sim.report.comparing import Comparison
 from sim.report.view import Point, merged_windows
+from sim.summary import MINUTE_S
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"A": style.SERIES[0], "B": style.SERIES[1]}
@@ -28,7 +28,8 @@ def plate(found: Comparison) -> style.Plate:
     some = f" {len(shown)} of {len(found.points)} points are shown." if len(shown) < len(found.points) else ""
     caption = (
         f"A: {found.a.about}. B: {found.b.about}. Latency by when users asked: solid P99, dashed P50; the median over "
-        f"repeats. Running (solid), waiting (dashed) and the KV cache are of the first repeat, all replicas.{some}"
+        f"repeats; a gap: nobody asked. Running (solid), waiting (dashed) and the KV cache are of the first repeat, "
+        f"all replicas; each scrape is held until the next.{some}"
     )
     return style.Plate("compare", "Compared", found.answer, caption, partial(_draw, columns, found, caption))
 
@@ -70,19 +71,15 @@ def _lines(column: np.ndarray, point: Point, colour: str, unit_s: float, step: i
     if point.histograms[0]["ttft_by_window"].any():
         t_s, rows = point.over_time("ttft", FRACTIONS, step)
         for i, dashes in enumerate(("--", "-")):
-            column[0].plot(t_s / unit_s, timeline.over_seeds(rows[:, :, i])[1], dashes, color=colour, lw=1.4)
+            style.line(column[0], t_s / unit_s, timeline.over_seeds(rows[:, :, i])[1], dashes, color=colour, lw=1.4)
     asked, errors = point.minutes("requests"), point.minutes("errors")
     share = np.divide(errors, asked, out=np.full(len(asked), np.nan), where=asked > 0)
-    column[1].plot((np.arange(len(share)) + 0.5) * 60 / unit_s, share, color=colour, lw=1.4)
+    style.held(column[1], np.arange(len(share)) * MINUTE_S / unit_s, share, color=colour, lw=1.4)
     try:
         seen = timeline.scrapes(point, 0)
     except (InputError, KeyError):  # nobody scraped it
         return
     t = seen.t_s / unit_s
-    _line(column[2], t, seen.running[1], "-", colour)
-    _line(column[2], t, seen.waiting[1], "--", colour)
-    _line(column[3], t, seen.kv[1], "-", colour)
-
-
-def _line(ax: "Axes", t: np.ndarray, values: np.ndarray, dashes: str, colour: str) -> None:
-    ax.plot(t, values, dashes, color=colour, lw=1.2)
+    style.held(column[2], t, seen.running[1], color=colour, lw=1.2)
+    style.held(column[2], t, seen.waiting[1], "--", color=colour, lw=1.2)
+    style.held(column[3], t, seen.kv[1], color=colour, lw=1.2)

@@ -2,7 +2,8 @@
 
 The noise of five repeats or more is their own spread. With fewer it is that of one run as well: blocks of a sixth
 of its time are drawn again and again, the same in A and B, so that what happens at the same time in both cancels
-(a circular block bootstrap; Politis & Romano 1992), and the larger of the two counts. An interval is Student's, at 95%
+(a circular block bootstrap; Politis & Romano 1992), and the larger of the two counts. Two repeats alone say too little:
+where they cannot be cut into blocks either, the noise is not known. An interval is Student's, at 95%
 for all figures of a comparison together (Bonferroni): of twenty pairs of equals, at most one is said to differ.
 """
 
@@ -34,6 +35,9 @@ BLOCKS = 6
 """Of one run. Near saturation a bad stretch lasts minutes, and shorter blocks take it for several: with sixteen, 7 of
 30 pairs of equal ten-minute runs near a KV cliff were said to differ; with six, none of 60 (benchmarks/equals.py)."""
 FEWEST_WINDOWS = 8
+LEAST_FREEDOM = 2
+"""Degrees of freedom below which Student's interval says nothing: two repeats have one, and it is 12.7 standard errors
+wide, hundreds for all figures together."""
 DRAWS = 400
 _COLUMNS = ["scheduled_s", "first_token_s", "finished_s", "output_tokens", "outcome", "wrong", "preemptions", "last"]
 
@@ -106,6 +110,8 @@ def _difference(
     if resampled is not None and (not noise or resampled[0] >= error):
         error, freedom = resampled
         noise = "windows"
+    elif freedom < LEAST_FREEDOM:
+        freedom, noise = (resampled[1], noise) if resampled is not None else (freedom, "")
     if not noise or not math.isfinite(second - first):
         return Difference(metric, first, second, math.nan, math.nan, False, "")
     half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / comparisons, freedom)) * error if error else 0.0

@@ -1,6 +1,7 @@
 """One self-contained page about a run, to send to a colleague: it asks no other host for anything."""
 
 import base64
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -150,8 +151,8 @@ def _numbers(seen: View) -> list[str]:
 
 def _cell(point: Point, metric: str) -> str:
     """Return an estimate with its interval, the interval in a quieter colour."""
-    value, bracket, rest = escape(tables.cell(point, metric)).partition(" [")
-    return f"{value} <i>[{rest}</i>" if bracket else value
+    text = escape(tables.cell(point, metric))
+    return re.sub(r"( )([\[(].*)", r"\1<i>\2</i>", text)
 
 
 def _table(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:
@@ -172,7 +173,8 @@ def _claims(verdicts: Sequence[Mapping[str, Any]]) -> str:
         mark = '<b class="good">✓ holds</b>' if verdict["passed"] else '<b class="bad">✗ fails</b>'
         cells = [escape(verdict["name"]), mark, escape(tables.found(verdict)), escape(tables.bound(verdict))]
         rows.append((False, [*cells, f"<code>{escape(verdict['text'])}</code>"]))
-    return _table(["claim", "", "found", "bound", "as the scenario says it"], rows)
+    table = _table(["claim", "", "found", "bound", "as the scenario says it"], rows)
+    return "".join([table, *(f'<p class="small">{escape(line)}</p>' for line in tables.few_seeds(verdicts))])
 
 
 def _again(run: "Run", seen: View) -> list[str]:

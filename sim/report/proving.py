@@ -6,6 +6,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from sim.alerts.pages import NEVER, Pages
 from sim.alerts.prove import Finding, Proof, Span
+from sim.alerts.rules import Judgement
 from sim.report import printing, words
 from sim.words import count
 
@@ -24,6 +25,8 @@ class Proven:
     proofs: list[Proof]
     is_predicted: bool
     uncalibrated: bool
+    judged: Sequence[Judgement] = ()
+    """What the rules did, for a figure."""
 
 
 def answer(proven: Sequence[Proven]) -> str:

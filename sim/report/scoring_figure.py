@@ -9,7 +9,7 @@ import numpy as np
 from sim.alerts.pages import NEVER
 from sim.alerts.score import Held, Judged, Score
 from sim.report import style, words
-from sim.report.alerting import EPOCH_MS, moment
+from sim.report.alerting import EPOCH_MS, moment, shade_incidents
 from sim.report.scoring import quantiles
 from sim.theory.chance import Interval
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRUE, FALSE, SUFFERED, TICKET = "#117733", "#bb5566", "#f3d9a4", "#f7ecd2"
+TRUE, FALSE = "#117733", "#bb5566"
 MOST_NAMED = 20
 LEAST = 0.004
 """Share of the axis that a page is drawn wide at least: what lasts a minute in a month must be seen."""
@@ -60,11 +60,7 @@ def _timeline(ax: "Axes", past: Judged, scores: Sequence[Score]) -> None:
     def at(t_ms: float) -> float:
         return (t_ms - start) / 1000 / unit_s
 
-    if past.truth.from_ms > first:
-        ax.axvspan(at(first), at(past.truth.from_ms), color=style.SHADE, linewidth=0)
-    for one in past.truth.incidents:
-        colour = SUFFERED if one.severity == "page" else TICKET
-        ax.axvspan(at(one.start_ms), at(one.end_ms), color=colour, linewidth=0, zorder=0)
+    shade_incidents(ax, past.truth, first, at)
     for one in past.truth.incidents if len(past.truth.incidents) <= MOST_NAMED else ():
         ax.text(at((one.start_ms + one.end_ms) / 2), 1.02, one.id, transform=ax.get_xaxis_transform(), ha="center",
                 va="bottom", size=7.5, color=style.QUIET)  # fmt: skip

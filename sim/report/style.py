@@ -205,6 +205,30 @@ def time_scale(duration_s: float) -> tuple[float, str, list[float]]:
     return unit_s, f"{name} since the start", [step * i for i in range(int(length / step + 1e-9) + 1)]
 
 
+def line(ax: "Axes", t: np.ndarray, values: np.ndarray, dashes: str = "-", **look: Any) -> None:
+    """Draw *values* (n,) at times *t*: a gap where one is not known, and a dot for one that stands alone in a gap."""
+    known = np.isfinite(np.concatenate([[np.nan], values, [np.nan]]))
+    alone = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
+    ax.plot(t, values, dashes, marker=".", markevery=alone.tolist(), markersize=4, **look)
+
+
+def held(ax: "Axes", t: np.ndarray, values: np.ndarray, dashes: str = "-", **look: Any) -> None:
+    """Draw samples (n,) taken at times *t*, each held until the next: what was between them nobody knows."""
+    ax.plot(*_until_next(t, values), dashes, drawstyle="steps-post", solid_capstyle="butt", **look)
+
+
+def held_band(ax: "Axes", t: np.ndarray, low: np.ndarray, high: np.ndarray, **look: Any) -> None:
+    """Fill between lowest and highest samples (n,), held as in `held`."""
+    ends, lowest = _until_next(t, low)
+    ax.fill_between(ends, lowest, _until_next(t, high)[1], step="post", lw=0, **look)
+
+
+def _until_next(t: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples with one more at the end, so that the last is held as long as the one before it."""
+    last = t[-1:] + (t[-1:] - t[-2:-1] if len(t) > 1 else 0.0)
+    return np.append(t, last), np.append(values, values[-1:])
+
+
 def save(plate: Plate, path: Any, dots_per_inch: int = 150) -> None:
     """Draw *plate* and write it as a PNG that depends on nothing but the data."""
     import matplotlib as mpl

@@ -53,6 +53,8 @@ def paired_ratio(first: Point, last: Point, metric: str) -> float:
 
 
 def _uncertainty(view: View) -> str:
+    if view.seeds == 2:
+        return "Each faint dot is one of 2 seeds; lines join their means, bands reach from one to the other."
     if view.seeds > 1:
         return f"Each faint dot is one of {view.seeds} seeds; lines join the estimates, bands are their intervals."
     return "One seed: no interval; `--seeds 10` gives one."

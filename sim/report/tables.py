@@ -55,6 +55,9 @@ NAMES = {
     "recomputed": "prompt tokens computed again",
 }
 MOST_COLUMNS = 4
+ENOUGH_FOR_CLAIMS = 6
+"""Seeds from which on their median has a 95% interval at all: even from the lowest to the highest of n values the
+chance to miss it is 2^(1-n) (order statistics), 6% for five."""
 
 
 def name(metric: str) -> str:
@@ -74,7 +77,7 @@ def headline_metrics(seen: View) -> list[str]:
 def cell(point: Point, metric: str) -> str:
     """Return the estimate of *metric* at *point* with its interval."""
     estimate = point.metric(metric)
-    return words.interval(metric, estimate.value, estimate.low, estimate.high)
+    return words.interval(metric, estimate.value, estimate.low, estimate.high, estimate.is_range)
 
 
 def sweep_cells(point: Point) -> list[str]:
@@ -119,7 +122,9 @@ def headline(run: "Run") -> list["RenderableType"]:
 def about(seen: View) -> str:
     """Return the line under the title: how long, how many seeds, what an interval is, and on what it rests."""
     length = words.tick(seen.duration_s)
-    if seen.seeds > 1:
+    if seen.seeds == 2:
+        seeds = f"2 seeds of {length}; mean of both (range: lower..higher; an interval takes 3 seeds)"
+    elif seen.seeds > 2:
         what = seen.points[0].centre
         seeds = f"{seen.seeds} seeds of {length}; {what} over seeds [95% interval of the {what}]"
     else:
@@ -143,7 +148,7 @@ def claims(run: "Run") -> list["RenderableType"]:
         passed = verdict["passed"]
         mark = Text("✓ holds" if passed else "✗ fails", style="green" if passed else "bold red")
         table.add_row(mark, verdict["name"], found(verdict), bound(verdict), Text(verdict["text"], style="dim"))
-    return [table, Text(tally(run.verdicts))]
+    return [table, Text(tally(run.verdicts)), *map(Text, few_seeds(run.verdicts))]
 
 
 def tally(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -154,10 +159,22 @@ def tally(verdicts: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(verdicts) - hold} of {len(verdicts)} claims {'fails' if len(verdicts) - hold == 1 else 'fail'}."
 
 
+def few_seeds(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence where verdicts rest on fewer than `ENOUGH_FOR_CLAIMS` seeds."""
+    fewest = min((int(verdict["seeds"]) for verdict in verdicts), default=ENOUGH_FOR_CLAIMS)
+    if fewest >= ENOUGH_FOR_CLAIMS:
+        return []
+    said = "is on 1 seed" if fewest == 1 else f"rests on {fewest} seeds"
+    between = " (found: the median, lowest..highest)" if fewest > 1 else ""
+    return [
+        f"Provisional: the verdict {said}{between}; a 95% interval of a median takes {ENOUGH_FOR_CLAIMS} (--seeds 10)."
+    ]
+
+
 def found(verdict: Mapping[str, Any]) -> str:
     """Return the estimate of a claim with its interval, in the unit of its metric if it is about one alone."""
     estimate, low, high = (words.to_float(verdict[key]) for key in ("estimate", "low", "high"))
-    return words.interval(_unit(verdict), estimate, low, high)
+    return words.interval(_unit(verdict), estimate, low, high, verdict["seeds"] < ENOUGH_FOR_CLAIMS)
 
 
 def bound(verdict: Mapping[str, Any]) -> str:

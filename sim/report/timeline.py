@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from sim.report.view import Point, View, calmest, merged_windows, worst
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from sim.results import Member
 
 FRACTIONS = np.array([0.5, 0.95, 0.99])
 MOST_COLUMNS = 4
@@ -39,16 +41,18 @@ def plate(view: View) -> style.Plate | None:
     seed = typical(worst(points))
     seen = [scrapes(point, min(seed, len(point.members) - 1)) for point in points]
     title = _title(view, points, seen, seed)
-    lines = (
-        f"Lines are one seed ({points[0].members[seed].seed}), the one whose TTFT P99 is nearest the estimate at its "
-        "worst; bands are all seeds (P50 and P99), and all replicas (KV cache). "
-        if view.seeds > 1
-        else "The band round the KV cache reaches from the emptiest replica to the fullest. "
-    )
+    lines = "The band round the KV cache reaches from the emptiest replica to the fullest. "
+    if view.seeds > 1:
+        lines = (
+            f"Latency is the {points[0].centre} over seeds, in a band from the lowest to the highest of them; the thin "
+            f"line is P99 of one seed ({points[0].members[seed].seed}), the one nearest the estimate at its worst, and "
+            "the engines below are of that seed. The band round the KV cache is all replicas. "
+        )
     shown = f"{len(points)} of {len(view.points)} points are shown." if len(points) < len(view.points) else ""
     caption = (
         "Latency percentiles by the time at which the user asked, on a logarithmic scale, above the state of the "
-        f"engines at that time. {lines}{shown}"
+        f"engines at that time, where each scrape is held until the next. A gap: nobody asked, or nobody knows. "
+        f"{lines}{shown}"
     )
     return style.Plate("timeline", "Over time", title, caption.strip(), partial(_draw, view, points, seen, seed, title))
 
@@ -99,19 +103,19 @@ def _medians(points: list[Point]) -> str:
 
 
 def _draw(view: View, points: list[Point], seen: list[Scrapes], seed: int, title: str) -> "Figure":
-    from matplotlib.patches import Patch
-
     labels = [point.label for point in points]
+    shaded = [happened.spans(_of(point, seed).events(), view.duration_s) for point in points]
+    handles = _handles(view, points, seed, any(span.kind == "fault" for spans in shaded for span in spans))
+    rows = style.legend_rows([str(handle.get_label()) for handle in handles])
     figure, axes = style.sheet(
         title, view.kv_note, view.small_print, heights=(1.5, 1.5, 0.95, 0.95), widths=(1,) * len(points),
-        head=style.LEGEND_ROW + style.column_head(labels), gap=(0.22, 0.2),
+        head=rows * style.LEGEND_ROW + style.column_head(labels), gap=(0.22, 0.2),
     )  # fmt: skip
     step = merged_windows(points)
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
-    broken = False
-    for column, label, point, engines in zip(axes.T, style.column_titles(labels), points, seen):
+    for column, label, point, engines, spans in zip(axes.T, style.column_titles(labels), points, seen, shaded):
         for ax, metric in zip(column, ("ttft", "e2e")):
-            _percentiles(ax, point.over_time(metric, FRACTIONS, step), unit_s, min(seed, len(point.members) - 1))
+            _percentiles(ax, point, metric, step, unit_s, seed)
         _engines(column[2], column[3], engines, unit_s)
         column[0].set_title(label, size=10, weight="bold", loc="left", pad=6)
         column[-1].set_xlim(0, view.duration_s / unit_s)
@@ -119,16 +123,37 @@ def _draw(view: View, points: list[Point], seen: list[Scrapes], seed: int, title
         column[-1].set_xlabel(unit_name)
         for ax in column if view.warmup_s else ():
             ax.axvspan(0, view.warmup_s / unit_s, color=style.SHADE, zorder=0, lw=0)
-        events = point.members[min(seed, len(point.members) - 1)].events()
-        broken |= happened.shade(column, happened.spans(events, view.duration_s), unit_s)
+        happened.shade(column, spans, unit_s)
     _name_rows(axes)
-    handles = [handle for row in (0, 2, 3) for handle in axes[row, 0].get_legend_handles_labels()[0]]
+    style.legend(figure, handles)
+    return figure
+
+
+def _of(point: Point, seed: int) -> "Member":
+    return point.members[min(seed, len(point.members) - 1)]
+
+
+def _handles(view: View, points: list[Point], seed: int, broken: bool) -> list[Any]:
+    """Return what the legend explains: with several seeds also which lines are of one, and which of all."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    number = f" (seed {points[0].members[seed].seed})" if view.seeds > 1 else ""
+    over = f", {points[0].centre} of {view.seeds} seeds" if view.seeds > 1 else ""
+    handles: list[Any] = [
+        Line2D([], [], color=colour, label=f"{name}{over if name == 'P99' else ''}")
+        for name, colour in reversed(style.PERCENTILES.items())
+    ]
+    if view.seeds > 1:
+        handles.append(Patch(color=style.PERCENTILES["P99"], alpha=0.15, lw=0, label="lowest to highest seed"))
+        handles.append(Line2D([], [], color=style.PERCENTILES["P99"], lw=0.7, label=f"P99{number}"))
+    gauges = (("KV cache", style.KV), ("running", style.RUNNING), ("waiting", style.WAITING))
+    handles += [Line2D([], [], color=colour, lw=1.3, label=f"{name}{number}") for name, colour in gauges]
     if view.warmup_s:
         handles.append(Patch(color=style.SHADE, label="warm-up, not counted"))
     if broken:
         handles.append(Patch(color=happened.FAULT, label="something is broken"))
-    style.legend(figure, handles)
-    return figure
+    return handles
 
 
 def _name_rows(axes: np.ndarray) -> None:
@@ -144,24 +169,31 @@ def _name_rows(axes: np.ndarray) -> None:
     style.count_axis(axes[3, 0].yaxis)
 
 
-def _percentiles(ax: "Axes", over_time: tuple[np.ndarray, np.ndarray], unit_s: float, seed: int) -> None:
-    t_s, rows = over_time
+def _percentiles(ax: "Axes", point: Point, metric: str, step: int, unit_s: float, seed: int) -> None:
+    """Draw latency over time: what stands for all seeds, as in the table, and P99 of the one whose engines are shown.
+
+    One seed alone would wander along the edge of the band: its worst moment is often the worst of all seeds.
+    """
+    t_s, rows = point.over_time(metric, FRACTIONS, step)
+    t = t_s / unit_s
     for i, (name, colour) in reversed(list(enumerate(style.PERCENTILES.items()))):
-        low, _, high = over_seeds(rows[:, :, i])
+        low, middle, high = over_seeds(rows[:, :, i], point.centre)
         if len(rows) > 1 and name != "P95":  # three bands on top of each other say nothing
-            ax.fill_between(t_s / unit_s, low, high, color=colour, alpha=0.15, lw=0)
-        ax.plot(t_s / unit_s, rows[seed, :, i], color=colour, label=name)
+            ax.fill_between(t, low, high, color=colour, alpha=0.15, lw=0)
+        if len(rows) > 1 and name == "P99":
+            style.line(ax, t, rows[min(seed, len(rows) - 1), :, i], color=colour, lw=0.7)
+        style.line(ax, t, middle, color=colour)
 
 
 def _engines(kv: "Axes", queue: "Axes", seen: Scrapes, unit_s: float) -> None:
     t = seen.t_s / unit_s
-    for ax, (low, middle, high), colour, name in (
-        (kv, seen.kv, style.KV, "KV cache"),
-        (queue, seen.running, style.RUNNING, "running"),
-        (queue, seen.waiting, style.WAITING, "waiting"),
+    for ax, (low, middle, high), colour in (
+        (kv, seen.kv, style.KV),
+        (queue, seen.running, style.RUNNING),
+        (queue, seen.waiting, style.WAITING),
     ):
-        ax.fill_between(t, low, high, color=colour, alpha=0.15, lw=0)
-        ax.plot(t, middle, color=colour, label=name, lw=1.3)
+        style.held_band(ax, t, low, high, color=colour, alpha=0.15)
+        style.held(ax, t, middle, color=colour, lw=1.3)
 
 
 def over_seeds(rows: np.ndarray, centre: str = "median") -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -46,9 +46,9 @@ def sentence(point: Point) -> str:
             text = f"vulnerable: {seeds - back} of {seeds} seeds have not come back by the end of the run"
         case "metastable":
             kept = point.metric("goodput_kept")
+            share = words.interval("goodput_kept", kept.value, kept.low, kept.high, kept.is_range)
             text = (
-                "metastable: nothing is broken any more, and yet goodput is only "
-                f"{words.interval('goodput_kept', kept.value, kept.low, kept.high)} of the control run's "
+                f"metastable: nothing is broken any more, and yet goodput is only {share} of the control run's "
                 f"from {ten} after the last fault to the end"
             )
         case "overloaded":
@@ -64,7 +64,8 @@ def sentence(point: Point) -> str:
 def _after(recovery: Estimate) -> str:
     if recovery.value == 0 and not recovery.high > 0:
         return "as soon as the last fault is over"
-    return f"{words.interval('recovery_s', recovery.value, recovery.low, recovery.high)} after the last fault is over"
+    between = words.interval("recovery_s", recovery.value, recovery.low, recovery.high, recovery.is_range)
+    return f"{between} after the last fault is over"
 
 
 def plate(view: View) -> style.Plate | None:

@@ -31,6 +31,11 @@ class Estimate:
     high: float
     values: tuple[float, ...]
 
+    @property
+    def is_range(self) -> bool:
+        """Whether low and high are just the values of two seeds: these have no interval."""
+        return sum(not math.isnan(value) for value in self.values) == 2
+
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, ())
 
@@ -221,7 +226,8 @@ def merged_windows(points: Sequence[Point]) -> int:
 
 
 def _merged_windows(counts: np.ndarray) -> int:
-    in_window = float(np.median(counts.sum(axis=1))) if len(counts) else 0.0
+    total = counts.sum(axis=1, dtype=np.int64)
+    in_window = float(np.median(total) or total.mean()) if len(counts) else 0.0  # with few users most windows are empty
     for_p99 = math.ceil(FEWEST_IN_WINDOW / in_window) if in_window > 0 else 1
     return max(1, math.ceil(len(counts) / MOST_WINDOWS), min(for_p99, len(counts) // 12))
 

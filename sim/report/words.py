@@ -128,17 +128,21 @@ def quantity(metric: str, value: float) -> str:
     return seconds(value) if is_time(kind) else number(value)
 
 
-def interval(metric: str, estimate: float, low: float, high: float) -> str:
-    """Return ``1.66 s [1.40, 2.01]``, the ends in the unit of the estimate; one seed, or no width, has no interval."""
+def interval(metric: str, estimate: float, low: float, high: float, is_range: bool = False) -> str:
+    """Return ``1.66 s [1.40, 2.01]``, the ends in the unit of the estimate; one seed, or no width, has no interval.
+
+    What *is_range*, lowest to highest of a few values, is no interval and looks otherwise: ``1.66 s (1.40..2.01)``.
+    """
     text = quantity(metric, estimate)
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
         return text
     kind = _kind(metric)
     if kind in FRACTIONS:
-        return f"{text} [{percent(low).removesuffix('%')}, {percent(high).removesuffix('%')}]"
-    scale = time_unit(estimate)[0] if is_time(kind) else 1.0
-    show = significant if is_time(kind) else number
-    return f"{text} [{show(low / scale)}, {show(high / scale)}]"
+        ends = [percent(end).removesuffix("%") for end in (low, high)]
+    else:
+        scale = time_unit(estimate)[0] if is_time(kind) else 1.0
+        ends = [(significant if is_time(kind) else number)(end / scale) for end in (low, high)]
+    return f"{text} ({'..'.join(ends)})" if is_range else f"{text} [{', '.join(ends)}]"
 
 
 def is_time(metric: str) -> bool:

@@ -4,11 +4,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sim.commands.alerts.common import again, read_rules
+from sim.commands.alerts.common import again, draw_timeline, read_rules
 from sim.commands.alerts.prove import PREDICTION, exit_code, proven_of, require_expected
 from sim.errors import InputError
 from sim.results import Run
@@ -66,6 +67,7 @@ class Judged:
     rules: tuple[str, ...]
     proven: "list[Proven]"
     agreements: "list[Agreement]"
+    figures: Sequence[Path] = ()
 
     @property
     def code(self) -> int:
@@ -89,7 +91,8 @@ class Judged:
         from sim.report import proving
 
         path = self.run.path
-        commands = [(f"blowout alerts eval {path} {again(self.rules)}", "each alert, with a figure")]
+        commands = [(f"blowout alerts eval {path} {again(self.rules)}", "each alert")]
+        commands[:0] = [(str(figure), "when each was pending and firing") for figure in self.figures[:1]]
         if any(one.is_predicted for one in self.proven):
             commands.insert(0, (f"blowout compare {path}/{PREDICTION} {path}", "how far the prediction was off"))
         for k, sentence in enumerate(agreement.sentences(self.agreements)):
@@ -97,13 +100,21 @@ class Judged:
         proving.show(f"{path}: the rules", self.proven, commands, sys.stdout)
 
 
-def judged(run: Run, rules: tuple[str, ...], groups: "Sequence[Group]") -> Judged:
-    """Return what came of *rules* (read: *groups*) in *run*; predictions that are needed are played."""
+def judged(run: Run, rules: tuple[str, ...], groups: "Sequence[Group]", draw: bool) -> Judged:
+    """Return what came of *rules* (read: *groups*) in *run*; predictions that are needed are played.
+
+    With *draw* the timeline of each repeat is drawn into its folder.
+    """
     from loadtest import agreement
+    from sim.alerts.past import open_pasts
     from sim.alerts.rules import DEFAULT_INTERVAL_MS
 
     proven = proven_of(run.path, groups, DEFAULT_INTERVAL_MS, True)
-    return Judged(run, rules, proven, agreement.agreements(run, groups))
+    figures = []
+    for past, one in zip(open_pasts(run.path), proven) if draw else ():
+        figures.append(past.path.parent / "figures" / "alerts.png")
+        draw_timeline(past, f"{run.path}: {past.name}", one.judged, figures[-1])
+    return Judged(run, rules, proven, agreement.agreements(run, groups), figures)
 
 
 def not_injected(run: Run) -> list[str]:

@@ -114,10 +114,10 @@ def command(
         return 130
     except BlowoutError as error:
         raise type(error)(f"{error}; see {folder}") from None
-    return _concluded(run, rules, groups, as_json)
+    return _concluded(run, rules, groups, as_json, not no_figures)
 
 
-def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group]", as_json: bool) -> int:
+def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group]", as_json: bool, draw: bool) -> int:
     """Print what came of a run, and of the rules; return the exit code."""
     from loadtest import play
 
@@ -126,7 +126,7 @@ def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group
     with to_a_reader():
         if not as_json:
             _print(run)
-        judged = judging.judged(run, rules, groups) if groups else None
+        judged = judging.judged(run, rules, groups, draw) if groups else None
         if as_json:
             from sim import report
 

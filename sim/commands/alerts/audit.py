@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from sim.interrupts import to_a_reader
 if TYPE_CHECKING:
     from sim.alerts.audit import Audit
     from sim.alerts.past import Past
-    from sim.alerts.rulefile import Group
     from sim.alerts.score import Judged
 
 RUNS = click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
@@ -53,7 +51,8 @@ def command(
     caption = (
         "Time: how long users suffered before the page, the median over seeds; k/n: not every incident was caught. "
         "Green: caught while it lasted; red: missed; a ticket: no incident was worth a page; orange: paged where none "
-        "was; always on: fired for more than half of the time without incidents and the hour after. A page is true "
+        "was; always on: fired for more than half of the time without incidents and the hour after; violet, on anyway: "
+        "fired in the incident, as it does for more than half of the time without one. A page is true "
         "from 15 min before an incident to 15 min after it. Incidents by the slo of the scenarios. "
         f"{sum(row.plays for row in audit.rows)} runs, simulated."
     )
@@ -123,15 +122,9 @@ def _case(run: Path, past: "Past") -> str:
     return label or scenario
 
 
-@cache
-def _groups(path: Path) -> "list[Group]":
-    from sim.alerts import rulefile
-
-    return rulefile.read([path])
-
-
 def _judged(past: "Past", rules: Sequence[str], every_ms: int) -> "list[tuple[str, Judged]]":
     from sim.alerts import users
+    from sim.alerts.rulefile import read_once
     from sim.alerts.rules import judge, names_read
     from sim.alerts.score import Judged
     from sim.alerts.truth import Worth
@@ -141,7 +134,7 @@ def _judged(past: "Past", rules: Sequence[str], every_ms: int) -> "list[tuple[st
     files = list(dict.fromkeys(rules))
     stems = [Path(name).stem for name in files]
     for name, stem in zip(files, stems):
-        groups = _groups(rule_file(name))
+        groups = read_once(rule_file(name))
         judged = judge(groups, past.series(names_read(groups)), every_ms, span_ms=span_ms)
         label = name if stems.count(stem) > 1 else stem
         made.append((label, Judged(past.name, truth, span_ms[1], judged)))

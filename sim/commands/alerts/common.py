@@ -1,7 +1,7 @@
 """What the commands about alerts share: their options, and how rules and the past are opened."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +96,17 @@ def judge_past(past: "Past", groups: "list[Group]", interval: str, dialect: str)
 
     series = past.read(groups)
     return judge(groups, series, interval_ms(interval), Dialect(dialect), past.span_ms, elsewhere=past.elsewhere)
+
+
+def draw_timeline(past: "Past", heading: str, judged: "Sequence[Judgement]", figure: Path) -> None:
+    """Draw into *figure* what rules did on *past*, before what users met and what was broken."""
+    from sim.alerts import users
+    from sim.report import alerting, style
+
+    events = past.member.events() if past.member else []
+    faults = [(a, b) for a, b, _ in users.faults_on(events, past.span_ms[1] / 1000)]
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    style.save(alerting.plate(heading, judged, users.known(past), faults), figure)
 
 
 def again(rules: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ from sim.commands.alerts.common import (
     NO_FIGURES,
     RULES,
     again,
+    draw_timeline,
     drawn_as,
     judge_past,
     options,
@@ -41,7 +42,7 @@ def command(
     RUN_OR_FILE is a run folder, the folder of one of its points and seeds, or a file of series: Parquet as in a run,
     or OpenMetrics text. With --from, it is what a live Prometheus remembers.
     """
-    from sim.report import alerting, style
+    from sim.report import alerting
 
     past = chosen.pasts[0]
     judged = judge_past(past, read_rules(rules), interval, dialect)
@@ -53,8 +54,7 @@ def command(
     if chosen.is_live:
         commands = [(f"blowout alerts eval {typed} --figure alerts.png", "draws the timeline")]
     if figure is not None and not no_figures:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        style.save(alerting.plate(heading, judged), figure)
+        draw_timeline(past, heading, judged, figure)
         commands = [(str(figure), "the timeline"), *([] if chosen.is_live else commands)]
     with to_a_reader():
         if as_json:

@@ -112,25 +112,15 @@ def _proven(past: "Past", groups: "Sequence[Group]", every_ms: int, is_measured:
     if is_measured and rules - scenario.expect.keys():
         predicted, uncalibrated = _prediction(past, scenario, groups, every_ms)
     zero = prove.zero_ms(past.span_ms)
-    proofs = prove.prove(judged, scenario.expect, predicted, _incidents(past), zero)
-    return Proven(past.name, proofs, predicted is not None, uncalibrated)
+    truth = users.known(past)
+    proofs = prove.prove(judged, scenario.expect, predicted, truth.incidents if truth else (), zero)
+    return Proven(past.name, proofs, predicted is not None, uncalibrated, judged)
 
 
 def _judged(past: "Past", groups: "Sequence[Group]", every_ms: int) -> "list[Judgement]":
     from sim.alerts.rules import judge
 
     return judge(groups, past.read(groups), every_ms, span_ms=past.span_ms)
-
-
-def _incidents(past: "Past") -> "tuple":
-    """Return when users suffered; nothing where nobody can tell."""
-    from sim.alerts import users
-    from sim.alerts.truth import Worth
-
-    try:
-        return tuple(users.truth(past, Worth()).incidents)
-    except (BlowoutError, KeyError):
-        return ()
 
 
 def _prediction(

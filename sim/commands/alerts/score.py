@@ -24,8 +24,9 @@ from sim.commands.alerts.common import (
 from sim.commands.alerts.judge import NO_RULE_JUDGED
 from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.commands.alerts.truth import TRUTH, WINDOW, Source, option_ms, said_again
-from sim.errors import InputError
+from sim.errors import InputError, RunError
 from sim.interrupts import to_a_reader
+from sim.summary import MINUTE_S
 from sim.words import count
 
 if TYPE_CHECKING:
@@ -103,9 +104,10 @@ def _judged(
 
     Raises:
         InputError: a past or the truth is not there, or not one incident of a file lies in any past.
+        RunError: nothing was watched for a minute.
     """
     from sim.alerts.rules import judge
-    from sim.alerts.score import Judged
+    from sim.alerts.score import WEEK_MS, Judged
     from sim.alerts.vectors import Dialect
 
     find = source.finder(chosen, [group for groups in sets for group in groups], dialect)
@@ -122,4 +124,8 @@ def _judged(
     if source.incidents and not any(one.truth.incidents for one in made[0]):
         raise InputError(f"{source.incidents}: not one incident lies in {count(len(chosen.named), 'past')}; "
                          "expected times on the clock of the series")  # fmt: skip
+    longest_s = max((one.weeks * WEEK_MS / 1000 for one in made[0]), default=0.0)
+    if longest_s < MINUTE_S:
+        raise RunError(f"{chosen.title}: {longest_s:,.0f} s were watched, and what users met is counted by the minute; "
+                       "expected at least a minute after the warm-up")  # fmt: skip
     return made
