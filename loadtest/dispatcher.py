@@ -103,7 +103,7 @@ class Dispatcher:
         self.t0 = time.monotonic() + (wall_t0 - time.time())
         self._cpu_s = time.process_time()
         _many_files()
-        background = [gevent.spawn(self._beat), gevent.spawn(self._flush_often)]
+        beat, writing = gevent.spawn(self._beat), gevent.spawn(self._flush_often)
         try:
             with contextlib.suppress(Exception):
                 self.wire.resolve()  # if there is no such host, every attempt says so
@@ -119,8 +119,9 @@ class Dispatcher:
         finally:
             self._thinking.kill()
             self._flying.kill()
-            gevent.killall(background)
+            beat.kill()
             self.done = True
+            writing.join()
             self.flush()
 
     def stop(self, why: str = "stopped") -> None:
@@ -129,7 +130,7 @@ class Dispatcher:
 
     def flush(self) -> None:
         """Write down rows and state."""
-        self._writer.flush(self.state(), self._gaps)
+        self._writer.taken(self.state(), self._gaps)()
 
     def state(self) -> dict[str, Any]:
         """Return how this process is doing."""
@@ -300,9 +301,10 @@ class Dispatcher:
             self._beats[int((time.monotonic() - before_s - BEAT_S) * 1000)] += 1
 
     def _flush_often(self) -> None:
-        while True:
+        """Write in a thread: on a busy disk a write takes seconds, and nobody could be sent or heard meanwhile."""
+        while not self.done:
             gevent.sleep(FLUSH_S)
-            self.flush()
+            gevent.get_hub().threadpool.apply(self._writer.taken(self.state(), self._gaps))
 
 
 def _at(finished_s: float) -> tuple[float, float]:

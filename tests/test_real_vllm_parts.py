@@ -66,7 +66,9 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     read = read_profile(tmp_path / "p.json").steps(32, 512)
     for sequences, tokens in ((1, 0), (7, 0), (12, 0), (32, 0), (4, 200)):
         chunks = [(tokens, 0)] if tokens else []
-        assert read.step_s(sequences, 100.0, chunks) == pytest.approx(fit.steps.step_s(sequences, 100.0, chunks), rel=0.01)
+        assert read.step_s(sequences, 100.0, chunks) == pytest.approx(
+            fit.steps.step_s(sequences, 100.0, chunks), rel=0.01
+        )
     assert "fleet.ingress=4.0ms" in found.settings()
 
 
@@ -138,6 +140,8 @@ def test_the_published_page_holds_what_its_summary_says(root: Path) -> None:
         assert f"{level['measured']['ttft_p99']:.3f}" in text
     by_rate: dict[float, list[float]] = {}
     for level in summary["levels"]:
-        by_rate.setdefault(level["rate_per_s"], []).append(level["measured"]["ttft_p99"] / level["measured"]["ttft_p50"])
+        by_rate.setdefault(level["rate_per_s"], []).append(
+            level["measured"]["ttft_p99"] / level["measured"]["ttft_p50"]
+        )
     idle, most = max(summary["calibration"]["idle_rates_per_s"]), max(by_rate)
     assert np.mean(by_rate[most]) > 2 * np.mean(by_rate[idle])

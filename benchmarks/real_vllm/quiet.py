@@ -104,7 +104,7 @@ def used_s(stat: str) -> float:
 
 
 def busy_s(stat: str) -> float:
-    """Return the seconds in the machine's *stat* in which processors were not idle, added up, with what the host took."""
+    """Return the seconds of the machine's *stat* in which processors were not idle, or taken by the host, added up."""
     user, nice, system, _, _, irq, softirq, steal, *_ = (int(field) for field in stat.split("\n", 1)[0].split()[1:])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
