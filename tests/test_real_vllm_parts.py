@@ -60,7 +60,7 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     prompt = np.where(rng.random(4000) < 0.1, rng.integers(8, 400, 4000), 0)
     log = made_log(0.008 + 0.0005 * decoding + 0.0004 * prompt, decoding, prompt)
     fit = fit_steps(log, 32, 512)
-    transport = Transport((GRID_S == GRID_S[7]).astype(float), 0.003)
+    transport = Transport((GRID_S[7] == GRID_S).astype(float), 0.003)
     found = Calibration(fit, transport.ingress_s, transport.egress_s, transport, len(log), 12)
     (tmp_path / "p.json").write_text(json.dumps(found.profile("made up")))
     read = read_profile(tmp_path / "p.json").steps(32, 512)

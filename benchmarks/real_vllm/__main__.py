@@ -1,13 +1,14 @@
 """A real vLLM short of KV cache: measured, calibrated at its idle loads, predicted at the others.
 
-    python -m benchmarks.real_vllm [--work FOLDER] [--out results/real-vllm] [--repeats 1] [--set KEY=VALUE]
+    python -m benchmarks.real_vllm [--work FOLDER ...] [--out results/real-vllm] [--profile FILE]
 
-Twenty minutes on a quiet machine with two cores. What FOLDER already holds is not measured again, only analysed.
-The calibration is written where the scenario reads it. Exit code 2 when there is no vLLM.
+Each FOLDER is measured with a seed of its own, a quarter of an hour on a machine with two cores; what it already holds
+is not measured again, only analysed. The calibration is written where the scenario reads it. Exit code 2: no vLLM.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,24 +27,24 @@ SEEDS = 20
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--work", type=Path, default=ROOT / "results" / f"{SCENARIO}-measured", help="what is measured")
+    parser.add_argument("--work", type=Path, action="append", help="what is measured; repeat it for more seeds")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "real-vllm", help="page, summary and figure")
-    parser.add_argument("--repeats", type=int, default=1, help="seeds that are measured [1]")
-    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--profile", type=Path, default=PROFILE, help="where the step times go")
     options = parser.parse_args()
-    if not (options.work / MEASURED).is_dir():
-        try:
-            measure(options.work, options.repeats, options.changes)
-        except MissingError as missing:
-            print(f"nothing was measured: {missing}", file=sys.stderr)
-            return 2
-    measured = opened(options.work)
+    works = options.work or [ROOT / "results" / f"{SCENARIO}-measured"]
+    try:
+        for seed, work in enumerate(works, 1):
+            if not (work / MEASURED).is_dir():
+                measure(work, seed)
+    except MissingError as missing:
+        print(f"nothing was measured: {missing}", file=sys.stderr)
+        return 2
+    measured = sorted((one for work in works for one in opened(work)), key=lambda one: (one.rate_per_s, one.seed))
     idle = [one for one in measured if one.rate_per_s in IDLE]
     calibration = calibrated(idle)
     write_profile(calibration, options.profile, _source(calibration))
     print("the calibration, for the scenario: " + " ".join(calibration.settings()))
-    found = _found(options.work, measured, calibration, options.profile)
+    found = _found(works, measured, calibration, options.profile)
     page.write(found, options.out)
     print(page.report(found).text())
     print(f"next: {options.out}")
@@ -59,37 +60,36 @@ def _source(calibration: Calibration) -> str:
     )
 
 
-def _found(work: Path, measured: list[page.Measured], calibration: Calibration, profile: Path) -> page.Found:
-    """Play the scenario with the calibration, for the same seeds and for more, and compare."""
-    run = Run.open(work / MEASURED)
-    seeds = sorted({one.seed for one in measured})
-    changes = [*calibration.settings(), f"fleet.step_time.profile={profile}", f"duration={run.scenario.duration:g}s"]
-    settings = [word for change in changes for word in ("--set", change)]
-    for name, count in (("predicted", len(seeds)), ("many", SEEDS)):
-        folder = work / name
-        _remove(folder)
-        typed(["run", SCENARIO, "--seeds", str(count), "--out", str(folder), "--no-figures", *settings], may=(0, 1))
-    command = ["compare", str(work / MEASURED), str(work / "predicted")]
-    print(typed([*command, "--no-figures"], may=(0, 1)))
-    said = json.loads(typed([*command, "--json", "--figure", str(work / "compare.png")], may=(0, 1)))
+def _found(works: list[Path], measured: list[page.Measured], calibration: Calibration, profile: Path) -> page.Found:
+    """Play the scenario with the calibration, for the seeds that were measured and for more, and compare."""
+    settings = [
+        word for one in (*calibration.settings(), f"fleet.step_time.profile={profile}") for word in ("--set", one)
+    ]
+    said, runs = [], [Run.open(work / MEASURED) for work in works]
+    for work, run in zip(works, runs):
+        folder, (seed,) = work / "predicted", {member.seed for member in run.members}
+        _simulate(folder, ["--set", f"seed={seed}", "--seeds", "1", *settings])
+        command = ["compare", str(run.path), str(folder), "--no-figures"]
+        print(typed(command, may=(0, 1)))
+        said.append(json.loads(typed([*command, "--json"], may=(0, 1))))
+    many = works[0] / "many"
+    _simulate(many, ["--seeds", str(SEEDS), *settings])
     return page.Found(
         measured=measured,
         idle=IDLE,
         calibration=calibration,
         held=[held(one, calibration) for one in measured],
-        predicted=page.members(Run.open(work / "many")),
+        predicted=page.members(Run.open(many)),
         compared=said,
-        verdicts=run.verdicts or [],
-        versions={**run.info["versions"], "vllm": str(run.info["endpoint"]["version"])},
+        versions={**runs[0].info["versions"], "vllm": str(runs[0].info["endpoint"]["version"])},
     )
 
 
-def _remove(folder: Path) -> None:
-    """Take away what an earlier analysis left."""
-    import shutil
-
+def _simulate(folder: Path, options: list[str]) -> None:
+    """Play the scenario into *folder*, in place of what an earlier analysis left there."""
     if folder.exists():
         shutil.rmtree(folder)
+    typed(["run", SCENARIO, "--out", str(folder), "--no-figures", *options], may=(0, 1))
 
 
 if __name__ == "__main__":

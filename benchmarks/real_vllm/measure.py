@@ -35,13 +35,13 @@ def typed(arguments: Sequence[str], may: Sequence[int] = (0,)) -> str:
     return done.stdout
 
 
-def measure(work: Path, repeats: int, changes: Sequence[str]) -> None:
-    """Start vLLM short of KV cache, drive it with the scenario, and leave everything in the folder *work*."""
+def measure(work: Path, seed: int) -> None:
+    """Start vLLM short of KV cache, drive it with the users of *seed*, and leave everything in the folder *work*."""
     work.mkdir(parents=True)
     started_s = time.time()
     with Watch() as watch, served(Settings(), work) as server:
         print(f"vLLM answers at {server.url} after {time.time() - started_s:.0f} s", file=sys.stderr)
-        run = _driven(server, work, repeats, changes)
+        run = _driven(server, work, seed)
     uses = []
     for member in run.members:
         tester = read_json(member.path / "tester.json", "started")
@@ -51,12 +51,9 @@ def measure(work: Path, repeats: int, changes: Sequence[str]) -> None:
     (work / MACHINE).write_text(json.dumps({"members": uses, "cores": os.cpu_count()}, indent=1), encoding="utf-8")
 
 
-def _driven(server: Server, work: Path, repeats: int, changes: Sequence[str]) -> Run:
+def _driven(server: Server, work: Path, seed: int) -> Run:
     typed(["load", "run", "--url", server.url, *WARM, "--out", str(work / "warm"), "--no-figures"], may=(0, 3))
-    settings = [word for change in changes for word in ("--set", change)]
     # 1: a claim does not hold, 3: the machine was too busy for the tester; both are results, and told
-    typed(
-        ["load", "run", SCENARIO, "--url", server.url, "--repeat", str(repeats), "--out", str(work / MEASURED),
-         "--no-figures", *settings], may=(0, 1, 3),
-    )  # fmt: skip
+    command = ["load", "run", SCENARIO, "--url", server.url, "--seed", str(seed), "--out", str(work / MEASURED)]
+    typed([*command, "--no-figures"], may=(0, 1, 3))
     return Run.open(work / MEASURED)

@@ -28,7 +28,7 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 class Found:
     """Everything that was found: *predicted* are runs of the scenario with the calibration, by (rate, seed).
 
-    *compared* is what ``blowout compare --json`` says of the measured run and the one of the same seeds.
+    *compared* is what ``blowout compare --json`` says of each measured run and the simulated one of its seed.
     """
 
     measured: list[Measured]
@@ -36,8 +36,7 @@ class Found:
     calibration: Calibration
     held: list[Held]
     predicted: dict[tuple[float, int], Member]
-    compared: dict[str, Any]
-    verdicts: list[dict[str, Any]]
+    compared: list[dict[str, Any]]
     versions: dict[str, str]
 
     @property
@@ -172,7 +171,7 @@ def summary(found: Found) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "scenario": "vllm-on-a-cpu", "versions": found.versions, "calibration": calibration, "levels": levels,
-        "claims_measured": found.verdicts, "compare": found.compared,
+        "compare": found.compared,
     }  # fmt: skip
 
 

@@ -16,8 +16,8 @@ PROC = Path("/proc")
 AHEAD = "-15"
 """The nice value asked for the sessions of what we measure (`autogroup`: sched(7))."""
 PROMPT = (b"locust", b"\0load\0run\0", b"vllm.entrypoints")
-"""Processes that use little and must not wait: the tester and the server's front door get real-time priority. Without
-it one core that vLLM's engine polls on left a tester waiting for seconds, and it said so (exit code 3)."""
+"""The tester and the server's front door get real-time priority: they use little, and must not wait for vLLM's engine,
+which polls on one core without a pause."""
 EVERY_S = 1.0
 
 
