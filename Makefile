@@ -9,10 +9,10 @@ WORKERS ?= 2
 SOURCES := sim loadtest tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt warm bench results clean
+.PHONY: help demo test test-vllm lint fmt warm bench results clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blowout needs Python 3.11 or newer; set PYTHON=...")'
@@ -37,6 +37,10 @@ demo: warm ## play scenarios/kv-cliff.yaml: P99 explodes, P50 hardly moves
 
 test: lint warm $(TOOLS) ## lint, types and every test: what .ci/run runs
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+test-vllm: warm $(TOOLS) ## the load tester against a real vLLM on this CPU, which it sets up: minutes, and 3 GB the first time
+	@$(BIN)/python -m benchmarks.real_vllm.install
+	$(BIN)/pytest benchmarks/real_vllm
 
 lint: $(TOOLS) ## style and types
 	$(BIN)/ruff check $(SOURCES)

@@ -20,7 +20,7 @@ from gevent.pool import Group
 
 from loadtest import prompts, rows, samples
 from loadtest.client import ERRORS, NOT_SENT, Answer, Limits, attempt
-from loadtest.plan import Plan
+from loadtest.plan import Plan, share
 from loadtest.policy import Policy
 from loadtest.racing import race
 from loadtest.rows import BIN_LOW_S, BIN_RATIO, BINS, ROW
@@ -113,15 +113,15 @@ class Dispatcher:
     def run(self, wall_t0: float, index: int = 0, of: int = 1) -> None:
         """Play part *index* of *of* of the schedule from *wall_t0* (Unix time) on, and wait for what is in flight."""
         self.index, self._of = index, of
-        self._requests_left = _share(self.plan.max_requests, index, of)
-        self._tokens_left = _share(self.plan.max_tokens, index, of)
+        self._requests_left = share(self.plan.max_requests, index, of)
+        self._tokens_left = share(self.plan.max_tokens, index, of)
         self._writer = rows.Writer(self.plan.folder, index)
         self._answers = samples.Writer(self.plan.answers, index)
         self._wall_t0 = wall_t0
         self.t0 = time.monotonic() + (wall_t0 - time.time())
         self._cpu_s = time.process_time()
         _many_files()
-        background = [gevent.spawn(self._beat), gevent.spawn(self._flush_often)]
+        beat, writing = gevent.spawn(self._beat), gevent.spawn(self._flush_often)
         try:
             with contextlib.suppress(Exception):
                 self.wire.resolve()  # if there is no such host, every attempt says so
@@ -138,8 +138,9 @@ class Dispatcher:
             self._thinking.kill()
             self._flying.kill()
             self._losers.kill()
-            gevent.killall(background)
+            beat.kill()
             self.done = True
+            writing.join()
             self.flush()
 
     def stop(self, why: str = "stopped") -> None:
@@ -149,7 +150,7 @@ class Dispatcher:
 
     def flush(self) -> None:
         """Write down rows and state."""
-        self._writer.flush(self.state(), self._gaps)
+        self._writer.taken(self.state(), self._gaps)()
         self._answers.flush()
 
     def state(self) -> dict[str, Any]:
@@ -376,19 +377,16 @@ class Dispatcher:
             self._beats[int((time.monotonic() - before_s - BEAT_S) * 1000)] += 1
 
     def _flush_often(self) -> None:
-        while True:
+        """Write in a thread: on a busy disk a write takes seconds, and nobody could be sent or heard meanwhile."""
+        while not self.done:
             gevent.sleep(FLUSH_S)
-            self.flush()
+            gevent.get_hub().threadpool.apply(self._writer.taken(self.state(), self._gaps))
+            self._answers.flush()
 
 
 def _at(finished_s: float) -> tuple[float, float]:
     """Return first token (none) and end of an attempt that has no answer."""
     return math.nan, finished_s
-
-
-def _share(whole: int | None, index: int, of: int) -> float:
-    """Return what process *index* of *of* may use of *whole*; the shares sum to it."""
-    return math.inf if whole is None else whole // of + (index < whole % of)
 
 
 def _many_files() -> None:

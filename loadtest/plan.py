@@ -1,6 +1,7 @@
 """What every process of one load test must know: the users, the endpoint, and how to talk to it."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -96,3 +97,8 @@ def is_loopback(url: str) -> bool:
     """Tell whether *url* names this machine's own loopback address."""
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def share(whole: int | None, index: int, of: int) -> float:
+    """Return what process *index* of *of* may use of *whole*; the shares sum to it."""
+    return math.inf if whole is None else whole // of + (index < whole % of)

@@ -6,6 +6,7 @@ and whoever watches needs no connection to it.
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,17 +35,20 @@ class Writer:
         if self._file:
             self._rows.append(row.tobytes())
 
-    def flush(self, state: dict[str, Any], gaps: np.ndarray) -> None:
-        """Append the rows so far, and put down the *state* and the histogram of *gaps* (`BINS`)."""
-        if not self._file:
-            return
-        rows, self._rows = self._rows, []
-        if rows:
-            self._file.write(b"".join(rows))
-            self._file.flush()
-        path = self._folder / f"gaps-{self._index}.bin"
-        _replace(path, gaps.astype(np.int64).tobytes())
-        _replace(self._folder / f"state-{self._index}.json", json.dumps(state).encode())
+    def taken(self, state: dict[str, Any], gaps: np.ndarray) -> Callable[[], None]:
+        """Take the rows so far, the *state* and the histogram of *gaps* (`BINS`); return what writes them, anywhere."""
+        file, told, counted = self._file, json.dumps(state).encode(), gaps.astype(np.int64).tobytes()
+        if not file:
+            return lambda: None
+        rows, self._rows = b"".join(self._rows), []
+
+        def write() -> None:
+            file.write(rows)
+            file.flush()
+            _replace(self._folder / f"gaps-{self._index}.bin", counted)
+            _replace(self._folder / f"state-{self._index}.json", told)
+
+        return write
 
 
 @dataclass

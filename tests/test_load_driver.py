@@ -236,3 +236,25 @@ def test_processes_of_locust_send_each_request_exactly_once(workers: int, good: 
     wanted = [int(ask.row["request"]) for ask in Dispatcher(plan, {}).schedule.asks()]
     assert sorted(rows["request"].tolist()) == sorted(wanted)
     assert set(rows["outcome"]) == {Outcome.OK}
+
+
+def test_a_busy_disk_delays_no_request(good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renaming a file waited 13 s for a busy disk, and with it everything that was to be sent."""
+    replace, slow_s = os.replace, 1.0
+
+    def slowly(part: Path, path: Path) -> None:
+        time.sleep(slow_s)
+        replace(part, path)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    text = f"duration: 4s\nworkload: {{rate_per_s: 20, {COHORTS}}}"
+    tried = []
+    for _ in range(TRIES):
+        rows, state = played(plan_of(good, tmp_path, text))
+        assert state["done"]
+        assert len(rows) == state["sent"]
+        tried.append(float(np.quantile(rows["sent_s"] - rows["scheduled_s"], 0.9)))
+        if tried[-1] < 0.2 * slow_s:
+            return
+    skip_if_busy()
+    pytest.fail(f"send lag P90 (s) with a disk that takes {slow_s:g} s, in {TRIES} tries: {tried}")
