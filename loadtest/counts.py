@@ -38,6 +38,7 @@ class Counts:
         self._minutes = np.zeros((minutes + 1, len(state.MINUTE_COLUMNS)), np.int64)
         self._parts = np.zeros((state.BINS, len(PARTS) + 2))
         self._gates = state.records(meters.GATE, len(self.pools))
+        self._ended = state.records(ATTEMPT, 1)  # nobody judges these
         self._seen: list[tuple[float, np.ndarray]] = []
         self._outcomes = np.zeros((len(self.cohorts), len(Outcome)), np.int64)
         self._retries = self._output_tokens = 0
@@ -51,7 +52,7 @@ class Counts:
         mine["status"] = np.clip(mine["status"], 0, meters.STATUSES - 1)
         w = self._w[0]
         w.rows_n, w.counted = len(rows), 0
-        account.count_rows(w, mine, self._gates, self._latency, self._windows, self._minutes, self._parts)
+        account.count_rows(w, mine, self._ended, self._gates, self._latency, self._windows, self._minutes, self._parts)
         last = rows[rows["last"] == 1]
         np.add.at(self._outcomes, (last["cohort"], last["outcome"]), 1)
         self._retries += int(((rows["attempt"] > 0) & (rows["status"] > 0)).sum())

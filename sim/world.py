@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim import control, summary, telemetry, workload
+from sim import control, quality, summary, telemetry, workload
 from sim.control import Effects
 from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.hardware import PoolSpec, resolve
 from sim.engine.state import LEVELS, METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
+from sim.quality.judge import Judge
+from sim.quality.reading import rules_of
 from sim.records import ATTEMPT, PARTS, Outcome
 from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Clients, Scenario
@@ -75,14 +77,16 @@ class World(simpy.Environment):
             warmup_s=scenario.warmup,
             rows={"all": 1.0, "none": 0.0}[rows] if isinstance(rows, str) else rows.sample,
             metered=scenario.telemetry is not None,
-            evaluate=scenario.telemetry.evaluate if scenario.telemetry else 0.0,
+            evaluate=scenario.telemetry.evaluate if scenario.telemetry and scenario.quality is None else 0.0,
             slow_s=(scenario.slo.latency_s("ttft"), scenario.slo.latency_s("e2e")),
             clients=[
                 client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
             ],
             prefixes=self.users.prefixes,
+            judged=scenario.quality is not None,
             leap=leap,
         )
+        self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -113,8 +117,21 @@ class World(simpy.Environment):
             elif why == "script":
                 asks = self.fleet.take_asks()
                 self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
+            elif why == "ended":
+                self._hear()
             else:
                 self._keep(self.fleet.take_rows())
+
+    @property
+    def judge(self) -> Judge | None:
+        """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
+        self._hear()
+        return self._judge
+
+    def _hear(self) -> None:
+        """Let the judge hear of the requests that have ended."""
+        if self._judge is not None:
+            self._judge.take(self.fleet.take_ended())
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""
@@ -155,6 +172,9 @@ class World(simpy.Environment):
     def _sample(self) -> None:
         """Remember what every target would answer to a Prometheus now."""
         fleet, effects, replicas = self.fleet, self.effects, range(self.fleet.replicas)
+        if self.judge is not None:
+            seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
+            fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
         self.scraper.note(fleet.read_meters(), fleet.gates, powered, running)
 
@@ -166,6 +186,8 @@ class World(simpy.Environment):
 
     def _keep(self, rows: np.ndarray) -> None:
         check_rows(rows)
+        if self._judge is not None and len(rows):
+            rows["wrong"] = self._judge.judge(rows)["wrong"]
         if self.recorder is None:
             self.kept.append(rows)
         elif len(rows):
@@ -199,6 +221,8 @@ class World(simpy.Environment):
         """Return the run in numbers."""
         fleet, scenario = self.fleet, self.scenario
         cohorts = list(scenario.workload.cohorts)
+        if self.judge is not None:
+            fleet.minutes[:-1, MINUTE_COLUMNS.index("wrong")] = self.judge.wrong_by_minute()
         histograms = self.histograms()
         counted_s = scenario.duration - scenario.warmup
         metrics = summary.latencies(histograms, cohorts)
@@ -208,6 +232,8 @@ class World(simpy.Environment):
         metrics["preemptions"] = float(fleet.reps.preemptions.sum())
         metrics["steps"] = float(fleet.w[0].steps)
         metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
+        if self.judge is not None:
+            metrics |= quality.judge.metrics(self.judge, cohorts)
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():
@@ -247,6 +273,12 @@ def _totals(fleet: Fleet) -> dict[str, float]:
     for name in ("prompt_seen", "prompt_cached", "prompt_tokens"):
         totals[name] = float(fleet.reps[name].sum())
     return {**totals, "attempts": attempts}
+
+
+def _judge_of(scenario: Scenario, seed: int, fleet: Fleet) -> Judge:
+    """Return the judge of a run of *scenario* on *fleet*."""
+    first = {name: int(pool.first) for name, pool in zip(scenario.fleet.pools, fleet.pools)}
+    return Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
 
 
 def _no_requests() -> np.ndarray:
@@ -291,6 +323,7 @@ def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
         slow_period_s=pool.noise.slow_period,
         ingress_s=pool.ingress,
         egress_s=pool.egress,
+        fallback=pool.fallback,
     )
 
 
