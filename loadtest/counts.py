@@ -41,6 +41,7 @@ class Counts:
         self._minutes = np.zeros((minutes + 1, len(state.MINUTE_COLUMNS)), np.int64)
         self._parts = np.zeros((state.BINS, len(PARTS) + 2))
         self._gates = state.records(meters.GATE, len(self.pools))
+        self._ended = state.records(ATTEMPT, 1)  # nobody judges these
         self._checked = np.zeros((len(self.pools), len(scenario.checks), 2), np.int64)
         self._seen: list[tuple[float, np.ndarray, np.ndarray]] = []
         self._outcomes = np.zeros((len(self.cohorts), len(Outcome)), np.int64)
@@ -55,7 +56,7 @@ class Counts:
         mine["status"] = np.clip(mine["status"], 0, meters.STATUSES - 1)
         w = self._w[0]
         w.rows_n, w.counted = len(rows), 0
-        account.count_rows(w, mine, self._gates, self._latency, self._windows, self._minutes, self._parts)
+        account.count_rows(w, mine, self._ended, self._gates, self._latency, self._windows, self._minutes, self._parts)
         last = rows[rows["last"] == 1]
         np.add.at(self._outcomes, (last["cohort"], last["outcome"]), 1)
         sent, second = rows["status"] > 0, rows["hedge"] == 1

@@ -128,9 +128,15 @@ def play(
 def known_metrics(scenario: Scenario) -> set[str]:
     """Return every metric that a claim about *scenario* may name."""
     from sim.alerts import outcome
+    from sim.quality.judge import metric_names as quality_metrics
+    from sim.quality.reading import versions_of
 
     alerts = outcome.names(scenario.alerts)
-    return summary.metric_names(list(scenario.workload.cohorts)) | set(claims.OF_CONTROL) | alerts
+    cohorts = list(scenario.workload.cohorts)
+    known = summary.metric_names(cohorts) | set(claims.OF_CONTROL) | alerts
+    if scenario.quality:
+        known |= quality_metrics(cohorts, list(scenario.quality.causes), versions_of(scenario))
+    return known
 
 
 def _entry(task: Task, folder: Path) -> dict[str, Any]:

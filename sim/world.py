@@ -4,7 +4,6 @@
 Control events are few (a scrape, a decision), requests are many: no request is ever a process.
 """
 
-import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +12,19 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim import control, summary, telemetry, workload
+from sim import control, quality, summary, telemetry, workload
 from sim.control import Effects
-from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
-from sim.engine.hardware import PoolSpec, resolve
-from sim.engine.state import LEVELS, METRICS, MINUTE_COLUMNS
+from sim.engine.fleet import Fleet
+from sim.engine.hardware import resolve
+from sim.engine.state import METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
-from sim.records import ATTEMPT, PARTS, Outcome
+from sim.quality.judge import Judge
+from sim.quality.reading import rules_of
+from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
-from sim.scenario import Clients, Scenario
-from sim.scenario.clients import PatienceDraw
-from sim.scenario.fleet import PowerOfD, PrefixAffinity
+from sim.scenario import Scenario
 from sim.scenario.targets import largest
+from sim.service import client_policy, pool_config
 from sim.spool import Spool
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
@@ -75,14 +75,16 @@ class World(simpy.Environment):
             warmup_s=scenario.warmup,
             rows={"all": 1.0, "none": 0.0}[rows] if isinstance(rows, str) else rows.sample,
             metered=scenario.telemetry is not None,
-            evaluate=scenario.telemetry.evaluate if scenario.telemetry else 0.0,
+            evaluate=scenario.telemetry.evaluate if scenario.telemetry and scenario.quality is None else 0.0,
             slow_s=(scenario.slo.latency_s("ttft"), scenario.slo.latency_s("e2e")),
             clients=[
                 client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
             ],
             prefixes=self.users.prefixes,
+            judged=scenario.quality is not None,
             leap=leap,
         )
+        self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -113,8 +115,21 @@ class World(simpy.Environment):
             elif why == "script":
                 asks = self.fleet.take_asks()
                 self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
+            elif why == "ended":
+                self._hear()
             else:
                 self._keep(self.fleet.take_rows())
+
+    @property
+    def judge(self) -> Judge | None:
+        """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
+        self._hear()
+        return self._judge
+
+    def _hear(self) -> None:
+        """Let the judge hear of the requests that have ended."""
+        if self._judge is not None:
+            self._judge.take(self.fleet.take_ended())
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""
@@ -155,6 +170,9 @@ class World(simpy.Environment):
     def _sample(self) -> None:
         """Remember what every target would answer to a Prometheus now."""
         fleet, effects, replicas = self.fleet, self.effects, range(self.fleet.replicas)
+        if self.judge is not None:
+            seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
+            fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
         self.scraper.note(fleet.read_meters(), fleet.gates, powered, running)
 
@@ -166,6 +184,8 @@ class World(simpy.Environment):
 
     def _keep(self, rows: np.ndarray) -> None:
         check_rows(rows)
+        if self._judge is not None and len(rows):
+            rows["wrong"] = self._judge.judge(rows)["wrong"]
         if self.recorder is None:
             self.kept.append(rows)
         elif len(rows):
@@ -199,6 +219,8 @@ class World(simpy.Environment):
         """Return the run in numbers."""
         fleet, scenario = self.fleet, self.scenario
         cohorts = list(scenario.workload.cohorts)
+        if self.judge is not None:
+            fleet.minutes[:-1, MINUTE_COLUMNS.index("wrong")] = self.judge.wrong_by_minute()
         histograms = self.histograms()
         counted_s = scenario.duration - scenario.warmup
         metrics = summary.latencies(histograms, cohorts)
@@ -208,6 +230,8 @@ class World(simpy.Environment):
         metrics["preemptions"] = float(fleet.reps.preemptions.sum())
         metrics["steps"] = float(fleet.w[0].steps)
         metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
+        if self.judge is not None:
+            metrics |= quality.judge.metrics(self.judge, cohorts)
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():
@@ -249,82 +273,16 @@ def _totals(fleet: Fleet) -> dict[str, float]:
     return {**totals, "attempts": attempts}
 
 
+def _judge_of(scenario: Scenario, seed: int, fleet: Fleet) -> Judge:
+    """Return the judge of a run of *scenario* on *fleet*."""
+    first = {name: int(pool.first) for name, pool in zip(scenario.fleet.pools, fleet.pools)}
+    return Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
+
+
 def _no_requests() -> np.ndarray:
     from sim.records import REQUEST
 
     return np.zeros(0, REQUEST)
-
-
-def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
-    """Return what the engine needs of pool *name*, resolved to *spec*."""
-    pool = scenario.fleet.pools[name]
-    router, routing = scenario.fleet.routing
-    admission = pool.admission or scenario.fleet.admission
-    queue = admission.max_queue if isinstance(admission.max_queue, list) else [admission.max_queue] * LEVELS
-    first, second, third, fourth = (n or 0 for n in queue)
-    return PoolConfig(
-        steps=spec.steps,
-        replicas=pool.replicas,
-        spares=largest(scenario, name) - pool.replicas,
-        blocks=spec.kv_blocks,
-        router=router,
-        choices=routing.choices if isinstance(routing, PowerOfD) else 2,
-        refresh_s=routing.refresh,
-        count_own=routing.count_own,
-        load_bound=routing.load_bound if isinstance(routing, PrefixAffinity) else 1.25,
-        prefix_caching=pool.prefix_caching,
-        max_queue=(first, second, third, fourth),
-        max_outstanding=admission.max_outstanding or 0,
-        max_wait_s=or_inf(admission.max_wait),
-        deadline_aware=admission.deadline_aware,
-        limit_per_s=or_inf(admission.limit_per_s),
-        limit_burst=admission.burst or max(1.0, admission.limit_per_s or 0.0),
-        block_size=spec.block_size,
-        max_seqs=spec.max_num_seqs,
-        max_tokens=spec.max_num_batched_tokens,
-        max_len=spec.max_model_len,
-        watermark=spec.watermark_blocks,
-        reserve_full=spec.reserve_full_isl,
-        chunked=spec.chunked_prefill,
-        noise=pool.noise.sigma,
-        slow_noise=pool.noise.slow_sigma,
-        slow_period_s=pool.noise.slow_period,
-        ingress_s=pool.ingress,
-        egress_s=pool.egress,
-    )
-
-
-def client_policy(clients: Clients) -> ClientPolicy:
-    """Return what the engine needs of a cohort's *clients*."""
-    patience, backoff, budget, hedge = clients.patience, clients.backoff, clients.retry_budget, clients.hedge
-    drawn = patience.choice[1].mean if isinstance(patience, PatienceDraw) else None
-    return ClientPolicy(
-        timeout_s=or_inf(clients.timeout),
-        first_token_s=or_inf(clients.first_token_timeout),
-        deadline_s=or_inf(clients.deadline),
-        patience_s=or_inf(drawn if isinstance(patience, PatienceDraw) else patience),
-        patience_exponential=drawn is not None,
-        retries=clients.retries,
-        retry_on=frozenset(Outcome[name.upper()] for name in clients.retry_on),
-        backoff_s=backoff.base,
-        backoff_factor=backoff.factor,
-        backoff_max_s=or_inf(backoff.max),
-        jitter=backoff.jitter,
-        budget=budget.share if budget else math.inf,
-        budget_burst=budget.burst if budget else 10.0,
-        throttle=clients.throttle or 0.0,
-        hedge_s=hedge.after if hedge else math.inf,
-        hedge_share=hedge.share if hedge else 1.0,
-        hedge_cancel=hedge.cancel if hedge else True,
-        zombie=clients.disconnect == "zombie",
-        limit_per_s=or_inf(clients.limit_per_s),
-        limit_burst=clients.burst or max(1.0, clients.limit_per_s or 0.0),
-    )
-
-
-def or_inf(value: float | None) -> float:
-    """Return *value*, or infinity where nobody set one."""
-    return math.inf if value is None else value
 
 
 def check_rows(rows: np.ndarray) -> None:

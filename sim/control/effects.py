@@ -14,6 +14,8 @@ from typing import Any
 from sim.engine.fleet import Fleet
 
 NO_LIMIT = (math.inf, 1.0)
+RULES = -1
+"""In place of a pool: rules answer, at once."""
 NOTHING_SHED = 4
 """One above the lowest priority level."""
 
@@ -51,7 +53,8 @@ class Effects:
         On a replica: ``slow`` (factor), ``crash``, ``hang``, ``drain``, ``lose`` (share of attempts that never
         arrive), ``cut`` (share of streams that break), ``refuse`` (share, status), ``shrink`` (share of KV blocks
         taken away). On a pool: ``delay`` (seconds), ``limit`` (attempts a second, burst), ``shed`` (priority
-        level). On a cohort: ``shift`` (prompt factor, output factor).
+        level), ``divert`` (share, the pool that gets it or `RULES`, whether all of a session go together; who began
+        first goes first). On a cohort: ``shift`` (prompt factor, output factor).
         """
         effect = Effect(kind, where, value)
         self._active[kind, where].append(effect)
@@ -111,6 +114,8 @@ class Effects:
                 fleet.limit(where, *min(values, default=NO_LIMIT))
             case "shed":
                 fleet.shed(where, min(values, default=NOTHING_SHED))
+            case "divert":
+                fleet.divert(where, values)
             case "shift":
                 fleet.shift(where, *(math.prod(factors) for factors in zip((1.0, 1.0), *values)))
             case _:

@@ -11,7 +11,7 @@ from sim.control import targets
 from sim.control.effects import Effect, limit_of
 from sim.control.stage import Process, Stage
 from sim.rng import stream
-from sim.scenario.faults import Delay, Lose, Periodic, Random, Refuse, Shift, Slow, Stop, Surge, TimedFault
+from sim.scenario.faults import Delay, Lose, Misroute, Periodic, Random, Refuse, Shift, Slow, Stop, Surge, TimedFault
 from sim.scenario.plans import fault_names, kind_of
 
 LOSSES = {"requests": "lose", "streams": "cut", "kv": "shrink"}
@@ -92,6 +92,8 @@ def begin(stage: Stage, fault: TimedFault, place: int) -> list[Effect]:
             return [begin("refuse", place, (fault.share, fault.status))]
         case Delay():
             return [begin("delay", place, fault.by)]
+        case Misroute():
+            return [begin("divert", place, (fault.share, targets.pool(stage, fault.into), fault.sticky))]
         case Shift():
             return [begin("shift", place, (fault.prompt_factor, fault.output_factor))]
     return []
@@ -102,7 +104,7 @@ def places(stage: Stage, fault: TimedFault) -> list[int]:
     target = target_of(fault)
     if isinstance(fault, Surge | Shift):
         return targets.cohorts(stage, target)
-    if isinstance(fault, Delay) or _limits(fault):
+    if isinstance(fault, Delay | Misroute) or _limits(fault):
         return [targets.pool(stage, target)]
     return targets.replicas(stage, target)
 

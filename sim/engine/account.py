@@ -14,6 +14,7 @@ _OK = int(Outcome.OK)
 _TIMED_OUT = int(Outcome.TIMED_OUT)
 _UNFINISHED = int(Outcome.UNFINISHED)
 _MODEL = int(Answerer.MODEL)
+_FALLBACK = int(Answerer.FALLBACK)
 _NOBODY = int(Answerer.NOBODY)
 _LOG_LOW = math.log(BIN_LOW_S)
 _PER_LOG = 1.0 / math.log(BIN_RATIO)
@@ -136,6 +137,8 @@ def write_row(w, rows, one, number, outcome, status, last, now_s):
 def complete_row(pool, row, one, seq, tokens, egress_s):
     """Fill in what the engine did for the attempt; times are as the client saw them."""
     row.replica = seq.replica
+    if row.outcome == _OK and pool.fallback:
+        row.answerer = _FALLBACK
     row.preemptions = seq.preemptions
     row.cached_tokens = seq.cached
     if seq.admitted_s >= 0.0:
@@ -156,8 +159,8 @@ def complete_row(pool, row, one, seq, tokens, egress_s):
 
 
 @kernel
-def count_rows(w, rows, gates, latency, windows, minutes, parts):
-    """Count the rows written since the last time, and drop those that are not kept."""
+def count_rows(w, rows, ended, gates, latency, windows, minutes, parts):
+    """Count the rows written since the last time, and drop those that are not kept; hand out how requests ended."""
     kept = w.counted
     for k in range(w.counted, w.rows_n):
         row = rows[k]
@@ -167,6 +170,9 @@ def count_rows(w, rows, gates, latency, windows, minutes, parts):
                 meter_attempt(w, gates[row.pool], row)
         if row.last:
             count_request(w, row, latency, windows, minutes, parts)
+            if w.judged:
+                ended[w.ended_n] = row
+                w.ended_n += 1
         if is_sampled(w, row.request):
             if kept < k:
                 rows[kept] = row

@@ -23,6 +23,7 @@ from sim.engine.jit import inlined, kernel
 from sim.engine.state import (
     ARRIVE,
     DEADLINE,
+    DIVERSIONS,
     EQUAL_JITTER,
     FOLLOW_UP,
     FULL_JITTER,
@@ -30,14 +31,16 @@ from sim.engine.state import (
     PATIENCE,
     RETRY,
 )
+from sim.engine.steptime import hash3
 from sim.engine.timers import push_event, start_timer, start_try_timers, stop_timers, stop_try_timers
-from sim.records import Outcome
+from sim.records import Answerer, Outcome
 
 _OK = int(Outcome.OK)
 _REJECTED = int(Outcome.REJECTED)
 _TIMED_OUT = int(Outcome.TIMED_OUT)
 _FAILED = int(Outcome.FAILED)
 _CANCELLED = int(Outcome.CANCELLED)
+_FALLBACK = int(Answerer.FALLBACK)
 ASK_FOR_MORE = -2
 LEFT = 499  # status of an attempt whose client went away (nginx: client closed request)
 THROTTLE_S = 60.0
@@ -98,6 +101,11 @@ def begin_try(w, pools, asked, clients, events, a, now_s):
     one.seq = NONE
     one.twin = NONE
     one.sent_s = now_s
+    if divert(w, pools, one):
+        w.due = a
+        w.due_number = one.number
+        w.due_rules = 1
+        return
     if client.throttle > 0.0 and is_throttled(w, client, key_of(one, one.number), now_s):
         w.due = a
         w.due_number = one.number
@@ -106,6 +114,27 @@ def begin_try(w, pools, asked, clients, events, a, now_s):
     if client.timed:
         start_try_timers(w, clients, asked, events, a)
     travel(w, pools, asked, events, a, one.number, now_s)
+
+
+@kernel
+def divert(w, pools, one):
+    """Send the request to another pool, if its own diverts its like; tell whether rules answer it instead.
+
+    What is drawn belongs to the request or its session: who is diverted at a share is diverted at any larger one.
+    """
+    pool = pools[one.pool]
+    for k in range(DIVERSIONS):
+        if pool.divert_below[k] == 0:
+            break
+        whose = one.request
+        if pool.divert_sticky[k] and one.session >= 0:
+            whose = (1 << 62) | one.session
+        if hash3(w.seed, whose, 61 + k) < pool.divert_below[k]:
+            if pool.divert_to[k] == NONE:
+                return True
+            one.pool = pool.divert_to[k]
+            return False
+    return False
 
 
 @kernel
@@ -150,6 +179,12 @@ def deliver(w, pools, reps, seqs, asked, clients, cache, events, asks, board, ta
     w.due = NONE
     one = asked[a]
     status = 429
+    if w.due_rules:
+        w.due_rules = 0
+        end_copy(
+            w, pools, reps, seqs, asked, clients, events, asks, tab, rows, a, number, _OK, 200, 0, 0.0, now_s
+        )  # fmt: skip
+        return
     if w.due_throttled:
         w.due_throttled = 0
         status = NOT_SENT
@@ -225,7 +260,10 @@ def end_copy(
     again = alone and not final and may_retry(clients[one.cohort], one, outcome, status)
     last = alone and not again
     if s == NONE:
-        write_row(w, rows, one, number, outcome, status, last, now_s)
+        row = write_row(w, rows, one, number, outcome, status, last, now_s)
+        if outcome == _OK:  # without a replica: by rules, at the gateway
+            row.answerer = _FALLBACK
+            row.first_token_s = now_s
         if status != NOT_SENT:
             count_end(pools[one.pool], outcome)
     else:

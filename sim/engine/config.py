@@ -87,6 +87,7 @@ class PoolConfig:
     those of power_of_d, *load_bound* that of prefix_affinity. Refused (429) is what meets *max_queue* waiting requests
     on its replica (by priority; 0: no bound), *max_outstanding* in the pool (0: no bound), a predicted wait over
     *max_wait_s*, with *deadline_aware* one that ends after its client has gone, or an empty bucket of *limit_per_s*.
+    *fallback*: answers from here stand in for better ones, and say so.
     """
 
     steps: StepTimes
@@ -117,6 +118,7 @@ class PoolConfig:
     slow_period_s: float = 10.0
     ingress_s: float = 0.0
     egress_s: float = 0.0
+    fallback: bool = False
 
     def __post_init__(self) -> None:
         """Check what kernels rely on: they index the tables of step times without looking."""

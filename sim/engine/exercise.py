@@ -34,7 +34,7 @@ def exercise() -> None:
     pool = PoolConfig(steps=steps, replicas=2, blocks=64, max_seqs=8, max_tokens=256, prefix_caching=True)
     clients = ClientPolicy(timeout_s=50.0, retries=1, backoff_s=0.1, hedge_s=20.0, patience_s=60.0, throttle=2.0)
     prefixes = np.array([(-1, 20)], PREFIX)
-    fleet = Fleet([pool], duration_s=100.0, clients=clients, prefixes=prefixes)
+    fleet = Fleet([pool], duration_s=100.0, clients=clients, prefixes=prefixes, judged=True)
     requests = np.zeros(8, REQUEST)
     requests["request"] = requests["content"] = np.arange(8)
     requests["session"] = requests["follow_up"] = requests["prefix"] = -1
@@ -57,5 +57,6 @@ def exercise() -> None:
         if why == "script":
             asks = fleet.take_asks()
             fleet.continue_sessions(asks, requests[:0])
+    fleet.take_ended()
     list(fleet.close())
     fleet.check_laws()

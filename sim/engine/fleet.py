@@ -59,6 +59,7 @@ class Fleet(Operations):
         prefixes: np.ndarray | None = None,
         leap: bool = True,
         pace: np.ndarray | None = None,
+        judged: bool = False,
     ) -> None:
         """Set up an idle fleet.
 
@@ -66,7 +67,7 @@ class Fleet(Operations):
         (`sim.records.PREFIX`). *rows* is the share of requests whose rows are kept (0 to 1); *pace* replays a host:
         rows of (until_s, factor on the step time, extra seconds), and *leap* false plays every step by itself. With
         *metered* there is something to read in `read_meters`; a share of answers, *evaluate*, is looked at there. Above
-        *slow_s* a first token and a whole answer count as slow.
+        *slow_s* a first token and a whole answer count as slow. With *judged*, `take_ended` tells how requests ended.
         """
         self.configs = list(pools)
         self.pace = np.zeros((0, 3)) if pace is None else np.ascontiguousarray(pace, float)
@@ -99,6 +100,8 @@ class Fleet(Operations):
         self.w[0].slow_ttft_s, self.w[0].slow_e2e_s = slow_s
         self._set_cache(np.zeros(0, PREFIX) if prefixes is None else prefixes)
         self.rows = state.records(ATTEMPT, ROWS_CHUNK + int(self.w[0].margin))
+        self.w[0].judged = judged
+        self.ended = state.records(ATTEMPT, ROWS_CHUNK + 64 + int(self.w[0].margin) if judged else 1)
         self.asks = state.records(state.ASK, 1024 + int(self.w[0].margin))
         self._grow(1024)
         self._grow_script(16)
@@ -130,7 +133,7 @@ class Fleet(Operations):
             for name in ("block_size", "blocks", "watermark", "max_tokens", "reserve_full", "chunked",
                          "noise", "slow_noise", "slow_period_s", "ingress_s", "egress_s", "choices", "refresh_s",
                          "count_own", "load_bound", "max_queue", "max_outstanding", "max_wait_s", "deadline_aware",
-                         "limit_per_s", "limit_burst"):  # fmt: skip
+                         "limit_per_s", "limit_burst", "fallback"):  # fmt: skip
                 setattr(pool, name, getattr(config, name))
         self.w[0].pace_at = at
         self.tab = np.concatenate([*parts, self.pace.ravel()]).astype(float)
@@ -291,21 +294,24 @@ class Fleet(Operations):
             sessions.resume_session(self.w[0], self.script, self.events, start, by_session[int(start.session)])
 
     def advance(self, until_s: float) -> str:
-        """Play all that happens up to *until_s*; return "done", "inbox", "rows" or "script" if it stopped early.
+        """Play all that happens up to *until_s*; return "done", or why it stopped early.
 
         "rows": `take_rows` must make room. "inbox": `submit` more. "script": `take_asks`, then
-        `continue_sessions`. Then call again. Raises `RunError` when more than `LIVE_MAX` requests are in flight.
+        `continue_sessions`. "ended": `take_ended`. Then call again.
+
+        Raises:
+            RunError: more than `LIVE_MAX` requests are in flight.
         """
         until_s = float(until_s)  # Numba compiles a kernel again for every other type, 3 s for this one
         while True:
             why = play(
                 self.w[0], self.pools, self.gates, self.reps, self.meters, self.seqs, self.asked, self.clients,
                 self.cache, self.script, self.inbox, self.events, self.asks, self.board, self.tab, self.tree, self.rows,
-                self.latency, self.windows, self.minutes, self.parts, until_s,
+                self.ended, self.latency, self.windows, self.minutes, self.parts, until_s,
             )  # fmt: skip
             if why != state.SLOTS_FULL:
                 return {state.DONE: "done", state.INBOX_EMPTY: "inbox", state.ROWS_FULL: "rows",
-                        state.SCRIPT_END: "script"}[why]  # fmt: skip
+                        state.SCRIPT_END: "script", state.ENDED_FULL: "ended"}[why]  # fmt: skip
             self._room()
 
     def take_rows(self) -> np.ndarray:
@@ -314,6 +320,15 @@ class Fleet(Operations):
         rows = self.rows[: self.w[0].rows_n].copy()
         self.w[0].rows_n = self.w[0].counted = 0
         return rows.view(ATTEMPT)
+
+    def take_ended(self) -> np.ndarray:
+        """Return the deciding attempt of each request ended since the last call (`sim.records.ATTEMPT`), as they ended.
+
+        None is left out, whichever rows are kept; those of a fleet that is not judged are never written.
+        """
+        ended = self.ended[: self.w[0].ended_n].copy()
+        self.w[0].ended_n = 0
+        return ended.view(ATTEMPT)
 
     def take_asks(self) -> np.ndarray:
         """Return the sessions that have used up their script (`sim.engine.state.ASK`)."""
@@ -375,7 +390,9 @@ class Fleet(Operations):
 
     def _count(self) -> None:
         """Bring the histograms up to the rows that commands have written."""
-        count_rows(self.w[0], self.rows, self.gates, self.latency, self.windows, self.minutes, self.parts)
+        if self.w[0].judged:
+            self._reserve(int(self.w[0].rows_n - self.w[0].counted), "ended")
+        count_rows(self.w[0], self.rows, self.ended, self.gates, self.latency, self.windows, self.minutes, self.parts)
 
     def check_laws(self) -> None:
         """Assert that no request and no KV block was lost; called at the end of every run, after `close`."""

@@ -1,11 +1,13 @@
 """What faults and operators do to a fleet: the verbs of the control plane."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from sim.engine import commands
+from sim.engine import commands, state
 from sim.engine.attempts import kick
+from sim.engine.config import share_below
 
 
 class Operations:
@@ -109,6 +111,19 @@ class Operations:
     def shed(self, pool: int, level: int) -> None:
         """Let *pool* refuse requests of priority *level* and below it (numbers from *level* on)."""
         self.pools[pool].shed_from = level
+
+    def divert(self, pool: int, ways: Sequence[tuple[float, int, bool]]) -> None:
+        """Send shares of what is asked of *pool* elsewhere, in place of those sent before.
+
+        Each of *ways* is (share, pool that gets it or -1: rules answer at once, whether all of a session go together);
+        a request takes the first that is meant for it. At most `state.DIVERSIONS` of them.
+        """
+        if len(ways) > state.DIVERSIONS:
+            raise ValueError(f"expected at most {state.DIVERSIONS} diversions of a pool at the same time")
+        record = self.pools[pool]
+        record.divert_below = 0
+        for k, (share, to, sticky) in enumerate(way for way in ways if way[0] > 0.0):
+            record.divert_below[k], record.divert_to[k], record.divert_sticky[k] = share_below(share), to, sticky
 
     def shift(self, cohort: int, prompt_factor: float = 1.0, output_factor: float = 1.0) -> None:
         """Make the prompts and answers of *cohort* longer, for requests asked from now on."""

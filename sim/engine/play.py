@@ -10,7 +10,7 @@ from sim.engine.happenings import happen
 from sim.engine.jit import inlined, kernel
 from sim.engine.meters import meter_answer, meter_token
 from sim.engine.queues import oldest_in_bucket
-from sim.engine.state import DONE, INBOX_EMPTY, NONE, ROWS_FULL, SCRIPT_END, SLOTS_FULL
+from sim.engine.state import DONE, ENDED_FULL, INBOX_EMPTY, NONE, ROWS_FULL, SCRIPT_END, SLOTS_FULL
 
 COUNT_ROWS = 64  # rows that are counted at once, while they are still in the processor's cache
 
@@ -56,10 +56,12 @@ def end_step(
 
 
 @inlined
-def has_room(w, events, rows, asks):
+def has_room(w, events, rows, ended, asks):
     """Tell whether one more event fits into every array."""
     if w.rows_n + w.margin > len(rows) or w.asks_n + w.margin > len(asks):
         return ROWS_FULL
+    if w.judged and w.ended_n + w.margin + COUNT_ROWS > len(ended):
+        return ENDED_FULL
     if w.free_seq == NONE or w.free_req == NONE or w.events_n + w.margin > len(events):
         return SLOTS_FULL
     if w.entries_from >= 0 and w.entries_free < w.margin:
@@ -70,7 +72,7 @@ def has_room(w, events, rows, asks):
 @kernel
 def play(
     w, pools, gates, reps, meters, seqs, asked, clients, cache, script, inbox, events, asks, board, tab, tree,
-    rows, latency, windows, minutes, parts, until_s,
+    rows, ended, latency, windows, minutes, parts, until_s,
 ):  # fmt: skip
     """Play all that happens up to *until_s*, in the order of (time, kind, id); return why it stopped.
 
@@ -79,8 +81,8 @@ def play(
     why = DONE
     while True:
         if w.rows_n - w.counted >= COUNT_ROWS:
-            count_rows(w, rows, gates, latency, windows, minutes, parts)
-        why = has_room(w, events, rows, asks)
+            count_rows(w, rows, ended, gates, latency, windows, minutes, parts)
+        why = has_room(w, events, rows, ended, asks)
         if why != DONE:
             break
         if w.asks_n:
@@ -120,7 +122,7 @@ def play(
             ask(w, pools, asked, clients, events, row, arrival_s)
         if w.due != NONE:
             deliver(w, pools, reps, seqs, asked, clients, cache, events, asks, board, tab, tree, rows, w.now_s)
-    count_rows(w, rows, gates, latency, windows, minutes, parts)
+    count_rows(w, rows, ended, gates, latency, windows, minutes, parts)
     if why == DONE:
         w.now_s = max(w.now_s, until_s)
     return why

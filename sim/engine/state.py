@@ -15,13 +15,14 @@ FREE, WAITING, PREFILL, DECODE = 0, 1, 2, 3
 # Why the head of a replica's queue is not admitted.
 BLOCKED_NOT, BLOCKED_SEAT, BLOCKED_KV = 0, 1, 2
 # Why `play` came back before its time.
-DONE, INBOX_EMPTY, ROWS_FULL, SLOTS_FULL, SCRIPT_END = 0, 1, 2, 3, 4
+DONE, INBOX_EMPTY, ROWS_FULL, SLOTS_FULL, SCRIPT_END, ENDED_FULL = 0, 1, 2, 3, 4, 5
 # Routers, in the order of `sim.engine.routing.ROUTERS`.
 ROUND_ROBIN, RANDOM, LEAST_OUTSTANDING, POWER_OF_D, PREFIX_AFFINITY, SESSION_STICKY = 0, 1, 2, 3, 4, 5
 # What a client event is about.
 FOLLOW_UP, ARRIVE, RETRY, PATIENCE, TIMER = 0, 1, 2, 3, 4
 # Timers that are alike for all requests of a cohort, each a list in the order in which they run out.
 TIMERS = 4
+DIVERSIONS = 4  # of a pool, at the same time
 TOTAL, FIRST_TOKEN, HEDGE, DEADLINE = 0, 1, 2, 3
 # Jitter of back-off, in the order of `sim.engine.config.JITTERS`.
 NO_JITTER, FULL_JITTER, EQUAL_JITTER = 0, 1, 2
@@ -52,9 +53,12 @@ WORLD = np.dtype(
         ("rows_n", "i8"),
         ("counted", "i8"),  # of those, already in the histograms
         ("asks_n", "i8"),
+        ("judged", "u1"),  # 1: what became of each request is handed out
+        ("ended_n", "i8"),
         ("due", "i4"),  # request whose next attempt is at the gateway now; -1: none
         ("due_number", "i4"),
         ("due_throttled", "u1"),  # its client refuses it itself
+        ("due_rules", "u1"),  # rules answer it at the gateway, no model
         ("free_seq", "i4"),
         ("free_req", "i4"),
         ("free_script", "i4"),
@@ -106,6 +110,10 @@ POOL = np.dtype(
         ("shed_from", "i4"),  # priorities from this one on are refused
         ("caching", "u1"),  # prefix cache
         ("delay_s", "f8"),  # added by a fault to the way in
+        ("fallback", "u1"),  # who answers here stands in for somebody better
+        ("divert_below", "u8", (DIVERSIONS,)),  # a request is sent elsewhere when its hash is below this
+        ("divert_to", "i4", (DIVERSIONS,)),  # pool; -1: rules answer
+        ("divert_sticky", "u1", (DIVERSIONS,)),  # all of a session, or none of it
         ("reserve_full", "u1"),
         ("chunked", "u1"),
         ("block_size", "i4"),

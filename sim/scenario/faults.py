@@ -113,6 +113,24 @@ class Surge(Model):
     name: Label = None
 
 
+class Misroute(Model):
+    """Requests that end up in a pool which is not meant for them (Anthropic's postmortem of September 2025)."""
+
+    misroute: Name
+    """Which pool they are meant for."""
+    into: Name
+    """Which pool gets them; what answers there are worth, `quality` says."""
+    from_: From = 0.0
+    to: To = None
+    share: Fraction
+    """Share of requests."""
+    sticky: bool = False
+    """All requests of a session, or none: once misrouted, always misrouted."""
+    name: Label = None
+    start_cmd: StartCmd = None
+    stop_cmd: StopCmd = None
+
+
 class Shift(Model):
     """Users who ask for more: prompts or answers of another length."""
 
@@ -208,9 +226,9 @@ class Periodic(Model):
 
 ReplicaFault = Slow | Stop | Lose | Refuse
 """What befalls replicas; `Random` and `Periodic` hold one of these."""
-TimedFault = ReplicaFault | Delay | Surge | Shift
+TimedFault = ReplicaFault | Delay | Misroute | Surge | Shift
 """What happens once, from a time to a time."""
-KINDS = (*OF_REPLICAS, "delay", "surge", "shift", "random", "periodic")
+KINDS = (*OF_REPLICAS, "delay", "misroute", "surge", "shift", "random", "periodic")
 
 Fault = Annotated[
     Annotated[Slow, Tag("<slow>")]
@@ -218,6 +236,7 @@ Fault = Annotated[
     | Annotated[Lose, Tag("<lose>")]
     | Annotated[Refuse, Tag("<refuse>")]
     | Annotated[Delay, Tag("<delay>")]
+    | Annotated[Misroute, Tag("<misroute>")]
     | Annotated[Surge, Tag("<surge>")]
     | Annotated[Shift, Tag("<shift>")]
     | Annotated[Random, Tag("<random>")]

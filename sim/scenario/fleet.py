@@ -203,6 +203,8 @@ class Pool(Model):
     """Time between a client and the engine, for each request: proxy, HTTP, tokeniser."""
     egress: Duration = 0.0
     """Time between the engine and a client, for each answer."""
+    fallback: bool = False
+    """Answers from here stand in for better ones: who answered is `fallback`, not `model`."""
     step_time: StepTime | None = None
     """Step times of one's own; left out, the tabulated ones of model and hardware."""
     noise: Noise = Noise()

@@ -31,6 +31,7 @@ from sim.scenario.kinds import (
     Whole,
     by_form,
 )
+from sim.scenario.quality import Quality
 from sim.scenario.telemetry import Telemetry
 from sim.scenario.workload import Workload
 
@@ -99,6 +100,8 @@ class Scenario(Model):
     """What serves the users."""
     workload: Workload
     """What users ask, and when."""
+    quality: Quality | None = None
+    """What becomes of answers: which are wrong and why, how sure they sound, who looks at them."""
     clients: Clients = Clients()
     """What the users' software does when the service does not answer."""
     faults: list[Fault] = []

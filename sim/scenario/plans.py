@@ -7,6 +7,7 @@ from sim.scenario.faults import (
     Delay,
     Fault,
     Lose,
+    Misroute,
     Periodic,
     PeriodicFault,
     Random,
@@ -106,7 +107,12 @@ def _target(scenario: Scenario, inner: TimedFault) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield kind, str(error)
         return
-    whole = isinstance(inner, Delay) or (isinstance(inner, Refuse) and inner.above_per_s is not None)
+    if isinstance(inner, Misroute):
+        if inner.into not in scenario.fleet.pools:
+            yield "into", not_among(inner.into, "pool", scenario.fleet.pools)
+        elif inner.into == target:
+            yield "into", f"expected another pool than {show(target)}"
+    whole = isinstance(inner, Delay | Misroute) or (isinstance(inner, Refuse) and inner.above_per_s is not None)
     if whole and pool != target:
         yield kind, f"expected a whole pool, such as {pool}, got {show(target)}"
 

@@ -1,0 +1,311 @@
+"""The judge: was this answer right? And the counts of everything that was judged.
+
+Right or wrong is a pure function of the seed, the request, and what happened to it (cohort, version, place, latency):
+whatever is drawn belongs to the request (or its session) and to a purpose, by the streams ``errors``, ``chances``,
+``confidence``, ``users``, ``kinds``, ``cause NAME``, ``concerns NAME``, ``evaluated``, ``judged``. So two policies see
+the same wrong answers, and a cause more changes nothing about the others.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import special
+
+from sim.quality.chances import CELLS, chances, logits
+from sim.quality.verdicts import KINDS, VERDICT
+from sim.records import Answerer, Outcome
+from sim.workload.draws import Luck, who
+
+_SESSION = np.uint64(0x5851F42D4C957F2D)  # sessions are not named like requests
+MINUTE_S = 60.0
+COLUMNS = ("requests", "answered", "wrong")
+SEEN = ("evaluated", "flagged")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What `sim.scenario.quality.Cause` says, in the fleet's own numbers.
+
+    *cohorts* and *replicas* (of any pool) are None for all; *rules*: it is about answers by rules. *latency* names what
+    must be above *above_s*. *until_s* is infinite where it does not end; a cause that *grows* reaches *error* there.
+    """
+
+    name: str
+    error: float
+    kind: int = 1
+    share: float = 1.0
+    by_session: bool = False
+    cohorts: frozenset[int] | None = None
+    replicas: frozenset[int] | None = None
+    rules: bool = False
+    version: int | None = None
+    latency: str = ""
+    above_s: float = 0.0
+    from_s: float = 0.0
+    until_s: float = math.inf
+    grows: bool = False
+    visible: bool = False
+
+
+@dataclass(frozen=True)
+class Release:
+    """From a time on, a *share* of what is asked is answered by a *version*; by session where there are any."""
+
+    from_s: float
+    version: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Everything the judge goes by: of each cohort its own *errors*; see `sim.scenario.quality.Quality` for the rest.
+
+    *evaluate* is the share of answers looked at, by cohort; *kinds* are shares of `KINDS`, the first 0. Of
+    *confidence*, (discrimination, overconfidence, shift, noise), None means that nobody asks.
+    """
+
+    errors: tuple[float, ...]
+    evaluate: tuple[float, ...]
+    causes: tuple[Cause, ...] = ()
+    kinds: tuple[float, ...] = (0.0, 1.0, 0.0, 0.0, 0.0)
+    user_sigma: float = 0.0
+    confidence: tuple[float, float, float, float] | None = None
+    sensitivity: float = 1.0
+    specificity: float = 1.0
+    delay_s: float = 0.0
+    versions: tuple[str, ...] = ("",)
+
+
+@dataclass
+class _Waiting:
+    """Evaluations whose verdict is not known yet, in the order in which they will be."""
+
+    due_s: list[np.ndarray] = field(default_factory=list)
+    where: list[np.ndarray] = field(default_factory=list)
+
+
+class Judge:
+    """Judges how requests ended, and counts: by minute, cohort and version, and what an evaluation has seen."""
+
+    def __init__(self, rules: Rules, seed: int, pools: int, duration_s: float) -> None:
+        """Set up with nothing judged yet, for a run of *duration_s* on so many *pools*."""
+        self.rules = rules
+        self._luck = Luck(seed)
+        self._releases: list[Release] = []
+        k, v = len(rules.errors), len(rules.versions)
+        kappa = rules.confidence[0] if rules.confidence else None
+        flat = kappa is None and rules.user_sigma == 0.0
+        self._logits = None if flat else np.stack(
+            [logits(chances(error, kappa), rules.user_sigma) for error in rules.errors]
+        )  # fmt: skip
+        self._errors = np.array(rules.errors)
+        self._evaluate = np.array(rules.evaluate)
+        minutes = max(1, math.ceil(duration_s / MINUTE_S))
+        self.tally = np.zeros((minutes, k, v, len(COLUMNS)), np.int64)
+        """Requests, answered, and of those wrong: by minute of their schedule, cohort and version."""
+        self.by_kind = np.zeros(len(KINDS), np.int64)
+        self.by_cause = np.zeros(len(rules.causes) + 1, np.int64)
+        self.by_answerer = np.zeros((len(Answerer), len(SEEN)), np.int64)
+        """Answered, and of those wrong, by who answered."""
+        self._seen = np.zeros((pools, k, v, len(SEEN)), np.int64)
+        self._waiting = _Waiting()
+
+    # --- what is true ----------------------------------------------------------------------------------------------
+
+    def release(self, from_s: float, version: int, share: float) -> None:
+        """Let *version* answer a *share* of what is sent from *from_s* on; the rest is answered by version 0."""
+        self._releases.append(Release(from_s, version, share))
+
+    def versions(self, rows: np.ndarray) -> np.ndarray:
+        """Return which version answers each of *rows* (ATTEMPT): decided by when it was sent, for sessions as one."""
+        version = np.zeros(len(rows), np.int16)
+        if not self._releases:
+            return version
+        at = np.searchsorted([one.from_s for one in self._releases], rows["sent_s"], "right") - 1
+        lot = self._luck.one("release", _sessions(rows))
+        for k, one in enumerate(self._releases):
+            version[(at == k) & (lot < one.share)] = one.version
+        return version
+
+    def judge(self, rows: np.ndarray, version: np.ndarray | None = None) -> np.ndarray:
+        """Return the verdict (`VERDICT`) on each of *rows* (ATTEMPT): a pure function of it and the releases so far.
+
+        A *version* (int, one a row) in place of the one that answered: what that one would have said.
+        """
+        verdicts = np.zeros(len(rows), VERDICT)
+        verdicts["version"] = self.versions(rows) if version is None else version
+        verdicts["cause"], verdicts["confidence"] = -1, np.nan
+        answered = rows["outcome"] == Outcome.OK
+        if not answered.any():
+            return verdicts
+        everybody = answered.all()
+        mine = rows if everybody else rows[answered]
+        said = verdicts if everybody else verdicts[answered]
+        self._say(mine, said)
+        if not everybody:
+            verdicts[answered] = said
+        return verdicts
+
+    def _say(self, rows: np.ndarray, said: np.ndarray) -> None:
+        """Fill in the verdicts on answers."""
+        rules, names = self.rules, who(rows["request"])
+        error, logit = self._base(rows, names)
+        cause = np.where(self._luck.one("errors", names) < error, 0, -1)
+        for k in reversed(range(len(rules.causes))):  # the first in the file has the last word
+            one = rules.causes[k]
+            concerned = self._concerned(one, rows, said["version"], names)
+            if not len(concerned):
+                continue
+            chance = one.error
+            if one.grows:
+                span_s = one.until_s - one.from_s
+                chance = one.error * np.clip((rows["sent_s"][concerned] - one.from_s) / span_s, 0.0, 1.0)
+            struck = self._luck.one(f"cause {one.name}", names[concerned]) < chance
+            cause[concerned[struck]] = k + 1
+            if one.visible and logit is not None:
+                right = special.expit(logit[concerned]) * (1.0 - chance)
+                logit[concerned] = special.logit(np.clip(right, 1e-12, 1.0 - 1e-12))
+        said["cause"], said["wrong"] = cause, cause >= 0
+        kinds = np.array([0, 0, *(one.kind for one in rules.causes)], np.int8)[cause + 1]
+        if (own := np.flatnonzero(cause == 0)).size:
+            until = np.cumsum(rules.kinds)[:-1]
+            kinds[own] = np.searchsorted(until, self._luck.one("kinds", names[own]), "right")
+        said["kind"] = kinds
+        if rules.confidence is not None and logit is not None:
+            said["confidence"] = self._confidence(logit, names)
+
+    def _base(self, rows: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the chance of each answer to be wrong by itself, and the logit of being right where it varies."""
+        if self._logits is None:
+            return self._errors[rows["cohort"]], None
+        cell = (self._luck.one("chances", names) * CELLS).astype(np.int64)
+        logit = self._logits[rows["cohort"], cell]
+        if self.rules.user_sigma > 0.0:
+            logit = logit + self.rules.user_sigma * special.ndtri(self._luck.one("users", _sessions(rows)))
+        return special.expit(-logit), logit
+
+    def _concerned(self, one: Cause, rows: np.ndarray, version: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """Return the indexes of *rows* that cause *one* may make wrong."""
+        some = np.ones(len(rows), bool)
+        if one.from_s > 0.0 or (one.until_s < math.inf and not one.grows):
+            some &= (rows["sent_s"] >= one.from_s) & ((rows["sent_s"] < one.until_s) | one.grows)
+        if one.rules:
+            some &= (rows["replica"] < 0) & (rows["answerer"] == Answerer.FALLBACK)
+        elif one.replicas is not None:
+            some &= np.isin(rows["replica"], list(one.replicas))
+        if one.cohorts is not None:
+            some &= np.isin(rows["cohort"], list(one.cohorts))
+        if one.version is not None:
+            some &= version == one.version
+        if one.latency:
+            end = {"queue": "admitted_s", "ttft": "first_token_s", "e2e": "finished_s"}[one.latency]
+            some &= rows[end] - rows["scheduled_s"] > one.above_s
+        found = np.flatnonzero(some)
+        if one.share < 1.0 and found.size:
+            whose = _sessions(rows[found]) if one.by_session else names[found]
+            found = found[self._luck.one(f"concerns {one.name}", whose) < one.share]
+        return found
+
+    def _confidence(self, logit: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """Return how sure each answer sounds (0 to 1)."""
+        assert self.rules.confidence is not None
+        _, slope, shift, noise = self.rules.confidence
+        heard = slope * logit + shift
+        if noise > 0.0:
+            heard = heard + noise * special.ndtri(self._luck.one("confidence", names))
+        return special.expit(heard)
+
+    # --- what is counted -------------------------------------------------------------------------------------------
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Judge and count how requests ended (*rows*: the deciding ATTEMPT of each); return the verdicts."""
+        verdicts = self.judge(rows)
+        answered = rows["outcome"] == Outcome.OK
+        minute = np.minimum((rows["scheduled_s"] / MINUTE_S).astype(np.int64), len(self.tally) - 1)
+        cell = np.ravel_multi_index((minute, rows["cohort"], verdicts["version"]), self.tally.shape[:3])
+        flat = self.tally.reshape(-1, len(COLUMNS))
+        for column, which in enumerate((slice(None), answered, verdicts["wrong"] == 1)):
+            flat[:, column] += np.bincount(cell[which], minlength=len(flat))
+        self.by_kind += np.bincount(verdicts["kind"], minlength=len(KINDS))
+        self.by_cause += np.bincount(verdicts["cause"][verdicts["cause"] >= 0], minlength=len(self.by_cause))
+        for column, which in enumerate((answered, verdicts["wrong"] == 1)):
+            self.by_answerer[:, column] += np.bincount(rows["answerer"][which], minlength=len(Answerer))
+        self._evaluate_some(rows, verdicts, answered)
+        return verdicts
+
+    def _evaluate_some(self, rows: np.ndarray, verdicts: np.ndarray, answered: np.ndarray) -> None:
+        """Let the evaluation look at its share of the answers; what it says is known later."""
+        if not self._evaluate.any():
+            return
+        looked = self._luck.one("evaluated", who(rows["request"])) < self._evaluate[rows["cohort"]]
+        found = np.flatnonzero(answered & looked)
+        if not found.size:
+            return
+        mine, said = rows[found], verdicts[found]
+        flagged = self.flags(mine, said)
+        where = np.ravel_multi_index((mine["pool"], mine["cohort"], said["version"], flagged), self._seen.shape)
+        self._waiting.due_s.append(mine["finished_s"] + self.rules.delay_s)
+        self._waiting.where.append(where)
+
+    def flags(self, rows: np.ndarray, verdicts: np.ndarray) -> np.ndarray:
+        """Return what an evaluator who errs would say of answers: 1 is wrong."""
+        rules = self.rules
+        if rules.sensitivity == rules.specificity == 1.0:
+            return verdicts["wrong"].astype(np.int64)
+        limit = np.where(verdicts["wrong"] == 1, rules.sensitivity, 1.0 - rules.specificity)
+        return (self._luck.one("judged", who(rows["request"])) < limit).astype(np.int64)
+
+    def seen(self, now_s: float) -> np.ndarray:
+        """Return what the evaluation has told by *now_s*: (pools, cohorts, versions, 2), looked at and called wrong."""
+        if self._waiting.due_s:
+            due_s, where = np.concatenate(self._waiting.due_s), np.concatenate(self._waiting.where)
+            known = due_s <= now_s
+            counts = np.bincount(where[known], minlength=self._seen.size).reshape(self._seen.shape)
+            self._seen[..., 0] += counts.sum(axis=-1)
+            self._seen[..., 1] += counts[..., 1]
+            self._waiting = _Waiting([due_s[~known]], [where[~known]]) if (~known).any() else _Waiting()
+        return self._seen
+
+    def wrong_by_minute(self) -> np.ndarray:
+        """Return how many wrong answers went to what was asked in each minute."""
+        return np.asarray(self.tally[..., 2].sum(axis=(1, 2)))
+
+
+def metrics(judge: Judge, cohorts: Sequence[str]) -> dict[str, float]:
+    """Return the run's right and wrong in numbers: over requests offered (`bad`) and over answers (`wrong_share`)."""
+    rules, n = judge.rules, judge.tally.sum(axis=0)
+    found: dict[str, float] = {}
+
+    def note(prefix: str, counts: np.ndarray) -> None:
+        requests, answered, wrong = map(float, counts)
+        found[f"{prefix}wrong_share"] = wrong / answered if answered else math.nan
+        found[f"{prefix}bad"] = (requests - answered + wrong) / requests if requests else math.nan
+
+    note("", n.sum(axis=(0, 1)))
+    for k, name in enumerate(cohorts):
+        note(f"cohort.{name}.", n[k].sum(axis=0))
+    for k, name in enumerate(rules.versions[1:], start=1):
+        found[f"version.{name}.answered"] = float(n[:, k, 1].sum())
+        found[f"version.{name}.wrong"] = float(n[:, k, 2].sum())
+    found |= {f"kind.{name}.wrong": float(judge.by_kind[k]) for k, name in enumerate(KINDS) if k}
+    found |= {f"cause.{one.name}.wrong": float(judge.by_cause[k + 1]) for k, one in enumerate(rules.causes)}
+    found["by_fallback"] = float(judge.by_answerer[Answerer.FALLBACK, 0])
+    return found
+
+
+def metric_names(cohorts: Sequence[str], causes: Sequence[str], versions: Sequence[str]) -> set[str]:
+    """Return the names that `metrics` gives for such a scenario."""
+    shares = {
+        f"{prefix}{name}" for prefix in ("", *(f"cohort.{c}." for c in cohorts)) for name in ("wrong_share", "bad")
+    }
+    of_versions = {f"version.{name}.{what}" for name in versions for what in ("answered", "wrong")}
+    of_kinds = {f"kind.{k}.wrong" for k in KINDS[1:]} | {f"cause.{c}.wrong" for c in causes}
+    return shares | of_versions | of_kinds | {"by_fallback"}
+
+
+def _sessions(rows: np.ndarray) -> np.ndarray:
+    """Return the names by which sessions are drawn; a request without one is a session of its own."""
+    alone = rows["session"] < 0
+    return np.where(alone, who(rows["request"]), who(rows["session"]) ^ _SESSION)
