@@ -65,7 +65,7 @@ def _geometric(q: float, last: int | None) -> float:
 
 
 def fit_beta(mean: float, k: int, all_k: float) -> tuple[float, float]:
-    """Return (a, b) of the Beta that tasks' success follows when a try succeeds with *mean* and all of *k* with *all_k*.
+    """Return (a, b) of the Beta of tasks' success when one try succeeds with *mean*, and all of *k* with *all_k*.
 
     Raises:
         ValueError: *all_k* is not between what alike tasks give (mean^k) and what all-or-nothing tasks give (mean).

@@ -60,6 +60,6 @@ def decide(error: Interval, stakes: Stakes) -> Decision:
 
 
 def repair_hours(wrong: float, each_s: float) -> tuple[float, float]:
-    """Return the hours that mending *wrong* answers takes, *each_s* seconds apiece, and the people (8 h) for a day's."""
+    """Return the hours that mending *wrong* answers takes, *each_s* seconds apiece, and the working days of 8 h."""
     hours = wrong * each_s / 3600
     return hours, hours / WORKDAY_H

@@ -33,9 +33,9 @@ def neyman(shares: ArrayLike, rates: ArrayLike) -> np.ndarray:
 
 
 def for_detection(rates: ArrayLike, worse: ArrayLike) -> np.ndarray:
-    """Return the shares that notice whichever cohort turns *worse* equally soon: n_h in proportion to 1 / KL(worse, rate).
+    """Return the shares that notice any one cohort turning *worse* equally soon: n_h in proportion to 1 / KL.
 
-    A test needs about ln(1 / alpha) / KL answers of a cohort, whatever the cohort's share of the traffic.
+    A test needs about ln(1 / alpha) / KL(worse, rate) answers of a cohort, whatever the cohort's share of the traffic.
     """
     return _weights(1 / divergence(worse, rates))
 

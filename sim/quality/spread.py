@@ -13,7 +13,7 @@ from scipy import special
 
 
 class Dispersion(NamedTuple):
-    """How unevenly errors fall on users: *ratio* of the variance to that of chance alone (1 if there is only chance)."""
+    """How unevenly errors fall on users: *ratio* is the variance over that of chance alone, so 1 for random errors."""
 
     ratio: float
     p_value: float
