@@ -76,7 +76,7 @@ def alarm(good: float, bad: float, seldom: float) -> Cusum:
 
 
 def run_lengths(rng: np.random.Generator, alarm: Cusum, rate: float, runs: int) -> np.ndarray:
-    """Return simulated answers until the alarm, (runs,): from wrong answer to wrong answer, since only they raise it."""
+    """Return simulated answers until the alarm, (runs,), from one wrong answer to the next: only they raise it."""
     length, level = np.zeros(runs, np.int64), np.zeros(runs, np.int64)
     going = np.arange(runs)
     while going.size:

@@ -7,8 +7,8 @@ Medicine 113 (2014) 13, for its interval; Lee et al., "How to correctly report L
 Techniques* (1977), chapter 12, for two-phase sampling.
 
 Where wrong answers are rare, the normal intervals of these papers reach below 0 and cover too seldom. The intervals
-here do not: Lang and Reiczigel's for the first, Wilson's for as many answers as the estimate is worth for the second,
-and Wilson's by stratum for the third.
+here do not: Lang and Reiczigel's for the first, Wilson's for as many answers as the estimate is worth for PPI++, and
+Wilson's by stratum for the third (tests/test_quality_judges.py counts how often each covers).
 """
 
 import math
@@ -95,19 +95,23 @@ def prediction_powered(
 
     mean(labels) + trust (mean(unlabelled) - mean(judged)). *trust* 1 is PPI; None is PPI++, which chooses
     Cov(label, verdict) / ((1 + n / N) Var(verdict)), cut to [0, 1], and so is never worse than labels alone by much.
-    The interval is Wilson's for as many plain labels as the estimate is worth.
+    PPI++ has Wilson's interval for as many plain labels as the estimate is worth; with a given trust, where the judge's
+    noise outweighs the share's own, it is the papers' normal one, cut to [0, 1].
     """
     y, f, g = (np.asarray(values, float) for values in (labels, judged, unlabelled))
     if y.shape != f.shape or y.size < 2 or g.size < 1:
         raise ValueError("expected two labels or more, a verdict for each, and verdicts on other answers")
-    n, others = y.size, g.size
+    n, others, tuned = y.size, g.size, trust is None
     spread = float(np.concatenate([f, g]).var(ddof=1))
     if trust is None:
         together = float(((y - y.mean()) * (f - f.mean())).sum()) / (n - 1)
         trust = min(1.0, max(0.0, together / ((1 + n / others) * spread))) if spread > 0 else 0.0
     estimate = float(y.mean() + trust * (g.mean() - f.mean()))
     variance = float((y - trust * f).var(ddof=1)) / n + trust**2 * spread / others
-    return Judged(effective(estimate, variance, n, confidence), variance, trust)
+    if tuned:  # as if half a label more had disagreed with the judge: none in a few is not certainty
+        return Judged(effective(estimate, variance + 0.5 / n**2, n, confidence), variance, trust)
+    half = z_of(confidence) * math.sqrt(variance)
+    return Judged(Interval(estimate, max(0.0, estimate - half), min(1.0, estimate + half)), variance, trust)
 
 
 def two_phase(
