@@ -15,7 +15,7 @@ LEAST = 1e-12
 """Chances are kept this far from 0 and 1: a small Beta underflows there, and a logit must be finite."""
 
 
-class Answers(NamedTuple):
+class Drawn(NamedTuple):
     """Drawn answers, each array (n,): the true chance of being right, right or not, and the confidence reported."""
 
     p: np.ndarray
@@ -31,7 +31,7 @@ def draw(
     sharpen: float = 1.0,
     shift: float = 0.0,
     noise: float = 0.0,
-) -> Answers:
+) -> Drawn:
     """Return *n* answers, right with chance *mean* on average; *noise* is a standard deviation on the logit."""
     if not (0 < mean < 1 and kappa > 0 and sharpen > 0 and noise >= 0):
         raise ValueError("expected a mean in (0, 1), kappa and sharpen above 0, noise of 0 or more")
@@ -40,4 +40,4 @@ def draw(
     logit = sharpen * special.logit(p) + shift
     if noise:
         logit += rng.normal(0.0, noise, n)
-    return Answers(p, correct, special.expit(logit))
+    return Drawn(p, correct, special.expit(logit))

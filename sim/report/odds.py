@@ -25,7 +25,7 @@ PRECISION = 0.25
 
 @dataclass(frozen=True)
 class Chain:
-    """An agent's *steps*, each right with chance *step_ok*; a *verifier* (sensitivity, false alarm) may have it tried again."""
+    """An agent's *steps*, each right with chance *step_ok*; a *verifier* (sensitivity, false alarm) may object."""
 
     steps: int
     step_ok: float
@@ -168,7 +168,8 @@ def _chain(chain: Chain) -> Section:
         ]
         note += (
             f" p = {chain.step_ok:g}; the verifier flags d = {words.percent(d)} of wrong steps and "
-            f"f = {words.percent(f)} of right ones; q = pf + (1 − p)d is flagged and tried anew, A = p(1 − f) passes and is right."
+            f"f = {words.percent(f)} of right ones; q = pf + (1 − p)d is flagged and tried anew, "
+            "A = p(1 − f) passes and is right."
         )
     lines.append(Line("task_error", 1 - right, "tasks that fail", _exact(1 - right), "1 − all steps right"))
     return Section("steps", f"{count(chain.steps, 'step')} that must all be right", lines, note)
