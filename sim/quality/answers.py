@@ -39,7 +39,7 @@ class Answers(NamedTuple):
 
 
 def read(path: Path, columns: Mapping[str, str] | None = None) -> Answers:
-    """Return the answers in *path*; *columns* names those that are ``confidence``, ``correct`` or ``wrong``, ``cohort``.
+    """Return the answers in *path*; *columns* names ``confidence``, ``correct`` or ``wrong``, and ``cohort``.
 
     Raises:
         InputError: no such column, no rows, or rows that are not as expected, by line.
