@@ -76,7 +76,7 @@ def test_a_test_set_and_what_follows_from_it(capsys: pytest.CaptureFixture[str])
     assert typed(*args, *stakes) == 0
     out = capsys.readouterr().out
     assert "0.61% to 1.54%" in out
-    assert "test more: the interval holds both answers" in out
+    assert "its interval holds the break-even" in out
 
 
 def test_no_errors_at_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,8 @@ def mine(tmp_path: Path) -> Path:
 def test_what_a_confidence_is_worth(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("calibration", str(mine), "--review-cost", "1", "--error-cost", "30") == 0
     out = capsys.readouterr().out
-    for part in ("mine.csv: 1,700 answers", "Read 'score' as confidence, 'label' as correct, 'lang' as cohort",
+    for part in ("mine.csv: 1,700 answers",
+                 "Read 'score' as confidence, 'label' as correct, 'lang' as cohort",
                  "What matters here is", "calibration error (ECE)", "discrimination (AUROC)", "cheapest", "cost of 1,000",
                  "By cohort", "mine-calibration.png"):  # fmt: skip
         assert part in out

@@ -1,4 +1,4 @@
-"""Judging models: the notes' numbers, variances against simulation, and intervals that cover, also where errors are rare."""
+"""Judging models: the notes' numbers, variances against simulation, intervals that cover where errors are rare too."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Watching an error rate: false alarms as rare as said, the notes' numbers of answers, run lengths as the chain says."""
+"""Watching an error rate: false alarms as rare as said, the notes' numbers, run lengths as the chain says."""
 
 import math
 
@@ -106,8 +106,12 @@ def test_the_band_solves_the_whole_chain(up: int, limit: int, rate: float) -> No
         if level + up < limit:
             moves[level, level + up] += rate
     expected = np.linalg.solve(np.eye(limit) - moves, np.ones(limit))[0]
-    if expected < 1e8:  # beyond, both lose digits
+    if 0 < expected < 1e8:  # beyond, solvers lose digits
         assert cusum.run_length(cusum.Cusum(up, limit), rate) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_run_too_long_to_be_told_from_never_is_never() -> None:
+    assert cusum.run_length(cusum.Cusum(1, 35), 0.25) == math.inf
 
 
 def test_one_wrong_answer_raises_the_shortest_alarm() -> None:

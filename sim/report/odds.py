@@ -239,9 +239,9 @@ def _judge(p: float, se: float, sp: float) -> tuple[list[Line], str]:
 
 
 CHOICES = {
-    "ship": "ship it as it is",
-    "review": "have people look first",
-    "unsure": "test more: the interval holds both answers",
+    "ship": ("ship it as it is", "wrong less often than break-even"),
+    "review": ("have people look first", "wrong more often than break-even"),
+    "unsure": ("test more", "its interval holds the break-even"),
 }
 
 
@@ -249,7 +249,7 @@ def _good_enough(asked: Question, stakes: decision.Stakes) -> Section:
     made = decision.decide(asked.error, stakes)
     limit = "never" if made.break_even > 1 else f"from {_exact(made.break_even)} wrong on"
     lines = [
-        Line("choice", made.choice, "cheaper", CHOICES[made.choice], "error against break-even"),
+        Line("choice", made.choice, "cheaper", *CHOICES[made.choice]),
         Line("harm", stakes.harm, "a wrong one costs", f"{stakes.harm:,.4g}",
              "stakes × (1 − m) + review × m; m = reversible × detectable"),
         Line("cost_ship", made.ship_cost, f"each {asked.unit}, shipped", f"{made.ship_cost:,.4g}", "error × that"),
