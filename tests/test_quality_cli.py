@@ -136,10 +136,9 @@ def mine(tmp_path: Path) -> Path:
 def test_what_a_confidence_is_worth(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("calibration", str(mine), "--review-cost", "1", "--error-cost", "30") == 0
     out = capsys.readouterr().out
-    for part in ("mine.csv: 1,700 answers",
-                 "Read 'score' as confidence, 'label' as correct, 'lang' as cohort",
-                 "What matters here is", "calibration error (ECE)", "discrimination (AUROC)", "cheapest", "cost of 1,000",
-                 "By cohort", "mine-calibration.png"):  # fmt: skip
+    parts = ["mine.csv: 1,700 answers", "Read 'score' as confidence, 'label' as correct, 'lang' as cohort"]
+    parts += ["What matters here is", "calibration error (ECE)", "discrimination (AUROC)", "cheapest", "cost of 1,000"]
+    for part in [*parts, "By cohort", "mine-calibration.png"]:
         assert part in out
     assert (mine.parent / "mine-calibration.png").stat().st_size > 10_000
     first = out

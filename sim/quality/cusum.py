@@ -42,8 +42,8 @@ def scores(good: float, bad: float) -> int:
 def run_length(alarm: Cusum, rate: float) -> float:
     """Return the average number of answers until the *alarm* is raised from 0, each wrong with chance *rate*.
 
-    Brook and Evans: the expected time to absorption of a chain on 0..limit - 1, (I - Q) x = 1, here a band. Infinite from
-    `LONGEST` on.
+    Brook and Evans: the expected time to absorption of a chain on 0..limit - 1, (I - Q) x = 1, here a band.
+    Infinite from `LONGEST` on.
     """
     if not 0 < rate <= 1:
         raise ValueError(f"a rate must be in (0, 1], not {rate}")
