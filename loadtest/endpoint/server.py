@@ -3,11 +3,9 @@
 import gc
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-import gevent
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from loadtest.endpoint.app import App
@@ -18,11 +16,6 @@ TICK_S = 0.001
 """Shortest wall time between two looks at the fleet; the next is when the next step ends, or somebody comes."""
 IDLE_S = 0.05
 """Longest, while nobody is there."""
-COARSE_S = 0.0015
-"""A sleep may take so much longer: the loop under gevent rounds up to milliseconds (libev, `epoll_wait`). The last of
-it is spent looking, with others served in between, so that tokens are there when the engine has them."""
-FINE_S = 0.006
-"""Not more often than this: looking takes a quarter of a core at most."""
 HANG_UP_S = 0.02
 """Longest while somebody is, and so often we look who has closed the connection."""
 
@@ -52,7 +45,6 @@ class Server:
             InputError: nobody can listen there.
         """
         self.room = room
-        self._looked_s = 0.0
         app = App(room, admin, errors_in_stream)
         self._server = WSGIServer(
             (host, port), app, log=None, error_log=sys.stderr, handler_class=_Handler, backlog=2048
@@ -79,18 +71,7 @@ class Server:
                 if room.clock.now_s() - looked_s > HANG_UP_S * room.clock.speed:
                     looked_s = room.clock.now_s()
                     room.hang_up()
-                self._rest(room.rest_s(), HANG_UP_S if room.streams else IDLE_S)
+                longest_s = HANG_UP_S if room.streams else IDLE_S
+                room.arrived.wait(min(max(room.rest_s(), TICK_S), longest_s))
         finally:
             self._server.stop(timeout=0.2)
-
-    def _rest(self, rest_s: float, longest_s: float) -> None:
-        """Let others run for *rest_s*, until the next step ends, or somebody comes; at most *longest_s*."""
-        room = self.room
-        if rest_s > longest_s + COARSE_S:
-            room.arrived.wait(longest_s)
-        elif time.monotonic() + rest_s < self._looked_s + FINE_S:
-            room.arrived.wait(max(rest_s, TICK_S))
-        elif rest_s < COARSE_S or not room.arrived.wait(rest_s - COARSE_S):
-            while room.rest_s() > 0 and not room.arrived.is_set():
-                gevent.sleep(0)
-            self._looked_s = time.monotonic()
