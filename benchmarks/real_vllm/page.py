@@ -220,8 +220,14 @@ def _draw(found: Found, title: str, caption: str) -> "Figure":
 
     panels = (("ttft_p50", "ttft_p99"), ("kv_mean", "kv_max"), ("preemptions_per_request",))
     figure, axes = style.sheet(
-        title, "", caption, heights=(2.3, 1.0, 0.9), widths=(1,), head=style.LEGEND_ROW + 0.15,
-        gap=(0.2, 0.2), side=0.85
+        title,
+        "",
+        caption,
+        heights=(2.3, 1.0, 0.9),
+        widths=(1,),
+        head=style.LEGEND_ROW + 0.15,
+        gap=(0.2, 0.2),
+        side=0.85,
     )
     colours = {"ttft_p50": style.PERCENTILES["P50"], "ttft_p99": style.PERCENTILES["P99"], "kv_mean": "#7db391",
                "kv_max": style.KV, "preemptions_per_request": style.WAITING}  # fmt: skip
