@@ -29,7 +29,7 @@ LINE = (
 
 def test_a_log_gives_the_steps_of_one_run_only(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
-    steps = [LINE.format(t=1000.0 + k / 50, k=k, ctx=k == 100, tokens=48 * (k == 100), gen=3, ms=15.5, kv=12.7)
+    steps = [LINE.format(t=1000.0 + k / 50, k=k, ctx=int(k == 100), tokens=48 * (k == 100), gen=3, ms=15.5, kv=12.7)
              for k in range(300)]  # fmt: skip
     log.write_text("1000.5 Route: /v1/models\n" + "".join(steps) + "1003.0 Engine 000: Avg prompt throughput: 1.0\n")
     rows = steps_between(log, 1001.0, 1003.0)

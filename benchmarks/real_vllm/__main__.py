@@ -71,7 +71,8 @@ def _found(works: list[Path], measured: list[page.Measured], calibration: Calibr
         _simulate(folder, ["--set", f"seed={seed}", "--seeds", "1", *settings])
         command = ["compare", str(run.path), str(folder), "--no-figures"]
         print(typed(command, may=(0, 1)))
-        said.append(json.loads(typed([*command, "--json"], may=(0, 1))))
+        compared = json.loads(typed([*command, "--json"], may=(0, 1)))
+        said.append({name: compared[name] for name in ("answer", "test", "points")})
     many = works[0] / "many"
     _simulate(many, ["--seeds", str(SEEDS), *settings])
     return page.Found(

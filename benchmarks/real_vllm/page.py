@@ -220,7 +220,14 @@ def _draw(found: Found, title: str, caption: str) -> "Figure":
 
     panels = (("ttft_p50", "ttft_p99"), ("kv_mean", "kv_max"), ("preemptions_per_request",))
     figure, axes = style.sheet(
-        title, "", caption, heights=(2.3, 1.0, 0.9), widths=(1,), head=style.LEGEND_ROW + 0.15, gap=(0.2, 0.2)
+        title,
+        "",
+        caption,
+        heights=(2.3, 1.0, 0.9),
+        widths=(1,),
+        head=style.LEGEND_ROW + 0.15,
+        gap=(0.2, 0.2),
+        side=0.85,
     )
     colours = {"ttft_p50": style.PERCENTILES["P50"], "ttft_p99": style.PERCENTILES["P99"], "kv_mean": "#7db391",
                "kv_max": style.KV, "preemptions_per_request": style.WAITING}  # fmt: skip
@@ -229,19 +236,26 @@ def _draw(found: Found, title: str, caption: str) -> "Figure":
         for name in names:
             _curve(ax, found, name, colours[name])
     axes[0, 0].set_yscale("log")
+    axes[0, 0].set_ylim(*_decades(axes[0, 0]))
     style.log_seconds(axes[0, 0].yaxis)
     style.percent_axis(axes[1, 0].yaxis)
     axes[1, 0].set_ylim(0, 1.05)
     style.from_zero(axes[2])
-    for ax, said in zip(axes[:, 0], ("time to first token", "KV cache in use", "preempted a request")):
+    for ax, said in zip(axes[:, 0], ("time to first token", "KV cache", "preemptions")):
         ax.set_ylabel(said)
     axes[-1, 0].set_xlabel("requests/s")
-    axes[-1, 0].set_xticks(found.rates)
+    axes[-1, 0].set_xticks(found.rates, [f"{rate:g}" for rate in found.rates])
     axes[-1, 0].set_xlim(min(found.rates) - 0.2, max(found.rates) + 0.2)
-    labels = {"ttft_p50": "P50", "ttft_p99": "P99", "kv_mean": "mean", "kv_max": "most"}
+    labels = {"ttft_p50": "P50", "ttft_p99": "P99", "kv_mean": "KV cache in use, mean", "kv_max": "most",
+              "preemptions_per_request": "preemptions a request"}  # fmt: skip
     handles = [Line2D([], [], color=colours[name], marker="o", label=label) for name, label in labels.items()]
     style.legend(figure, handles)
     return figure
+
+
+def _decades(ax: Any) -> tuple[float, float]:
+    """Return limits of a logarithmic axis a little beyond what is drawn."""
+    return 0.85 * float(ax.dataLim.y0), 1.15 * float(ax.dataLim.y1)
 
 
 def _curve(ax: Any, found: Found, name: str, colour: str) -> None:
