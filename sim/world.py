@@ -4,7 +4,6 @@
 Control events are few (a scrape, a decision), requests are many: no request is ever a process.
 """
 
-import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +14,17 @@ import simpy
 
 from sim import control, quality, summary, telemetry, workload
 from sim.control import Effects
-from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
-from sim.engine.hardware import PoolSpec, resolve
-from sim.engine.state import LEVELS, METRICS, MINUTE_COLUMNS
+from sim.control.settings import client_policy, pool_config
+from sim.engine.fleet import Fleet
+from sim.engine.hardware import resolve
+from sim.engine.state import METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
 from sim.quality.judge import Judge
-from sim.quality.reading import rules_of
-from sim.records import ATTEMPT, PARTS, Outcome
+from sim.quality.reading import containment_of, rules_of
+from sim.quality.review import Team
+from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
-from sim.scenario import Clients, Scenario
-from sim.scenario.clients import PatienceDraw
-from sim.scenario.fleet import PowerOfD, PrefixAffinity
+from sim.scenario import Scenario
 from sim.scenario.targets import largest
 from sim.spool import Spool
 
@@ -87,6 +86,7 @@ class World(simpy.Environment):
             leap=leap,
         )
         self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
+        self.containment = containment_of(scenario, seed)
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -96,6 +96,7 @@ class World(simpy.Environment):
         self.spool = Spool(self.scraper.labels if scenario.telemetry else [], recorder.folder if recorder else None)
         self.progress = progress
         self.events: list[dict[str, Any]] = []
+        self.measured: dict[str, float] = {}
         self.effects = Effects(self.fleet, lambda: self._keep(self.fleet.take_rows()))
         self.process(self._scrape())
         self.ended = self.process(self._end())
@@ -129,9 +130,13 @@ class World(simpy.Environment):
         return self._judge
 
     def _hear(self) -> None:
-        """Let the judge hear of the requests that have ended."""
-        if self._judge is not None:
-            self._judge.take(self.fleet.take_ended())
+        """Let the judge, and then the gates, hear of the requests that have ended."""
+        if self._judge is None:
+            return
+        ended = self.fleet.take_ended()
+        verdicts = self._judge.take(ended)
+        if self.containment is not None:
+            self.containment.take(ended, verdicts)
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""
@@ -159,6 +164,9 @@ class World(simpy.Environment):
     def _scrape(self) -> Generator[simpy.Event, None, None]:
         """Look at every replica at the scrape interval."""
         while True:
+            if self.containment is not None:
+                self._hear()
+                self.containment.play(float(self.now))
             gauges = self.fleet.look()
             self.scrapes.append((self.now, gauges))
             if self.scenario.telemetry:
@@ -175,8 +183,17 @@ class World(simpy.Environment):
         if self.judge is not None:
             seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
             fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
+        if self.containment is not None:
+            for name, team in zip(self.containment.names, self.containment.teams, strict=True):
+                for series, value in _shown(team).items():
+                    self.show(series, name, value)
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
         self.scraper.note(fleet.read_meters(), fleet.gates, powered, running)
+
+    def show(self, series: str, owner: str, value: float) -> None:
+        """Let *series* of pool, team or version *owner* show *value* at scrapes from now on."""
+        if self.scenario.telemetry:
+            self.scraper.tell(series, owner, value)
 
     def note_event(self, event: str, **fields: Any) -> None:
         """Write down that *event* happened now, with what there is to say about it: a line of events.jsonl."""
@@ -234,6 +251,10 @@ class World(simpy.Environment):
         metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
         if self.judge is not None:
             metrics |= quality.judge.metrics(self.judge, cohorts)
+        if self.containment is not None:
+            self.containment.close()
+            metrics |= self.containment.metrics(metrics["wrong"])
+        metrics |= self.measured
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():
@@ -281,83 +302,23 @@ def _judge_of(scenario: Scenario, seed: int, fleet: Fleet) -> Judge:
     return Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
 
 
+def _shown(team: Team) -> dict[str, float]:
+    """Return what `sim.families.REVIEW` shows of *team*."""
+    return {
+        "review_queue_length": team.waiting,
+        "review_reviewers": team.count,
+        "review_reviewers_busy": team.busy,
+        "review_escalated_total": team.escalated,
+        "review_late_total": team.late,
+        "review_wait_seconds_sum": team.waits.total_s,
+        "review_wait_seconds_count": team.reviewed,
+    }
+
+
 def _no_requests() -> np.ndarray:
     from sim.records import REQUEST
 
     return np.zeros(0, REQUEST)
-
-
-def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
-    """Return what the engine needs of pool *name*, resolved to *spec*."""
-    pool = scenario.fleet.pools[name]
-    router, routing = scenario.fleet.routing
-    admission = pool.admission or scenario.fleet.admission
-    queue = admission.max_queue if isinstance(admission.max_queue, list) else [admission.max_queue] * LEVELS
-    first, second, third, fourth = (n or 0 for n in queue)
-    return PoolConfig(
-        steps=spec.steps,
-        replicas=pool.replicas,
-        spares=largest(scenario, name) - pool.replicas,
-        blocks=spec.kv_blocks,
-        router=router,
-        choices=routing.choices if isinstance(routing, PowerOfD) else 2,
-        refresh_s=routing.refresh,
-        count_own=routing.count_own,
-        load_bound=routing.load_bound if isinstance(routing, PrefixAffinity) else 1.25,
-        prefix_caching=pool.prefix_caching,
-        max_queue=(first, second, third, fourth),
-        max_outstanding=admission.max_outstanding or 0,
-        max_wait_s=or_inf(admission.max_wait),
-        deadline_aware=admission.deadline_aware,
-        limit_per_s=or_inf(admission.limit_per_s),
-        limit_burst=admission.burst or max(1.0, admission.limit_per_s or 0.0),
-        block_size=spec.block_size,
-        max_seqs=spec.max_num_seqs,
-        max_tokens=spec.max_num_batched_tokens,
-        max_len=spec.max_model_len,
-        watermark=spec.watermark_blocks,
-        reserve_full=spec.reserve_full_isl,
-        chunked=spec.chunked_prefill,
-        noise=pool.noise.sigma,
-        slow_noise=pool.noise.slow_sigma,
-        slow_period_s=pool.noise.slow_period,
-        ingress_s=pool.ingress,
-        egress_s=pool.egress,
-        fallback=pool.fallback,
-    )
-
-
-def client_policy(clients: Clients) -> ClientPolicy:
-    """Return what the engine needs of a cohort's *clients*."""
-    patience, backoff, budget, hedge = clients.patience, clients.backoff, clients.retry_budget, clients.hedge
-    drawn = patience.choice[1].mean if isinstance(patience, PatienceDraw) else None
-    return ClientPolicy(
-        timeout_s=or_inf(clients.timeout),
-        first_token_s=or_inf(clients.first_token_timeout),
-        deadline_s=or_inf(clients.deadline),
-        patience_s=or_inf(drawn if isinstance(patience, PatienceDraw) else patience),
-        patience_exponential=drawn is not None,
-        retries=clients.retries,
-        retry_on=frozenset(Outcome[name.upper()] for name in clients.retry_on),
-        backoff_s=backoff.base,
-        backoff_factor=backoff.factor,
-        backoff_max_s=or_inf(backoff.max),
-        jitter=backoff.jitter,
-        budget=budget.share if budget else math.inf,
-        budget_burst=budget.burst if budget else 10.0,
-        throttle=clients.throttle or 0.0,
-        hedge_s=hedge.after if hedge else math.inf,
-        hedge_share=hedge.share if hedge else 1.0,
-        hedge_cancel=hedge.cancel if hedge else True,
-        zombie=clients.disconnect == "zombie",
-        limit_per_s=or_inf(clients.limit_per_s),
-        limit_burst=clients.burst or max(1.0, clients.limit_per_s or 0.0),
-    )
-
-
-def or_inf(value: float | None) -> float:
-    """Return *value*, or infinity where nobody set one."""
-    return math.inf if value is None else value
 
 
 def check_rows(rows: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from sim.scenario.fleet import Pool
 from sim.scenario.messages import Problem
 from sim.scenario.models import Scenario
 from sim.scenario.plans import trouble
+from sim.scenario.contained import containment
 from sim.scenario.rightness import right_and_wrong
 from sim.scenario.workload import ArrivalProcess, Workload
 from sim.words import did_you_mean, not_among, show
@@ -39,6 +40,7 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
         yield ("workload", *key), sentence
     yield from trouble(scenario)
     yield from right_and_wrong(scenario)
+    yield from containment(scenario)
 
 
 def broken_claims(scenario: Scenario, points: list[dict[str, object]]) -> Iterator[Problem]:
