@@ -1,10 +1,11 @@
 """Release is not deploy: a version that is there gets traffic by steps, is watched, and is taken back by a flag.
 
-*Shadow*: it answers copies of what is evaluated, and no user sees that; a pair of which only one answer is wrong is the
-toss of a fair coin while both are as good. *Canary*: it gets a share of the sessions, beside the version before. *Everybody*:
-nothing is beside it any more, so it is held against what was known before the release (its upper bound, which makes
-alarms rarer). All three are tests that may be looked at always (`sim.quality.evidence`, `sim.quality.sequential`): each
-raises a false alarm with chance `alpha` at most. From the alarm it takes `rollback` until nobody gets the version.
+*Shadow*: it answers copies of what is evaluated, and no user sees that. A pair of which only one answer is wrong is the
+toss of a fair coin while both are as good. *Canary*: it gets a share of the sessions, beside the version before.
+*Everybody*: nothing is beside it any more, so it is held against what was known before the release (its upper bound,
+which makes alarms rarer). All three are tests that may be looked at always (`sim.quality.evidence`,
+`sim.quality.sequential`): each raises a false alarm with chance `alpha` at most. From the alarm it takes `rollback`
+until nobody gets the version.
 
 The fleet does not play the copies of a shadow: that they cost as many answers again as are evaluated is only counted
 (`graded`).

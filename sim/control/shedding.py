@@ -1,4 +1,4 @@
-"""Switches by queue length: refuse what is less urgent, or let somebody else answer, until the queue is much shorter."""
+"""Switches by queue length: refuse the less urgent, or let somebody else answer, until the queue is much shorter."""
 
 import math
 

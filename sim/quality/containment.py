@@ -16,6 +16,7 @@ from scipy import special
 from sim.quality.gates import Gate, of_share
 from sim.quality.review import Staff, Team
 from sim.records import Outcome
+from sim.summary import ratio
 from sim.workload.draws import Luck, exponential, who
 
 MINUTE_S = 60.0
@@ -105,6 +106,8 @@ class Containment:
         self._gated = np.array([one.pool for one in gates], int)
         self._remembered = [_Remembered() for _ in gates]
         self._coming: list[np.ndarray] = []
+        self.came = np.zeros((len(self.teams), 2), np.int64)
+        """Answers that came to the gates of each team, and how many of them were wrong."""
 
     @property
     def names(self) -> list[str]:
@@ -135,6 +138,7 @@ class Containment:
         for rules, remembered in zip(self.gates, self._remembered, strict=True):
             mine = coming[coming["pool"] == rules.pool] if len(self.gates) > 1 else coming
             if mine.size:
+                self.came[rules.team] += len(mine), int(mine["wrong"].sum())
                 held[rules.team].append(mine[self._holds(rules, remembered, mine)])
         for k, pieces in enumerate(held):
             if pieces:
@@ -198,33 +202,34 @@ class Containment:
     def metrics(self, wrong: float) -> dict[str, float]:
         """Return what became of *wrong* answers (of all pools): caught, or delivered; and how the teams fared."""
         found: dict[str, float] = {}
-        for rules, team in zip(self.rules, self.teams, strict=True):
-            found |= {f"team.{rules.name}.{name}": value for name, value in _measured(rules, team).items()}
-        delivered = wrong - sum(team.wrong for team in self.teams)
-        delivered += sum(found[f"team.{one.name}.delivered_wrong"] for one in self.rules)
-        found["delivered_wrong"] = float(delivered)
-        for name in ("escalated", "caught", "withheld"):
+        for rules, team, came in zip(self.rules, self.teams, self.came.tolist(), strict=True):
+            found |= {f"team.{rules.name}.{name}": value for name, value in _measured(rules, team, *came).items()}
+        for name in ("escalated", "caught", "withheld", "delivered_wrong"):
             found[name] = sum(found[f"team.{one.name}.{name}"] for one in self.rules)
+        found["delivered_wrong"] += wrong - float(self.came[:, 1].sum())  # nobody looked at those of other pools
         found["caught_share"] = found["caught"] / wrong if wrong else math.nan
         return found
 
 
-def _measured(rules: TeamRules, team: Team) -> dict[str, float]:
-    """Return what `sim.scenario.contained.TEAM_METRICS` names."""
-    some = float(team.escalated) or math.nan
-    worked_s = team.staff.worked_s(team.end_s)
+def _measured(rules: TeamRules, team: Team, answers: int, wrong: int) -> dict[str, float]:
+    """Return what `sim.scenario.contained.TEAM_METRICS` names; *answers* came to its gates, so many *wrong*."""
+    escalated, worked_s = float(team.escalated), team.staff.worked_s(team.end_s)
+    delivered = wrong - team.wrong + team.reviewed_wrong + (0 if rules.withhold else team.late_wrong)
     return {
-        "escalated": float(team.escalated),
+        "escalated": escalated,
+        "escalated_share": ratio(escalated, answers),
         "reviewed": float(team.reviewed),
         "late": float(team.late),
-        "late_share": team.late / some,
-        "waited_share": team.waited / some,
-        "wait_mean": team.waits.total_s / team.reviewed if team.reviewed else math.nan,
+        "late_share": ratio(team.late, escalated),
+        "waited_share": ratio(team.waited, escalated),
+        "wait_mean": ratio(team.waits.total_s, team.reviewed),
         "wait_p50": team.waits.quantile_s(0.5),
         "wait_p95": team.waits.quantile_s(0.95),
         "queue_mean": team.queued_s / team.end_s,
-        "busy_share": team.busy_s / worked_s if worked_s else math.nan,
+        "busy_share": ratio(team.busy_s, worked_s),
         "caught": float(team.caught),
+        "caught_share": ratio(team.caught, wrong),
         "withheld": float(team.late if rules.withhold else 0),
-        "delivered_wrong": float(team.reviewed_wrong + (0 if rules.withhold else team.late_wrong)),
+        "delivered_wrong": float(delivered),
+        "delivered_share": ratio(delivered, answers),
     }

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from sim import claims
 from sim.errors import ScenarioError
+from sim.scenario.contained import containment
 from sim.scenario.fleet import Pool
 from sim.scenario.messages import Problem
 from sim.scenario.models import Scenario
 from sim.scenario.plans import trouble
-from sim.scenario.contained import containment
 from sim.scenario.rightness import right_and_wrong
 from sim.scenario.workload import ArrivalProcess, Workload
 from sim.words import did_you_mean, not_among, show

@@ -12,8 +12,9 @@ from sim.words import not_among, show
 
 DAY_S = 86_400.0
 TEAM_METRICS = (
-    *("escalated", "reviewed", "late", "late_share", "waited_share", "wait_mean", "wait_p50", "wait_p95"),
-    *("queue_mean", "busy_share", "caught", "withheld", "delivered_wrong"),
+    *("escalated", "escalated_share", "reviewed", "late", "late_share", "waited_share"),
+    *("wait_mean", "wait_p50", "wait_p95", "queue_mean", "busy_share"),
+    *("caught", "caught_share", "withheld", "delivered_wrong", "delivered_share"),
 )
 REVIEW_METRICS = ("escalated", "caught", "caught_share", "withheld", "delivered_wrong")
 """Of all teams together."""
