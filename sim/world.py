@@ -134,6 +134,8 @@ class World(simpy.Environment):
         if self._judge is None:
             return
         ended = self.fleet.take_ended()
+        if not len(ended):  # several look at the same moment
+            return
         verdicts = self._judge.take(ended)
         if self.containment is not None:
             self.containment.take(ended, verdicts)
