@@ -250,11 +250,14 @@ class Judge:
         return verdicts
 
     def _evaluate_some(self, rows: np.ndarray, verdicts: np.ndarray, answered: np.ndarray) -> None:
-        """Let the evaluation look at its share of the answers; what it says is known later."""
+        """Let the evaluation look at its share of the answers of models; what it says is known later.
+
+        Answers by rules are left out: they would tell a breaker that the model is well again.
+        """
         if not self._evaluate.any():
             return
         looked = self._luck.one("evaluated", who(rows["request"])) < self._evaluate[rows["cohort"]]
-        found = np.flatnonzero(answered & looked)
+        found = np.flatnonzero(answered & looked & (rows["replica"] >= 0))
         if not found.size:
             return
         mine, said = rows[found], verdicts[found]

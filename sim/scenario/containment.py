@@ -19,6 +19,7 @@ from sim.scenario.kinds import (
     LongerThanZero,
     Model,
     Name,
+    NoneIsAWord,
     NotNegative,
     OneOf,
     SmallCount,
@@ -142,7 +143,7 @@ class Release(Model):
     trial: Annotated[Literal["none", "shadow", "canary"], Field(description=(
         "What must be passed before everybody gets it: nothing; copies of what is evaluated, which no user sees; or "
         "`steps`, beside the version before."
-    ))] = "canary"  # fmt: skip
+    )), NoneIsAWord] = "canary"  # fmt: skip
     steps: list[Fraction] = [0.01, 0.05, 0.25]
     """Shares of the sessions that a canary gets, one after the other; everybody after the last."""
     dwell: Duration = 1800.0
