@@ -39,6 +39,11 @@ class Family:
             yield {NAME: self.name + SUFFIX[self.kind], **labels}
 
     @property
+    def ordered(self) -> tuple[str, ...]:
+        """The names of its series in the order of `series`, for one that has neither buckets nor a label."""
+        return (f"{self.name}_sum", f"{self.name}_count") if self.kind == "summary" else self.names
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of its series."""
         if self.kind in ("histogram", "summary"):
@@ -90,4 +95,19 @@ TASKS = Family(
     tuple(outcome.name.lower() for outcome in Outcome),
 )  # fmt: skip
 """The fourth layer: requests, not attempts."""
+REVIEW = (
+    Family("review_queue_length", "gauge", "Answers that wait for a reviewer."),
+    Family("review_reviewers", "gauge", "Reviewers at work."),
+    Family("review_reviewers_busy", "gauge", "Reviewers who are reviewing."),
+    Family("review_escalated", "counter", "Answers that a gate has held back for review."),
+    Family("review_late", "counter", "Answers of which no review had begun when they were wanted."),
+    Family("review_wait_seconds", "summary", "Time from escalation until a review began."),
+)
+"""Of a team of reviewers."""
+QUALITY_BREAKER = Family("quality_breaker_open", "gauge", "1: requests are diverted because answers are bad.")
+OVERFLOW = Family("overflow_on", "gauge", "1: requests are diverted because the queue is long.")
+RELEASE = Family("release_share", "gauge", "Share of the sessions that a version gets.")
 FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES)
+"""Those of every run."""
+CONTAINED = (*REVIEW, QUALITY_BREAKER, OVERFLOW, RELEASE)
+"""Those of a run in which wrong answers are contained."""

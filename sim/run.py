@@ -130,13 +130,14 @@ def known_metrics(scenario: Scenario) -> set[str]:
     from sim.alerts import outcome
     from sim.quality.judge import metric_names as quality_metrics
     from sim.quality.reading import versions_of
+    from sim.scenario.contained import metric_names as containment_metrics
 
     alerts = outcome.names(scenario.alerts)
     cohorts = list(scenario.workload.cohorts)
     known = summary.metric_names(cohorts) | set(claims.OF_CONTROL) | alerts
     if scenario.quality:
         known |= quality_metrics(cohorts, list(scenario.quality.causes), versions_of(scenario))
-    return known
+    return known | containment_metrics(scenario)
 
 
 def _entry(task: Task, folder: Path) -> dict[str, Any]:

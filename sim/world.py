@@ -14,17 +14,18 @@ import simpy
 
 from sim import control, quality, summary, telemetry, workload
 from sim.control import Effects
+from sim.control.settings import client_policy, pool_config
 from sim.engine.fleet import Fleet
 from sim.engine.hardware import resolve
 from sim.engine.state import METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
 from sim.quality.judge import Judge
-from sim.quality.reading import rules_of
+from sim.quality.reading import containment_of, rules_of
+from sim.quality.review import Team
 from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Scenario
 from sim.scenario.targets import largest
-from sim.service import client_policy, pool_config
 from sim.spool import Spool
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
@@ -85,6 +86,7 @@ class World(simpy.Environment):
             leap=leap,
         )
         self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
+        self.containment = containment_of(scenario, seed)
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -94,6 +96,7 @@ class World(simpy.Environment):
         self.spool = Spool(self.scraper.labels if scenario.telemetry else [], recorder.folder if recorder else None)
         self.progress = progress
         self.events: list[dict[str, Any]] = []
+        self.measured: dict[str, float] = {}
         self.effects = Effects(self.fleet, lambda: self._keep(self.fleet.take_rows()))
         self.process(self._scrape())
         self.ended = self.process(self._end())
@@ -127,9 +130,15 @@ class World(simpy.Environment):
         return self._judge
 
     def _hear(self) -> None:
-        """Let the judge hear of the requests that have ended."""
-        if self._judge is not None:
-            self._judge.take(self.fleet.take_ended())
+        """Let the judge, and then the gates, hear of the requests that have ended."""
+        if self._judge is None:
+            return
+        ended = self.fleet.take_ended()
+        if not len(ended):  # several look at the same moment
+            return
+        verdicts = self._judge.take(ended)
+        if self.containment is not None:
+            self.containment.take(ended, verdicts)
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""
@@ -157,6 +166,9 @@ class World(simpy.Environment):
     def _scrape(self) -> Generator[simpy.Event, None, None]:
         """Look at every replica at the scrape interval."""
         while True:
+            if self.containment is not None:
+                self._hear()
+                self.containment.play(float(self.now))
             gauges = self.fleet.look()
             self.scrapes.append((self.now, gauges))
             if self.scenario.telemetry:
@@ -173,8 +185,17 @@ class World(simpy.Environment):
         if self.judge is not None:
             seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
             fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
+        if self.containment is not None:
+            for name, team in zip(self.containment.names, self.containment.teams, strict=True):
+                for series, value in _shown(team).items():
+                    self.show(series, name, value)
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
         self.scraper.note(fleet.read_meters(), fleet.gates, powered, running)
+
+    def show(self, series: str, owner: str, value: float) -> None:
+        """Let *series* of pool, team or version *owner* show *value* at scrapes from now on."""
+        if self.scenario.telemetry:
+            self.scraper.tell(series, owner, value)
 
     def note_event(self, event: str, **fields: Any) -> None:
         """Write down that *event* happened now, with what there is to say about it: a line of events.jsonl."""
@@ -232,6 +253,10 @@ class World(simpy.Environment):
         metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
         if self.judge is not None:
             metrics |= quality.judge.metrics(self.judge, cohorts)
+        if self.containment is not None:
+            self.containment.close()
+            metrics |= self.containment.metrics(metrics["wrong"])
+        metrics |= self.measured
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():
@@ -277,6 +302,19 @@ def _judge_of(scenario: Scenario, seed: int, fleet: Fleet) -> Judge:
     """Return the judge of a run of *scenario* on *fleet*."""
     first = {name: int(pool.first) for name, pool in zip(scenario.fleet.pools, fleet.pools)}
     return Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
+
+
+def _shown(team: Team) -> dict[str, float]:
+    """Return what `sim.families.REVIEW` shows of *team*."""
+    return {
+        "review_queue_length": team.waiting,
+        "review_reviewers": team.count,
+        "review_reviewers_busy": team.busy,
+        "review_escalated_total": team.escalated,
+        "review_late_total": team.late,
+        "review_wait_seconds_sum": team.waits.total_s,
+        "review_wait_seconds_count": team.reviewed,
+    }
 
 
 def _no_requests() -> np.ndarray:

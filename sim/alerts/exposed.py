@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sim.buckets import ITL_BOUNDS, REQUEST_BOUNDS
-from sim.families import CHECK_SCORES, FAMILIES, SUFFIX, Family
+from sim.families import CHECK_SCORES, CONTAINED, FAMILIES, SUFFIX, Family
 
 Kind = Literal["gauge", "counter", "bucket"]
 
@@ -144,11 +144,11 @@ def _metrics(family: Family) -> Iterable[Metric]:
         yield Metric(f"{family.name}_bucket", "bucket", family.name, {**labels, "le": bounds}, family.bounds)
 
 
-METRICS = {metric.name: metric for family in (*FAMILIES, *_KNOWN) for metric in _metrics(family)}
+METRICS = {metric.name: metric for family in (*FAMILIES, *CONTAINED, *_KNOWN) for metric in _metrics(family)}
 """Every metric known, by the name that rules read."""
 UNFINISHED = {
     family.name: tuple(metric.name for metric in _metrics(family))
-    for family in (*FAMILIES, *_KNOWN)
+    for family in (*FAMILIES, *CONTAINED, *_KNOWN)
     if family.kind != "gauge" and family.name not in METRICS
 }
 """Names without the suffix that Prometheus adds, and the names meant."""

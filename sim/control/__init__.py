@@ -4,9 +4,21 @@ Faults and control processes act through `Effects`, so that what several of them
 ends when each of them ends.
 """
 
-from sim.control import autoscaler, breaker, custom, faults, health, ramp, rollout, shedding
+from sim.control import (
+    autoscaler,
+    breaker,
+    custom,
+    faults,
+    health,
+    quality_breaker,
+    ramp,
+    release,
+    rollout,
+    shedding,
+)
 from sim.control.effects import Effects
 from sim.control.stage import Process, Stage
+from sim.scenario.containment import Gate, Overflow, QualityBreaker, Release, Team
 from sim.scenario.control import Autoscale, Breaker, Control, Custom, Health, Ramp, Rollout, Shed
 
 __all__ = ["Effects", "Process", "Stage", "start"]
@@ -18,11 +30,13 @@ def start(stage: Stage) -> None:
     Raises:
         InputError: a process of the user's own cannot be found or is no generator function.
     """
-    for process in [*faults.processes(stage), *(_process(stage, one) for one in stage.scenario.control)]:
+    acting = [one for one in stage.scenario.control if not isinstance(one, Gate | Team)]  # the world's own
+    for process in [*faults.processes(stage), *(_process(stage, one) for one in acting)]:
         stage.process(process)
 
 
 def _process(stage: Stage, one: Control) -> Process:
+    """Return the process of *one*, which is none of those that only wait to be handed answers."""
     match one:
         case Health():
             return health.health(stage, one)
@@ -36,5 +50,12 @@ def _process(stage: Stage, one: Control) -> Process:
             return shedding.shed(stage, one)
         case Ramp():
             return ramp.ramp(stage, one)
+        case QualityBreaker():
+            return quality_breaker.quality_breaker(stage, one)
+        case Overflow():
+            return shedding.overflow(stage, one)
+        case Release():
+            return release.release(stage, one)
         case Custom():
             return custom.custom(stage, one)
+    raise ValueError(f"no process for {one!r}")

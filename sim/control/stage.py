@@ -7,6 +7,7 @@ import simpy
 
 from sim.control.effects import Effects
 from sim.engine.fleet import Fleet
+from sim.quality.judge import Judge
 from sim.scenario import Scenario
 
 Process = Generator[simpy.Event, Any, None]
@@ -20,6 +21,13 @@ class Stage(Protocol):
     seed: int
     fleet: Fleet
     effects: Effects
+    measured: dict[str, float]
+    """Metrics of the run that control processes keep up to date themselves, by name."""
+
+    @property
+    def judge(self) -> Judge | None:
+        """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
+        ...
 
     @property
     def now(self) -> Any:
@@ -36,4 +44,8 @@ class Stage(Protocol):
 
     def note_event(self, event: str, **fields: Any) -> None:
         """Write down that *event* happened now, into events.jsonl."""
+        ...
+
+    def show(self, series: str, owner: str, value: float) -> None:
+        """Let *series* of pool, team or version *owner* show *value* at scrapes from now on."""
         ...

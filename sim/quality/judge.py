@@ -85,6 +85,13 @@ class _Waiting:
     due_s: list[np.ndarray] = field(default_factory=list)
     where: list[np.ndarray] = field(default_factory=list)
 
+    def known(self, now_s: float, places: int) -> np.ndarray:
+        """Return how many are known by *now_s*, by place (of so many *places*), and forget them."""
+        due_s, where = np.concatenate(self.due_s), np.concatenate(self.where)
+        known = due_s <= now_s
+        self.due_s, self.where = ([due_s[~known]], [where[~known]]) if not known.all() else ([], [])
+        return np.bincount(where[known], minlength=places)
+
 
 class Judge:
     """Judges how requests ended, and counts: by minute, cohort and version, and what an evaluation has seen."""
@@ -111,12 +118,19 @@ class Judge:
         """Answered, and of those wrong, by who answered."""
         self._seen = np.zeros((pools, k, v, len(SEEN)), np.int64)
         self._waiting = _Waiting()
+        self._shadow: tuple[float, int] | None = None
+        self._pairs = np.zeros((2, 2), np.int64)
+        self._waiting_pairs = _Waiting()
 
     # --- what is true ----------------------------------------------------------------------------------------------
 
     def release(self, from_s: float, version: int, share: float) -> None:
         """Let *version* answer a *share* of what is sent from *from_s* on; the rest is answered by version 0."""
         self._releases.append(Release(from_s, version, share))
+
+    def shadow(self, from_s: float, version: int | None) -> None:
+        """Let *version* answer a copy of what is sent from *from_s* on and evaluated, for no user; None: no longer."""
+        self._shadow = None if version is None else (from_s, version)
 
     def versions(self, rows: np.ndarray) -> np.ndarray:
         """Return which version answers each of *rows* (ATTEMPT): decided by when it was sent, for sessions as one."""
@@ -236,18 +250,28 @@ class Judge:
         return verdicts
 
     def _evaluate_some(self, rows: np.ndarray, verdicts: np.ndarray, answered: np.ndarray) -> None:
-        """Let the evaluation look at its share of the answers; what it says is known later."""
+        """Let the evaluation look at its share of the answers of models; what it says is known later.
+
+        Answers by rules are left out: they would tell a breaker that the model is well again.
+        """
         if not self._evaluate.any():
             return
         looked = self._luck.one("evaluated", who(rows["request"])) < self._evaluate[rows["cohort"]]
-        found = np.flatnonzero(answered & looked)
+        found = np.flatnonzero(answered & looked & (rows["replica"] >= 0))
         if not found.size:
             return
         mine, said = rows[found], verdicts[found]
         flagged = self.flags(mine, said)
         where = np.ravel_multi_index((mine["pool"], mine["cohort"], said["version"], flagged), self._seen.shape)
-        self._waiting.due_s.append(mine["finished_s"] + self.rules.delay_s)
+        due_s = mine["finished_s"] + self.rules.delay_s
+        self._waiting.due_s.append(due_s)
         self._waiting.where.append(where)
+        if self._shadow is not None:
+            from_s, version = self._shadow
+            some = mine["sent_s"] >= from_s
+            copies = self.judge(mine[some], np.full(some.sum(), version, np.int16))
+            self._waiting_pairs.due_s.append(due_s[some])
+            self._waiting_pairs.where.append(2 * flagged[some] + self.flags(mine[some], copies))
 
     def flags(self, rows: np.ndarray, verdicts: np.ndarray) -> np.ndarray:
         """Return what an evaluator who errs would say of answers: 1 is wrong."""
@@ -260,13 +284,19 @@ class Judge:
     def seen(self, now_s: float) -> np.ndarray:
         """Return what the evaluation has told by *now_s*: (pools, cohorts, versions, 2), looked at and called wrong."""
         if self._waiting.due_s:
-            due_s, where = np.concatenate(self._waiting.due_s), np.concatenate(self._waiting.where)
-            known = due_s <= now_s
-            counts = np.bincount(where[known], minlength=self._seen.size).reshape(self._seen.shape)
+            counts = self._waiting.known(now_s, self._seen.size).reshape(self._seen.shape)
             self._seen[..., 0] += counts.sum(axis=-1)
             self._seen[..., 1] += counts[..., 1]
-            self._waiting = _Waiting([due_s[~known]], [where[~known]]) if (~known).any() else _Waiting()
         return self._seen
+
+    def pairs(self, now_s: float) -> np.ndarray:
+        """Return what the evaluation said by *now_s* of answers and their copies in the `shadow`: (2, 2).
+
+        Rows are what it said of the answer, columns of the copy: 0 right, 1 wrong.
+        """
+        if self._waiting_pairs.due_s:
+            self._pairs += self._waiting_pairs.known(now_s, 4).reshape(2, 2)
+        return self._pairs
 
     def wrong_by_minute(self) -> np.ndarray:
         """Return how many wrong answers went to what was asked in each minute."""

@@ -3,10 +3,14 @@
 import math
 from collections.abc import Mapping
 
+from sim.quality.containment import Containment, GateRules, TeamRules
 from sim.quality.judge import Cause, Rules
+from sim.quality.review import Staff
 from sim.quality.verdicts import KINDS
 from sim.scenario import Scenario
 from sim.scenario import quality as spec
+from sim.scenario.clients import PatienceDraw
+from sim.scenario.containment import Gate, HandlingDraw, Team
 from sim.scenario.targets import members
 
 
@@ -65,3 +69,39 @@ def _cause(
         grows=one.grows,
         visible=one.visible,
     )
+
+
+def containment_of(scenario: Scenario, seed: int) -> Containment | None:
+    """Return the gates and teams of *scenario*; None where it has no team."""
+    teams = [one for one in scenario.control if isinstance(one, Team)]
+    if not teams:
+        return None
+    names, pools = [one.team for one in teams], list(scenario.fleet.pools)
+    gates = [
+        GateRules(pools.index(one.gate), one.gate, names.index(one.to), one.below, one.lowest, one.load_aware)
+        for one in scenario.control
+        if isinstance(one, Gate)
+    ]
+    return Containment(gates, [_team(one) for one in teams], seed, scenario.duration)
+
+
+def _team(one: Team) -> TeamRules:
+    shifts = one.reviewers if isinstance(one.reviewers, list) else None
+    staff = Staff(tuple((shift.at, shift.reviewers) for shift in shifts) if shifts else ((0.0, int(one.reviewers)),))  # type: ignore[arg-type]
+    return TeamRules(
+        name=one.team,
+        staff=staff,
+        handling=_time(one.handling),
+        patience=None if one.patience is None else _time(one.patience),
+        misses=one.misses,
+        false_alarms=one.false_alarms,
+        withhold=one.late == "withhold",
+    )
+
+
+def _time(drawn: float | HandlingDraw | PatienceDraw) -> tuple[str, float, float]:
+    """Return a time as `sim.quality.containment.TeamRules` has it."""
+    if isinstance(drawn, int | float):
+        return "fixed", float(drawn), 0.0
+    kind, one = drawn.choice
+    return (kind, one.median, one.sigma) if kind == "lognormal" else (kind, one.mean, 0.0)

@@ -1,5 +1,6 @@
 """What watches and decides: health checks, autoscalers, rollouts, breakers, and processes of one's own.
 
+What keeps wrong answers from users stands in `sim.scenario.containment`.
 The first key of each names its kind and, but for `python`, the pool that it looks after.
 """
 
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
+from sim.scenario.containment import Gate, Overflow, QualityBreaker, Release, Team
 from sim.scenario.kinds import (
     Code,
     Count,
@@ -135,7 +137,10 @@ class Custom(Model):
     runs, and among installed packages."""
 
 
-KINDS = ("health", "autoscale", "rollout", "breaker", "shed", "ramp", "python")
+KINDS = (
+    *("health", "autoscale", "rollout", "breaker", "shed", "ramp"),
+    *("gate", "team", "quality_breaker", "overflow", "release", "python"),
+)
 
 Control = Annotated[
     Annotated[Health, Tag("<health>")]
@@ -144,6 +149,11 @@ Control = Annotated[
     | Annotated[Breaker, Tag("<breaker>")]
     | Annotated[Shed, Tag("<shed>")]
     | Annotated[Ramp, Tag("<ramp>")]
+    | Annotated[Gate, Tag("<gate>")]
+    | Annotated[Team, Tag("<team>")]
+    | Annotated[QualityBreaker, Tag("<quality_breaker>")]
+    | Annotated[Overflow, Tag("<overflow>")]
+    | Annotated[Release, Tag("<release>")]
     | Annotated[Custom, Tag("<python>")],
     by_key("a mapping with one kind of process", *KINDS),
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from sim.scenario.containment import Release, Team
 from sim.scenario.control import Autoscale, Breaker, Control, Custom, Health, Ramp, Rollout, Shed
 from sim.scenario.faults import (
     Delay,
@@ -127,7 +128,7 @@ def _times(scenario: Scenario, from_s: float, to_s: float | None) -> Iterator[tu
 def _control(scenario: Scenario, one: Control) -> Iterator[tuple[str, str]]:
     kind = kind_of(one)
     name: str = getattr(one, kind)
-    if isinstance(one, Custom):
+    if isinstance(one, Custom | Team | Release):
         return
     if name not in scenario.fleet.pools:
         yield kind, not_among(name, "pool", scenario.fleet.pools)

@@ -5,7 +5,7 @@ from typing import TextIO
 
 import numpy as np
 
-from sim.families import CHECK_SCORES, FAMILIES
+from sim.families import CHECK_SCORES, CONTAINED, FAMILIES
 from sim.series import NAME, SeriesSet, is_stale
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -18,7 +18,7 @@ def write_openmetrics(read: Callable[[str], SeriesSet], out: TextIO) -> int:
     out, for the text cannot say them.
     """
     written = 0
-    for family in (*FAMILIES, CHECK_SCORES):
+    for family in (*FAMILIES, CHECK_SCORES, *CONTAINED):
         head = f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
         for name in family.names:
             for labels, t_ms, values in read(name):

@@ -6,8 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from sim.families import DURATION, ENGINE, FIRST_TOKEN, REASONS, REQUESTS, SCORES, TASKS, UP
+from sim.families import (
+    DURATION,
+    ENGINE,
+    FIRST_TOKEN,
+    OVERFLOW,
+    QUALITY_BREAKER,
+    REASONS,
+    RELEASE,
+    REQUESTS,
+    REVIEW,
+    SCORES,
+    TASKS,
+    UP,
+    Family,
+)
 from sim.scenario import Scenario
+from sim.scenario.containment import Overflow, QualityBreaker, Release, Team
 from sim.scenario.faults import Refuse
 from sim.series import STALE
 from sim.spool import NOTHING
@@ -30,7 +45,23 @@ def targets(scenario: Scenario, models: Mapping[str, str], replicas: Mapping[str
     shared = {name: value for name, value in own.items() if "{" not in value and name not in (_SERVED_NAME, "pool")}
     codes = {*ALWAYS, *(fault.status for fault in scenario.faults if isinstance(fault, Refuse))}
     evaluated = settings is not None and settings.evaluate > 0
-    return Scraper(engines, {**shared, **GATEWAY}, list(replicas), sorted(codes), evaluated)
+    return Scraper(engines, {**shared, **GATEWAY}, list(replicas), sorted(codes), evaluated, _contained(scenario))
+
+
+def _contained(scenario: Scenario) -> list[tuple[Family, str, str]]:
+    """Return what the gateway shows of how wrong answers are contained: family, label and its value."""
+    found: list[tuple[Family, str, str]] = []
+    for one in scenario.control:
+        match one:
+            case Team():
+                found += [(family, "team", one.team) for family in REVIEW]
+            case QualityBreaker():
+                found.append((QUALITY_BREAKER, "pool", one.quality_breaker))
+            case Overflow():
+                found.append((OVERFLOW, "pool", one.overflow))
+            case Release():
+                found.append((RELEASE, "version", one.release))
+    return found
 
 
 def _engine_labels(pool: str, r: int, model: str, own: Mapping[str, str]) -> Labels:
@@ -42,9 +73,18 @@ class Scraper:
     """Knows every series of a run, and what each of them shows now."""
 
     def __init__(
-        self, engines: Sequence[Labels], gateway: Labels, pools: Sequence[str], codes: Sequence[int], evaluated: bool
+        self,
+        engines: Sequence[Labels],
+        gateway: Labels,
+        pools: Sequence[str],
+        codes: Sequence[int],
+        evaluated: bool,
+        contained: Sequence[tuple[Family, str, str]] = (),
     ) -> None:
-        """Set up for replicas with the labels *engines*, and a *gateway* that has the *pools* behind it."""
+        """Set up for replicas with the labels *engines*, and a *gateway* that has the *pools* behind it.
+
+        *contained* are families that show what they are told, each with a label of its own and its value.
+        """
         self.labels: list[Labels] = []
         for labels in engines:
             self.labels += UP.series({name: value for name, value in labels.items() if name != _SERVED_NAME})
@@ -55,26 +95,37 @@ class Scraper:
         for pool in pools:
             for family in (by_code, FIRST_TOKEN, DURATION, TASKS, *((SCORES,) if evaluated else ())):
                 self.labels += family.series({**gateway, "pool": pool})
+        self.told: dict[tuple[str, str], float] = {}
+        for family, label, owner in contained:
+            self.labels += family.series({**gateway, label: owner})
+            self.told |= {(name, owner): 0.0 for name in family.ordered}
         self._codes, self._evaluated = list(codes), evaluated
         self._before = np.zeros((2, 1, len(engines)), bool)  # which were targets at the last scrape, which answered
         self._shown = np.zeros((1, len(engines), 3))
         self._noted: list[tuple[Any, ...]] = []
+
+    def tell(self, series: str, owner: str, value: float) -> None:
+        """Let *series* of *owner* show *value* from now on."""
+        assert (series, owner) in self.told, f"no series {series} of {owner}"
+        self.told[series, owner] = value
 
     def note(self, meters: np.ndarray, gates: np.ndarray, powered: list[bool], running: list[bool]) -> None:
         """Remember one scrape: what `Fleet.read_meters` returned (kept), the gateway's counts (copied), who is there.
 
         A replica that is powered and not running is a target that does not answer; one that is not powered is none.
         """
-        self._noted.append((meters, gates.view(np.int64).copy().view(gates.dtype), powered, running))
+        self._noted.append(
+            (meters, gates.view(np.int64).copy().view(gates.dtype), powered, running, [*self.told.values()])
+        )
 
     def take(self, gauges: np.ndarray) -> np.ndarray:
         """Return every series at the scrapes noted since the last time (n, m), to which belong *gauges* (n, replicas).
 
         Those are what `Fleet.look` returned. Stale markers and `NOTHING` are included.
         """
-        meters, gates, powered, running = map(np.array, zip(*self._noted, strict=True))
+        meters, gates, powered, running, told = map(np.array, zip(*self._noted, strict=True))
         self._noted = []
-        return self._values(gauges, meters, gates, powered, running)
+        return np.hstack([self._values(gauges, meters, gates, powered, running), told.reshape(len(gauges), -1)])
 
     def _values(
         self, gauges: np.ndarray, meters: np.ndarray, gates: np.ndarray, powered: np.ndarray, running: np.ndarray
