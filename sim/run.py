@@ -130,10 +130,12 @@ def known_metrics(scenario: Scenario) -> set[str]:
     from sim.alerts import outcome
     from sim.quality.judge import metric_names as quality_metrics
     from sim.quality.reading import versions_of
+    from sim.workload import tasks
 
     alerts = outcome.names(scenario.alerts)
     cohorts = list(scenario.workload.cohorts)
     known = summary.metric_names(cohorts) | set(claims.OF_CONTROL) | alerts
+    known |= tasks.metric_names([name for name, one in scenario.workload.cohorts.items() if one.agent])
     if scenario.quality:
         known |= quality_metrics(cohorts, list(scenario.quality.causes), versions_of(scenario))
     return known

@@ -115,6 +115,7 @@ class World(simpy.Environment):
                 chunk = next(self.chunks, None)
                 self.fleet.submit(_no_requests() if chunk is None else chunk, more=chunk is not None)
             elif why == "script":
+                self._hear()
                 asks = self.fleet.take_asks()
                 self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
             elif why == "ended":
@@ -129,9 +130,12 @@ class World(simpy.Environment):
         return self._judge
 
     def _hear(self) -> None:
-        """Let the judge hear of the requests that have ended."""
+        """Let the judge hear of the requests that have ended, and agents of what came of theirs."""
         if self._judge is not None:
-            self._judge.take(self.fleet.take_ended())
+            ended = self.fleet.take_ended()
+            verdicts = self._judge.take(ended)
+            if self.users.agents is not None:
+                self.users.agents.hear(ended, verdicts["wrong"])
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""
@@ -176,7 +180,10 @@ class World(simpy.Environment):
             seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
             fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
-        self.scraper.note(fleet.read_meters(), fleet.gates, powered, running)
+        gates = fleet.gates.copy()
+        if self.users.agents is not None:
+            gates["tasks"] = self.users.agents.tasks.instead_of_requests(gates["tasks"])
+        self.scraper.note(fleet.read_meters(), gates, powered, running)
 
     def note_event(self, event: str, **fields: Any) -> None:
         """Write down that *event* happened now, with what there is to say about it: a line of events.jsonl."""
@@ -234,6 +241,9 @@ class World(simpy.Environment):
         metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
         if self.judge is not None:
             metrics |= quality.judge.metrics(self.judge, cohorts)
+        if self.users.agents is not None:
+            self.users.agents.close()
+            metrics |= self.users.agents.tasks.metrics(scenario.warmup, cohorts)
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():
