@@ -28,6 +28,7 @@ from sim.scenario.clients import PatienceDraw
 from sim.scenario.fleet import PowerOfD, PrefixAffinity
 from sim.scenario.targets import largest
 from sim.spool import Spool
+from sim.workload.agents import is_step
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
 
@@ -87,6 +88,7 @@ class World(simpy.Environment):
             leap=leap,
         )
         self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
+        self._unheard: list[np.ndarray] = []
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -116,10 +118,10 @@ class World(simpy.Environment):
                 self.fleet.submit(_no_requests() if chunk is None else chunk, more=chunk is not None)
             elif why == "script":
                 self._hear()
-                asks = self.fleet.take_asks()
+                asks = self.fleet.take_asks().view(np.ndarray)
                 self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
             elif why == "ended":
-                self._hear()
+                assert self.judge is not None
             else:
                 self._keep(self.fleet.take_rows())
 
@@ -127,15 +129,19 @@ class World(simpy.Environment):
     def judge(self) -> Judge | None:
         """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
         self._hear()
+        if self._judge is not None and self._unheard:
+            self._judge.take(np.concatenate(self._unheard))
+            self._unheard.clear()
         return self._judge
 
     def _hear(self) -> None:
-        """Let the judge hear of the requests that have ended, and agents of what came of theirs."""
-        if self._judge is not None:
-            ended = self.fleet.take_ended()
-            verdicts = self._judge.take(ended)
-            if self.users.agents is not None:
-                self.users.agents.hear(ended, verdicts["wrong"])
+        """Take what has ended to the judge, who counts it when somebody asks, and tell agents what came of theirs."""
+        if self._judge is None or not len(ended := self.fleet.take_ended().view(np.ndarray)):
+            return
+        self._unheard.append(ended)
+        if self.users.agents is not None:
+            steps = ended[is_step(ended["request"])]
+            self.users.agents.hear(steps, self._judge.judge(steps)["wrong"])
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""

@@ -112,11 +112,10 @@ class Agents:
     # --- what became of them ---------------------------------------------------------------------------------------
 
     def hear(self, rows: np.ndarray, wrong: np.ndarray) -> None:
-        """Take notice of how requests ended (*rows*: the deciding ATTEMPT of each), and of which answers are *wrong*."""
-        mine = np.flatnonzero(is_step(rows["request"]))
+        """Take notice of how steps ended (*rows*: the deciding ATTEMPT of each), and of which answers are *wrong*."""
         columns = ("session", "cohort", "pool", "outcome", "prompt_tokens", "output_tokens", "scheduled_s", "finished_s")
-        values = (rows[name][mine].tolist() for name in columns)
-        for session, cohort, pool, outcome, prompt, output, at_s, end_s, is_wrong in zip(*values, wrong[mine].tolist()):
+        values = (rows[name].tolist() for name in columns)
+        for session, cohort, pool, outcome, prompt, output, at_s, end_s, is_wrong in zip(*values, wrong.tolist()):
             task = self._live.get(session)
             if task is None:
                 task = self._live[session] = self._new(session, cohort, pool, at_s)
