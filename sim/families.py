@@ -86,4 +86,6 @@ TASKS = Family(
     tuple(outcome.name.lower() for outcome in Outcome),
 )  # fmt: skip
 """The fourth layer: requests, not attempts."""
-FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES)
+SIGNALS = Family("llm_signals", "counter", "What users did about answers, when it arrived.", (), "signal")
+"""Late, and of a few: edits, escalations, complaints. Its signals are those of the scenario."""
+FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES, SIGNALS)

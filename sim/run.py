@@ -128,6 +128,7 @@ def play(
 def known_metrics(scenario: Scenario) -> set[str]:
     """Return every metric that a claim about *scenario* may name."""
     from sim.alerts import outcome
+    from sim.quality import watch
     from sim.quality.judge import metric_names as quality_metrics
     from sim.quality.reading import versions_of
     from sim.workload import tasks
@@ -138,6 +139,7 @@ def known_metrics(scenario: Scenario) -> set[str]:
     known |= tasks.metric_names([name for name, one in scenario.workload.cohorts.items() if one.agent])
     if scenario.quality:
         known |= quality_metrics(cohorts, list(scenario.quality.causes), versions_of(scenario))
+        known |= watch.metric_names(scenario)
     return known
 
 

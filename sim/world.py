@@ -4,7 +4,6 @@
 Control events are few (a scrape, a decision), requests are many: no request is ever a process.
 """
 
-import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,18 @@ import simpy
 
 from sim import control, quality, summary, telemetry, workload
 from sim.control import Effects
-from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
-from sim.engine.hardware import PoolSpec, resolve
-from sim.engine.state import LEVELS, METRICS, MINUTE_COLUMNS
+from sim.engine.fleet import Fleet
+from sim.engine.hardware import resolve
+from sim.engine.state import METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
 from sim.quality.judge import Judge
 from sim.quality.reading import rules_of
-from sim.records import ATTEMPT, PARTS, Outcome
+from sim.quality.watch import Watch
+from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
-from sim.scenario import Clients, Scenario
-from sim.scenario.clients import PatienceDraw
-from sim.scenario.fleet import PowerOfD, PrefixAffinity
+from sim.scenario import Scenario
 from sim.scenario.targets import largest
+from sim.settings import client_policy, pool_config
 from sim.spool import Spool
 from sim.workload.agents import is_step
 
@@ -88,6 +87,7 @@ class World(simpy.Environment):
             leap=leap,
         )
         self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
+        self.watch = Watch(scenario, seed, self._judge, self.users.expected_requests) if self._judge else None
         self._unheard: list[np.ndarray] = []
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
@@ -129,8 +129,8 @@ class World(simpy.Environment):
     def judge(self) -> Judge | None:
         """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
         self._hear()
-        if self._judge is not None and self._unheard:
-            self._judge.take(np.concatenate(self._unheard))
+        if self.watch is not None and self._unheard:
+            self.watch.take(np.concatenate(self._unheard))
             self._unheard.clear()
         return self._judge
 
@@ -182,14 +182,16 @@ class World(simpy.Environment):
     def _sample(self) -> None:
         """Remember what every target would answer to a Prometheus now."""
         fleet, effects, replicas = self.fleet, self.effects, range(self.fleet.replicas)
-        if self.judge is not None:
-            seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
+        signals = None
+        if self.judge is not None and self.watch is not None:
+            seen = self.watch.look(float(self.now)).sum(axis=(1, 2))
+            signals = self.watch.signals.arrived(float(self.now))
             fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
         gates = fleet.gates.copy()
         if self.users.agents is not None:
             gates["tasks"] = self.users.agents.tasks.instead_of_requests(gates["tasks"])
-        self.scraper.note(fleet.read_meters(), gates, powered, running)
+        self.scraper.note(fleet.read_meters(), gates, powered, running, signals)
 
     def note_event(self, event: str, **fields: Any) -> None:
         """Write down that *event* happened now, with what there is to say about it: a line of events.jsonl."""
@@ -245,8 +247,8 @@ class World(simpy.Environment):
         metrics["preemptions"] = float(fleet.reps.preemptions.sum())
         metrics["steps"] = float(fleet.w[0].steps)
         metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
-        if self.judge is not None:
-            metrics |= quality.judge.metrics(self.judge, cohorts)
+        if self.judge is not None and self.watch is not None:
+            metrics |= quality.judge.metrics(self.judge, cohorts) | self.watch.metrics(float(self.now))
         if self.users.agents is not None:
             self.users.agents.close()
             metrics |= self.users.agents.tasks.metrics(scenario.warmup, cohorts)
@@ -301,79 +303,6 @@ def _no_requests() -> np.ndarray:
     from sim.records import REQUEST
 
     return np.zeros(0, REQUEST)
-
-
-def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
-    """Return what the engine needs of pool *name*, resolved to *spec*."""
-    pool = scenario.fleet.pools[name]
-    router, routing = scenario.fleet.routing
-    admission = pool.admission or scenario.fleet.admission
-    queue = admission.max_queue if isinstance(admission.max_queue, list) else [admission.max_queue] * LEVELS
-    first, second, third, fourth = (n or 0 for n in queue)
-    return PoolConfig(
-        steps=spec.steps,
-        replicas=pool.replicas,
-        spares=largest(scenario, name) - pool.replicas,
-        blocks=spec.kv_blocks,
-        router=router,
-        choices=routing.choices if isinstance(routing, PowerOfD) else 2,
-        refresh_s=routing.refresh,
-        count_own=routing.count_own,
-        load_bound=routing.load_bound if isinstance(routing, PrefixAffinity) else 1.25,
-        prefix_caching=pool.prefix_caching,
-        max_queue=(first, second, third, fourth),
-        max_outstanding=admission.max_outstanding or 0,
-        max_wait_s=or_inf(admission.max_wait),
-        deadline_aware=admission.deadline_aware,
-        limit_per_s=or_inf(admission.limit_per_s),
-        limit_burst=admission.burst or max(1.0, admission.limit_per_s or 0.0),
-        block_size=spec.block_size,
-        max_seqs=spec.max_num_seqs,
-        max_tokens=spec.max_num_batched_tokens,
-        max_len=spec.max_model_len,
-        watermark=spec.watermark_blocks,
-        reserve_full=spec.reserve_full_isl,
-        chunked=spec.chunked_prefill,
-        noise=pool.noise.sigma,
-        slow_noise=pool.noise.slow_sigma,
-        slow_period_s=pool.noise.slow_period,
-        ingress_s=pool.ingress,
-        egress_s=pool.egress,
-        fallback=pool.fallback,
-    )
-
-
-def client_policy(clients: Clients) -> ClientPolicy:
-    """Return what the engine needs of a cohort's *clients*."""
-    patience, backoff, budget, hedge = clients.patience, clients.backoff, clients.retry_budget, clients.hedge
-    drawn = patience.choice[1].mean if isinstance(patience, PatienceDraw) else None
-    return ClientPolicy(
-        timeout_s=or_inf(clients.timeout),
-        first_token_s=or_inf(clients.first_token_timeout),
-        deadline_s=or_inf(clients.deadline),
-        patience_s=or_inf(drawn if isinstance(patience, PatienceDraw) else patience),
-        patience_exponential=drawn is not None,
-        retries=clients.retries,
-        retry_on=frozenset(Outcome[name.upper()] for name in clients.retry_on),
-        backoff_s=backoff.base,
-        backoff_factor=backoff.factor,
-        backoff_max_s=or_inf(backoff.max),
-        jitter=backoff.jitter,
-        budget=budget.share if budget else math.inf,
-        budget_burst=budget.burst if budget else 10.0,
-        throttle=clients.throttle or 0.0,
-        hedge_s=hedge.after if hedge else math.inf,
-        hedge_share=hedge.share if hedge else 1.0,
-        hedge_cancel=hedge.cancel if hedge else True,
-        zombie=clients.disconnect == "zombie",
-        limit_per_s=or_inf(clients.limit_per_s),
-        limit_burst=clients.burst or max(1.0, clients.limit_per_s or 0.0),
-    )
-
-
-def or_inf(value: float | None) -> float:
-    """Return *value*, or infinity where nobody set one."""
-    return math.inf if value is None else value
 
 
 def check_rows(rows: np.ndarray) -> None:

@@ -184,7 +184,7 @@ class Judge:
             said["confidence"] = self._confidence(logit, names)
 
     def _names(self, rows: np.ndarray) -> np.ndarray:
-        """Return by which names requests are judged: their own, but all tries of a systematic step by the first one's."""
+        """Return by which names requests are judged: their own, but tries of a systematic step by that of the first."""
         names = who(rows["request"])
         if self._systematic.any():
             first = who(first_try(rows["request"]))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.families import DURATION, ENGINE, FIRST_TOKEN, REASONS, REQUESTS, SCORES, TASKS, UP
+from sim.families import DURATION, ENGINE, FIRST_TOKEN, REASONS, REQUESTS, SCORES, SIGNALS, TASKS, UP
 from sim.scenario import Scenario
 from sim.scenario.faults import Refuse
 from sim.series import STALE
@@ -30,7 +30,8 @@ def targets(scenario: Scenario, models: Mapping[str, str], replicas: Mapping[str
     shared = {name: value for name, value in own.items() if "{" not in value and name not in (_SERVED_NAME, "pool")}
     codes = {*ALWAYS, *(fault.status for fault in scenario.faults if isinstance(fault, Refuse))}
     evaluated = settings is not None and settings.evaluate > 0
-    return Scraper(engines, {**shared, **GATEWAY}, list(replicas), sorted(codes), evaluated)
+    signals = list(scenario.quality.signals) if scenario.quality else []
+    return Scraper(engines, {**shared, **GATEWAY}, list(replicas), sorted(codes), evaluated, signals)
 
 
 def _engine_labels(pool: str, r: int, model: str, own: Mapping[str, str]) -> Labels:
@@ -42,7 +43,13 @@ class Scraper:
     """Knows every series of a run, and what each of them shows now."""
 
     def __init__(
-        self, engines: Sequence[Labels], gateway: Labels, pools: Sequence[str], codes: Sequence[int], evaluated: bool
+        self,
+        engines: Sequence[Labels],
+        gateway: Labels,
+        pools: Sequence[str],
+        codes: Sequence[int],
+        evaluated: bool,
+        signals: Sequence[str] = (),
     ) -> None:
         """Set up for replicas with the labels *engines*, and a *gateway* that has the *pools* behind it."""
         self.labels: list[Labels] = []
@@ -55,26 +62,38 @@ class Scraper:
         for pool in pools:
             for family in (by_code, FIRST_TOKEN, DURATION, TASKS, *((SCORES,) if evaluated else ())):
                 self.labels += family.series({**gateway, "pool": pool})
+        if signals:
+            self.labels += replace(SIGNALS, values=tuple(signals)).series(gateway)
         self._codes, self._evaluated = list(codes), evaluated
         self._before = np.zeros((2, 1, len(engines)), bool)  # which were targets at the last scrape, which answered
         self._shown = np.zeros((1, len(engines), 3))
         self._noted: list[tuple[Any, ...]] = []
 
-    def note(self, meters: np.ndarray, gates: np.ndarray, powered: list[bool], running: list[bool]) -> None:
+    def note(
+        self,
+        meters: np.ndarray,
+        gates: np.ndarray,
+        powered: list[bool],
+        running: list[bool],
+        signals: np.ndarray | None = None,
+    ) -> None:
         """Remember one scrape: what `Fleet.read_meters` returned (kept), the gateway's counts (copied), who is there.
+
+        *signals* (copied) are how many of each have arrived, where there are any.
 
         A replica that is powered and not running is a target that does not answer; one that is not powered is none.
         """
-        self._noted.append((meters, gates.view(np.int64).copy().view(gates.dtype), powered, running))
+        counted = np.zeros(0, np.int64) if signals is None else signals.copy()
+        self._noted.append((meters, gates.view(np.int64).copy().view(gates.dtype), powered, running, counted))
 
     def take(self, gauges: np.ndarray) -> np.ndarray:
         """Return every series at the scrapes noted since the last time (n, m), to which belong *gauges* (n, replicas).
 
         Those are what `Fleet.look` returned. Stale markers and `NOTHING` are included.
         """
-        meters, gates, powered, running = map(np.array, zip(*self._noted, strict=True))
+        meters, gates, powered, running, signals = map(np.array, zip(*self._noted, strict=True))
         self._noted = []
-        return self._values(gauges, meters, gates, powered, running)
+        return np.hstack([self._values(gauges, meters, gates, powered, running), signals])
 
     def _values(
         self, gauges: np.ndarray, meters: np.ndarray, gates: np.ndarray, powered: np.ndarray, running: np.ndarray

@@ -1,9 +1,9 @@
 """Agents: tasks whose next request is decided when the one before has ended, by what came of it.
 
 A task is a session of steps that must all be right. The agent sees whether a step was answered and what its verifier
-says, never whether the answer is right: a wrong one that passes is a silent error, and the task goes on. A chain that is
-absorbed in delivered right, delivered wrong or given up (Kemeny and Snell, *Finite Markov Chains*, 1960, chapter 3),
-whose steps are requests that wait in the queues of everybody else.
+says, never whether the answer is right: a wrong one that passes is a silent error, and the task goes on. A chain that
+ends as delivered right, delivered wrong or given up (absorbing Markov chains: Kemeny and Snell, *Finite Markov Chains*,
+1960, chapter 3), whose steps are requests that wait in the queues of everybody else.
 
 All that is drawn belongs to (task, step, try): whatever the service does, a task meets the same luck. Streams:
 ``lengths``, ``sessions`` (think times), ``prefixes``, ``verifier`` (what it flags), ``irreversible`` (which steps are).
@@ -106,14 +106,24 @@ class Agents:
 
     def mean_calls(self) -> float:
         """Return the requests of an arrival, on average, if nothing has to be tried again."""
-        calls = [agent.steps * (1 if by is None else 2) if agent else 1 for agent, by in zip(self._agents, self._checker)]
+        agents = zip(self._agents, self._checker, strict=True)
+        calls = [agent.steps * (1 if by is None else 2) if agent else 1 for agent, by in agents]
         return float(self._cohorts.share @ calls)
 
     # --- what became of them ---------------------------------------------------------------------------------------
 
     def hear(self, rows: np.ndarray, wrong: np.ndarray) -> None:
-        """Take notice of how steps ended (*rows*: the deciding ATTEMPT of each), and of which answers are *wrong*."""
-        columns = ("session", "cohort", "pool", "outcome", "prompt_tokens", "output_tokens", "scheduled_s", "finished_s")
+        """Take notice of how steps ended (*rows*: the deciding ATTEMPT of each), and of which are *wrong* (0 or 1)."""
+        columns = (
+            "session",
+            "cohort",
+            "pool",
+            "outcome",
+            "prompt_tokens",
+            "output_tokens",
+            "scheduled_s",
+            "finished_s",
+        )
         values = (rows[name].tolist() for name in columns)
         for session, cohort, pool, outcome, prompt, output, at_s, end_s, is_wrong in zip(*values, wrong.tolist()):
             task = self._live.get(session)
@@ -155,7 +165,7 @@ class Agents:
     # --- what they do next -----------------------------------------------------------------------------------------
 
     def more(self, sessions: Iterable[int]) -> np.ndarray:
-        """Return the next request (REQUEST) of each of *sessions* whose last has ended; of a task that is over, none."""
+        """Return the next request (REQUEST) of each of *sessions* whose last has ended; none of a task that is over."""
         rows = [row for session in sessions if (row := self._next(self._live[int(session)])) is not None]
         return np.concatenate(rows) if rows else np.zeros(0, REQUEST)
 

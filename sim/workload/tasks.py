@@ -59,7 +59,9 @@ class Tasks:
         done = np.array(self._done, DONE)
         found = _metrics(done, warmup_s)
         for k in np.unique(done["cohort"]).tolist():
-            found |= {f"cohort.{cohorts[k]}.{name}": x for name, x in _metrics(done[done["cohort"] == k], warmup_s).items()}
+            found |= {
+                f"cohort.{cohorts[k]}.{name}": x for name, x in _metrics(done[done["cohort"] == k], warmup_s).items()
+            }
         return found
 
 
