@@ -231,8 +231,8 @@ _TOKEN = re.compile(
 
 def is_time(metric: str) -> bool:
     """Return whether *metric* is a latency, which is said in seconds or milliseconds."""
-    name = window_of(metric)[0].rpartition(".")[2]
-    return name.partition("_")[0] in ("ttft", "e2e", "itl", "tpot", "queue", "recovery", "lead", "detection")
+    name = window_of(metric)[0].rpartition(".")[2].removeprefix("task_")
+    return name.partition("_")[0] in ("ttft", "e2e", "itl", "tpot", "queue", "recovery", "lead", "detection", "alarm")
 
 
 def _window(name: str, written: str) -> str:

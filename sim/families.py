@@ -107,7 +107,9 @@ REVIEW = (
 QUALITY_BREAKER = Family("quality_breaker_open", "gauge", "1: requests are diverted because answers are bad.")
 OVERFLOW = Family("overflow_on", "gauge", "1: requests are diverted because the queue is long.")
 RELEASE = Family("release_share", "gauge", "Share of the sessions that a version gets.")
-FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES)
+SIGNALS = Family("llm_signals", "counter", "What users did about answers, when it arrived.", (), "signal")
+"""Late, and of a few: edits, escalations, complaints. Its signals are those of the scenario."""
+FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES, SIGNALS)
 """Those of every run."""
 CONTAINED = (*REVIEW, QUALITY_BREAKER, OVERFLOW, RELEASE)
 """Those of a run in which wrong answers are contained."""

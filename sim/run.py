@@ -128,15 +128,19 @@ def play(
 def known_metrics(scenario: Scenario) -> set[str]:
     """Return every metric that a claim about *scenario* may name."""
     from sim.alerts import outcome
+    from sim.quality import watch
     from sim.quality.judge import metric_names as quality_metrics
     from sim.quality.reading import versions_of
     from sim.scenario.contained import metric_names as containment_metrics
+    from sim.workload import tasks
 
     alerts = outcome.names(scenario.alerts)
     cohorts = list(scenario.workload.cohorts)
     known = summary.metric_names(cohorts) | set(claims.OF_CONTROL) | alerts
+    known |= tasks.metric_names([name for name, one in scenario.workload.cohorts.items() if one.agent])
     if scenario.quality:
         known |= quality_metrics(cohorts, list(scenario.quality.causes), versions_of(scenario))
+        known |= watch.metric_names(scenario)
     return known | containment_metrics(scenario)
 
 

@@ -22,11 +22,13 @@ from sim.errors import RunError
 from sim.quality.judge import Judge
 from sim.quality.reading import containment_of, rules_of
 from sim.quality.review import Team
+from sim.quality.watch import Watch
 from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Scenario
 from sim.scenario.targets import largest
 from sim.spool import Spool
+from sim.workload.agents import is_step
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
 
@@ -87,6 +89,8 @@ class World(simpy.Environment):
         )
         self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
         self.containment = containment_of(scenario, seed)
+        self.watch = Watch(scenario, seed, self._judge, self.users.expected_requests) if self._judge else None
+        self._unheard: list[np.ndarray] = []
         self.fleet.submit(next(self.chunks, _no_requests()), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -116,10 +120,11 @@ class World(simpy.Environment):
                 chunk = next(self.chunks, None)
                 self.fleet.submit(_no_requests() if chunk is None else chunk, more=chunk is not None)
             elif why == "script":
-                asks = self.fleet.take_asks()
+                self._hear()
+                asks = self.fleet.take_asks().view(np.ndarray)
                 self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
             elif why == "ended":
-                self._hear()
+                assert self.judge is not None
             else:
                 self._keep(self.fleet.take_rows())
 
@@ -127,18 +132,22 @@ class World(simpy.Environment):
     def judge(self) -> Judge | None:
         """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
         self._hear()
+        if self.watch is not None and self._unheard:
+            ended = np.concatenate(self._unheard)
+            self._unheard.clear()
+            verdicts = self.watch.take(ended)
+            if self.containment is not None:
+                self.containment.take(ended, verdicts)
         return self._judge
 
     def _hear(self) -> None:
-        """Let the judge, and then the gates, hear of the requests that have ended."""
-        if self._judge is None:
+        """Take what has ended to the judge, who counts it when somebody asks, and tell agents what came of theirs."""
+        if self._judge is None or not len(ended := self.fleet.take_ended().view(np.ndarray)):
             return
-        ended = self.fleet.take_ended()
-        if not len(ended):  # several look at the same moment
-            return
-        verdicts = self._judge.take(ended)
-        if self.containment is not None:
-            self.containment.take(ended, verdicts)
+        self._unheard.append(ended)
+        if self.users.agents is not None:
+            steps = ended[is_step(ended["request"])]
+            self.users.agents.hear(steps, self._judge.judge(steps)["wrong"])
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""
@@ -182,15 +191,20 @@ class World(simpy.Environment):
     def _sample(self) -> None:
         """Remember what every target would answer to a Prometheus now."""
         fleet, effects, replicas = self.fleet, self.effects, range(self.fleet.replicas)
-        if self.judge is not None:
-            seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
+        signals = None
+        if self.judge is not None and self.watch is not None:
+            seen = self.watch.look(float(self.now)).sum(axis=(1, 2))
+            signals = self.watch.signals.arrived(float(self.now))
             fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
         if self.containment is not None:
             for name, team in zip(self.containment.names, self.containment.teams, strict=True):
                 for series, value in _shown(team).items():
                     self.show(series, name, value)
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
-        self.scraper.note(fleet.read_meters(), fleet.gates, powered, running)
+        gates = fleet.gates.copy()
+        if self.users.agents is not None:
+            gates["tasks"] = self.users.agents.tasks.instead_of_requests(gates["tasks"])
+        self.scraper.note(fleet.read_meters(), gates, powered, running, signals)
 
     def show(self, series: str, owner: str, value: float) -> None:
         """Let *series* of pool, team or version *owner* show *value* at scrapes from now on."""
@@ -251,11 +265,14 @@ class World(simpy.Environment):
         metrics["preemptions"] = float(fleet.reps.preemptions.sum())
         metrics["steps"] = float(fleet.w[0].steps)
         metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
-        if self.judge is not None:
-            metrics |= quality.judge.metrics(self.judge, cohorts)
+        if self.judge is not None and self.watch is not None:
+            metrics |= quality.judge.metrics(self.judge, cohorts) | self.watch.metrics(float(self.now))
         if self.containment is not None:
             self.containment.close()
             metrics |= self.containment.metrics(metrics["wrong"])
+        if self.users.agents is not None:
+            self.users.agents.close()
+            metrics |= self.users.agents.tasks.metrics(scenario.warmup, cohorts)
         metrics |= self.measured
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []

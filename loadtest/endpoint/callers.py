@@ -43,6 +43,7 @@ class Callers:
 
     expected_requests = 0.0
     notes: tuple[str, ...] = ()
+    agents = None
 
     def __init__(self, scenario: Scenario, seed: int, specs: dict[str, PoolSpec], rows: np.ndarray) -> None:
         self._luck = Luck(seed)

@@ -16,6 +16,7 @@ from scipy import special
 from sim.quality.chances import CELLS, chances, logits
 from sim.quality.verdicts import KINDS, VERDICT
 from sim.records import Answerer, Outcome
+from sim.workload.agents import first_try
 from sim.workload.draws import Luck, who
 
 _SESSION = np.uint64(0x5851F42D4C957F2D)  # sessions are not named like requests
@@ -76,6 +77,9 @@ class Rules:
     specificity: float = 1.0
     delay_s: float = 0.0
     versions: tuple[str, ...] = ("",)
+    difficulty: tuple[float | None, ...] = ()
+    systematic: tuple[float, ...] = ()
+    """Of agents, by cohort (see `sim.scenario.agents.Agent`); empty where there are none."""
 
 
 @dataclass
@@ -103,10 +107,13 @@ class Judge:
         self._releases: list[Release] = []
         k, v = len(rules.errors), len(rules.versions)
         kappa = rules.confidence[0] if rules.confidence else None
-        flat = kappa is None and rules.user_sigma == 0.0
+        spread = [own or kappa for own in rules.difficulty or (None,) * k]
+        flat = not any(spread) and rules.user_sigma == 0.0
         self._logits = None if flat else np.stack(
-            [logits(chances(error, kappa), rules.user_sigma) for error in rules.errors]
+            [logits(chances(error, own), rules.user_sigma) for error, own in zip(rules.errors, spread, strict=True)]
         )  # fmt: skip
+        self._by_task = np.array([own is not None for own in rules.difficulty or (None,) * k])
+        self._systematic = np.array(rules.systematic or (0.0,) * k)
         self._errors = np.array(rules.errors)
         self._evaluate = np.array(rules.evaluate)
         minutes = max(1, math.ceil(duration_s / MINUTE_S))
@@ -164,7 +171,7 @@ class Judge:
 
     def _say(self, rows: np.ndarray, said: np.ndarray) -> None:
         """Fill in the verdicts on answers."""
-        rules, names = self.rules, who(rows["request"])
+        rules, names = self.rules, self._names(rows)
         error, logit = self._base(rows, names)
         cause = np.where(self._luck.one("errors", names) < error, 0, -1)
         for k in reversed(range(len(rules.causes))):  # the first in the file has the last word
@@ -190,11 +197,23 @@ class Judge:
         if rules.confidence is not None and logit is not None:
             said["confidence"] = self._confidence(logit, names)
 
+    def _names(self, rows: np.ndarray) -> np.ndarray:
+        """Return by which names requests are judged: their own, but tries of a systematic step by that of the first."""
+        names = who(rows["request"])
+        if self._systematic.any():
+            first = who(first_try(rows["request"]))
+            alike = self._luck.one("systematic", first) < self._systematic[rows["cohort"]]
+            names[alike] = first[alike]
+        return names
+
     def _base(self, rows: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the chance of each answer to be wrong by itself, and the logit of being right where it varies."""
         if self._logits is None:
             return self._errors[rows["cohort"]], None
-        cell = (self._luck.one("chances", names) * CELLS).astype(np.int64)
+        lot = self._luck.one("chances", names)
+        if self._by_task.any():
+            lot = np.where(self._by_task[rows["cohort"]], self._luck.one("chances", _sessions(rows)), lot)
+        cell = (lot * CELLS).astype(np.int64)
         logit = self._logits[rows["cohort"], cell]
         if self.rules.user_sigma > 0.0:
             logit = logit + self.rules.user_sigma * special.ndtri(self._luck.one("users", _sessions(rows)))

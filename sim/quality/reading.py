@@ -40,6 +40,8 @@ def rules_of(scenario: Scenario, first: Mapping[str, int]) -> Rules:
         specificity=evaluation.specificity,
         delay_s=evaluation.delay,
         versions=names,
+        difficulty=tuple(cohort.agent.difficulty if cohort.agent else None for cohort in cohorts.values()),
+        systematic=tuple(cohort.agent.systematic if cohort.agent else 0.0 for cohort in cohorts.values()),
     )
 
 

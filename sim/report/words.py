@@ -147,7 +147,7 @@ def interval(metric: str, estimate: float, low: float, high: float, is_range: bo
 
 def is_time(metric: str) -> bool:
     """Say whether *metric* (``ttft_p99``) is a time in seconds."""
-    return metric.partition("_")[0] in (*TIMES, "recovery")
+    return metric.removeprefix("task_").partition("_")[0] in (*TIMES, "recovery", "alarm")
 
 
 def _kind(metric: str) -> str:

@@ -7,7 +7,7 @@ fractions lie in [0, 1]: ``5m`` and ``1%`` are written in files and exist nowher
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from sim.scenario.answers import AnswerCheck
 from sim.scenario.clients import Clients
@@ -118,3 +118,18 @@ class Scenario(Model):
     """What alert rules must do, by their names: `silent`, or when to fire; `blowout alerts prove` holds them to it."""
     claims: dict[Name, str] = {}
     """Statements that a run must make true, such as ``ttft_p99 <= 2s``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _agents_are_judged(cls, data: Any) -> Any:
+        """What an agent does next depends on whether its answers are right, so somebody has to know."""
+        if isinstance(data, dict) and data.get("quality") is None and _has_agents(data.get("workload")):
+            return {**data, "quality": {}}
+        return data
+
+
+def _has_agents(workload: Any) -> bool:
+    if isinstance(workload, Workload):
+        return any(cohort.agent for cohort in workload.cohorts.values())
+    cohorts = workload.get("cohorts") if isinstance(workload, dict) else None
+    return isinstance(cohorts, dict) and any(isinstance(one, dict) and one.get("agent") for one in cohorts.values())

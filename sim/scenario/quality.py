@@ -5,7 +5,21 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sim.scenario.faults import From, To
-from sim.scenario.kinds import Duration, Fraction, LongerThanZero, Model, Name, NotNegative, OneOf, Positive, Target
+from sim.scenario.kinds import (
+    MAPPING,
+    PLAIN,
+    Duration,
+    Fraction,
+    LongerThanZero,
+    Model,
+    Name,
+    NotNegative,
+    OneOf,
+    Positive,
+    Target,
+    by_form,
+)
+from sim.units import is_number
 
 Kind = Literal["hallucination", "refusal", "format", "tool_error"]
 RULES = "rules"
@@ -83,6 +97,43 @@ class Evaluation(Model):
     """Time from an answer until its verdict is known."""
 
 
+class Lag(Model):
+    """Times whose logarithm is normal."""
+
+    median: LongerThanZero
+    """Median time."""
+    sigma: NotNegative = 0.0
+    """Standard deviation of the logarithm."""
+
+
+class Lags(OneOf):
+    """How late something comes."""
+
+    lognormal: Lag | None = None
+    """Times whose logarithm is normal."""
+
+
+def _is_plain(value: object) -> bool:
+    return is_number(value) or isinstance(value, str)
+
+
+class Signal(Model):
+    """What some users do about an answer, some time later: they edit it, escalate, complain."""
+
+    if_wrong: Fraction
+    """Share of the wrong answers about which they do."""
+    if_right: Fraction = 0.0
+    """Share of the right answers about which they do all the same."""
+    lag: Annotated[
+        Annotated[Duration, PLAIN] | Annotated[Lags, MAPPING],
+        by_form(
+            "a duration or {lognormal: {median: 6h, sigma: 1}}",
+            lambda value: is_number(value) or isinstance(value, str),
+        ),
+    ] = 0.0
+    """Time from an answer until its signal arrives."""
+
+
 class Quality(Model):
     """What becomes of answers that came."""
 
@@ -96,3 +147,5 @@ class Quality(Model):
     """How sure answers sound; left out, nobody asks."""
     evaluation: Evaluation = Evaluation()
     """Who looks at them, and how well."""
+    signals: dict[Name, Signal] = {}
+    """What users do about answers, some time later; counted when it arrives, in `llm_signals_total`."""

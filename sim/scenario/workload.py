@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sim.scenario.agents import Agent
 from sim.scenario.clients import Clients
 from sim.scenario.kinds import (
     MAPPING,
@@ -240,6 +241,8 @@ class Cohort(Model):
     A simulation goes by the lengths."""
     prefix: Prefix | None = None
     """Leading tokens that prompts of this cohort share."""
+    agent: Agent | None = None
+    """Make every arrival a task of several steps, each a request like this cohort's."""
     clients: Clients | None = None
     """These users' software, in place of `clients`; none: like everybody's."""
 

@@ -17,6 +17,7 @@ from sim.families import (
     REQUESTS,
     REVIEW,
     SCORES,
+    SIGNALS,
     TASKS,
     UP,
     Family,
@@ -45,7 +46,9 @@ def targets(scenario: Scenario, models: Mapping[str, str], replicas: Mapping[str
     shared = {name: value for name, value in own.items() if "{" not in value and name not in (_SERVED_NAME, "pool")}
     codes = {*ALWAYS, *(fault.status for fault in scenario.faults if isinstance(fault, Refuse))}
     evaluated = settings is not None and settings.evaluate > 0
-    return Scraper(engines, {**shared, **GATEWAY}, list(replicas), sorted(codes), evaluated, _contained(scenario))
+    signals = list(scenario.quality.signals) if scenario.quality else []
+    contained = _contained(scenario)
+    return Scraper(engines, {**shared, **GATEWAY}, list(replicas), sorted(codes), evaluated, signals, contained)
 
 
 def _contained(scenario: Scenario) -> list[tuple[Family, str, str]]:
@@ -79,6 +82,7 @@ class Scraper:
         pools: Sequence[str],
         codes: Sequence[int],
         evaluated: bool,
+        signals: Sequence[str] = (),
         contained: Sequence[tuple[Family, str, str]] = (),
     ) -> None:
         """Set up for replicas with the labels *engines*, and a *gateway* that has the *pools* behind it.
@@ -95,6 +99,8 @@ class Scraper:
         for pool in pools:
             for family in (by_code, FIRST_TOKEN, DURATION, TASKS, *((SCORES,) if evaluated else ())):
                 self.labels += family.series({**gateway, "pool": pool})
+        if signals:
+            self.labels += replace(SIGNALS, values=tuple(signals)).series(gateway)
         self.told: dict[tuple[str, str], float] = {}
         for family, label, owner in contained:
             self.labels += family.series({**gateway, label: owner})
@@ -109,23 +115,31 @@ class Scraper:
         assert (series, owner) in self.told, f"no series {series} of {owner}"
         self.told[series, owner] = value
 
-    def note(self, meters: np.ndarray, gates: np.ndarray, powered: list[bool], running: list[bool]) -> None:
+    def note(
+        self,
+        meters: np.ndarray,
+        gates: np.ndarray,
+        powered: list[bool],
+        running: list[bool],
+        signals: np.ndarray | None = None,
+    ) -> None:
         """Remember one scrape: what `Fleet.read_meters` returned (kept), the gateway's counts (copied), who is there.
+
+        *signals* (copied) are how many of each have arrived, where there are any.
 
         A replica that is powered and not running is a target that does not answer; one that is not powered is none.
         """
-        self._noted.append(
-            (meters, gates.view(np.int64).copy().view(gates.dtype), powered, running, [*self.told.values()])
-        )
+        last = [*([] if signals is None else signals.tolist()), *self.told.values()]
+        self._noted.append((meters, gates.view(np.int64).copy().view(gates.dtype), powered, running, last))
 
     def take(self, gauges: np.ndarray) -> np.ndarray:
         """Return every series at the scrapes noted since the last time (n, m), to which belong *gauges* (n, replicas).
 
         Those are what `Fleet.look` returned. Stale markers and `NOTHING` are included.
         """
-        meters, gates, powered, running, told = map(np.array, zip(*self._noted, strict=True))
+        meters, gates, powered, running, last = map(np.array, zip(*self._noted, strict=True))
         self._noted = []
-        return np.hstack([self._values(gauges, meters, gates, powered, running), told.reshape(len(gauges), -1)])
+        return np.hstack([self._values(gauges, meters, gates, powered, running), last.reshape(len(gauges), -1)])
 
     def _values(
         self, gauges: np.ndarray, meters: np.ndarray, gates: np.ndarray, powered: np.ndarray, running: np.ndarray

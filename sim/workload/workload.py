@@ -18,6 +18,7 @@ from sim.scenario import Scenario
 from sim.scenario import workload as spec
 from sim.workload import arrivals as clock
 from sim.workload import prefixes
+from sim.workload.agents import Agents
 from sim.workload.cohorts import CohortTable, lengths
 from sim.workload.crowds import Crowds, surges
 from sim.workload.draws import Luck, who
@@ -48,6 +49,11 @@ class Workload(Protocol):
     @property
     def prefixes(self) -> np.ndarray:
         """The tree of shared prefixes (`PREFIX`) that the rows' ``prefix`` points into; no rows when there are none."""
+        ...
+
+    @property
+    def agents(self) -> Agents | None:
+        """Those among them whose next request depends on what came of the last; None where there are none."""
         ...
 
     @property
@@ -90,22 +96,32 @@ def compile(scenario: Scenario, seed: int, context_tokens: Mapping[str, int] | N
     elif isinstance(process, spec.Closed):
         users = Closed(cohorts, Circle(cohorts, luck, process.users, process.think, scenario.duration))
     else:
-        users = Open(scenario, seed, cohorts, _conversations(scenario, cohorts, luck, context_tokens))
+        conversations = _conversations(scenario, cohorts, luck, context_tokens)
+        users = Open(scenario, seed, cohorts, conversations, _agents(scenario, cohorts, luck, context_tokens))
     users.notes += _uncached(scenario, users)
     return users
 
 
 class Open:
-    """Users who come whatever the service does: single requests, or first turns of conversations."""
+    """Users who come whatever the service does: single requests, first turns of conversations, or tasks of agents."""
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, scenario: Scenario, seed: int, cohorts: CohortTable, sessions: Conversations | None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        cohorts: CohortTable,
+        sessions: Conversations | None,
+        agents: Agents | None = None,
+    ) -> None:
         self._cohorts = cohorts
         self._sessions = sessions
+        self.agents = agents
         self._crowds = Crowds(scenario, seed, *_curve(scenario, seed))
-        self.expected_requests = self._crowds.expected * (sessions.mean_turns if sessions else 1.0)
-        self.max_prompt_tokens = (sessions or cohorts).max_prompt_tokens
+        each = sessions.mean_turns if sessions else agents.mean_calls() if agents else 1.0
+        self.expected_requests = self._crowds.expected * each
+        self.max_prompt_tokens = (sessions or agents or cohorts).max_prompt_tokens
         self.max_output_tokens = cohorts.max_output_tokens
         self.prefixes = cohorts.prefixes
 
@@ -115,7 +131,10 @@ class Open:
         for times, crowd in self._crowds.come(size):
             ids = users.take(crowd)
             if self._sessions is None:
-                yield single_requests(ids, times, self._cohorts, self._crowds.cohorts(crowd))
+                rows = single_requests(ids, times, self._cohorts, self._crowds.cohorts(crowd))
+                if self.agents is not None:
+                    self.agents.begin(rows)
+                yield rows
                 continue
             turns = self._sessions.turns(ids)
             for some in _whole_sessions(turns, size):
@@ -124,14 +143,15 @@ class Open:
                 yield self._sessions.script(ids[some], times[some], turns[some], asked, given)
 
     def more(self, sessions: np.ndarray) -> np.ndarray:
-        """Return no rows: every session is complete from the start."""
-        return np.zeros(0, REQUEST)
+        """Return what agents ask next; every other session is complete from the start."""
+        return self.agents.more(sessions) if self.agents else np.zeros(0, REQUEST)
 
 
 class Closed:
     """A fixed number of users who wait for their answer before they ask again."""
 
     notes: tuple[str, ...] = ()
+    agents = None
 
     def __init__(self, cohorts: CohortTable, circle: Circle) -> None:
         self._circle = circle
@@ -151,6 +171,8 @@ class Closed:
 
 class Replay:
     """Recorded users: times and lengths from a trace, kinds (and wrong answers, where not recorded) drawn."""
+
+    agents = None
 
     def __init__(self, scenario: Scenario, cohorts: CohortTable, trace: Trace) -> None:
         replay = scenario.workload.trace
@@ -241,12 +263,23 @@ def _conversations(
     sessions = scenario.workload.sessions
     if sessions is None:
         return None
-    limits = None
-    if sessions.carry:
-        known = context_tokens or {}
-        by_pool = [known.get(name, p.max_model_len or CONTEXT_TOKENS) for name, p in scenario.fleet.pools.items()]
-        limits = np.array(by_pool, np.int64)[cohorts.pool]
+    limits = _limits(scenario, cohorts, context_tokens) if sessions.carry else None
     return Conversations(cohorts, luck, lengths(sessions.turns, "workload.sessions.turns"), sessions.think, limits)
+
+
+def _agents(
+    scenario: Scenario, cohorts: CohortTable, luck: Luck, context_tokens: Mapping[str, int] | None
+) -> Agents | None:
+    if all(cohort.agent is None for cohort in scenario.workload.cohorts.values()):
+        return None
+    return Agents(scenario, cohorts, luck, _limits(scenario, cohorts, context_tokens))
+
+
+def _limits(scenario: Scenario, cohorts: CohortTable, context_tokens: Mapping[str, int] | None) -> np.ndarray:
+    """Return where prompts that carry others are cut (int64 tokens, one a cohort)."""
+    known = context_tokens or {}
+    by_pool = [known.get(name, p.max_model_len or CONTEXT_TOKENS) for name, p in scenario.fleet.pools.items()]
+    return np.array(by_pool, np.int64)[cohorts.pool]
 
 
 def _uncached(scenario: Scenario, users: "Open | Closed | Replay") -> tuple[str, ...]:
@@ -254,7 +287,11 @@ def _uncached(scenario: Scenario, users: "Open | Closed | Replay") -> tuple[str,
     workload, pools = scenario.workload, scenario.fleet.pools
     carried = isinstance(users, Open) and workload.sessions is not None and workload.sessions.carry
     traced = isinstance(users, Replay)
-    alike = [c for c in workload.cohorts.values() if carried or (len(users.prefixes) and (traced or c.prefix))]
+    alike = [
+        c
+        for c in workload.cohorts.values()
+        if carried or (c.agent and c.agent.carry) or (len(users.prefixes) and (traced or c.prefix))
+    ]
     served = dict.fromkeys(cohort.pool or next(iter(pools)) for cohort in alike)
     return tuple(
         f"pool {name}: prompts begin alike and are computed in full, since prefix_caching is off (vLLM's default is on)"

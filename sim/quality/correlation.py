@@ -1,0 +1,100 @@
+"""Does slowness make answers wrong, or do the same users ask for both? Correlations, with and without the confounder.
+
+When long questions come at the busy hour, latency and errors rise together though neither causes the other. Within a
+cohort the mix cannot change: what is left of the correlation there is coupling (partial correlation, Pearson 1896; by
+strata: Cochran, *Planning and Analysis of Observational Studies*, 1983, chapter 4).
+"""
+
+import math
+
+import numpy as np
+
+from sim.records import Outcome
+
+
+class Moments:
+    """Sums of two numbers by stratum, from which correlations follow, however many rows were added."""
+
+    def __init__(self, strata: int) -> None:
+        self._sums = np.zeros((strata, 6))  # n, x, y, xx, yy, xy
+
+    def add(self, x: np.ndarray, y: np.ndarray, stratum: np.ndarray) -> None:
+        """Add pairs *x*, *y*, each of its *stratum* (an index)."""
+        for k, values in enumerate((np.ones(len(x)), x, y, x * x, y * y, x * y)):
+            self._sums[:, k] += np.bincount(stratum, values, minlength=len(self._sums))
+
+    def correlation(self) -> float:
+        """Return Pearson's correlation of all pairs together; nan where one of the two does not vary."""
+        return _pearson(*_centred(self._sums.sum(axis=0, keepdims=True)))
+
+    def partial(self) -> float:
+        """Return the correlation within strata: of what is left of each number after its stratum's mean."""
+        return _pearson(*_centred(self._sums[self._sums[:, 0] > 0]))
+
+
+def _centred(sums: np.ndarray) -> tuple[float, float, float]:
+    n, x, y, xx, yy, xy = sums.T
+    return float((xx - x * x / n).sum()), float((yy - y * y / n).sum()), float((xy - x * y / n).sum())
+
+
+def _pearson(xx: float, yy: float, xy: float) -> float:
+    return xy / math.sqrt(xx * yy) if xx > 1e-12 and yy > 1e-12 else math.nan
+
+
+def cross_correlation(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
+    """Return the correlation of x(t) with y(t + lag), for lags from -*most* to *most* steps (2 most + 1,).
+
+    Above 0: *x* leads. *x* and *y* are series of one length, longer than *most* + 2.
+    """
+    if len(x) != len(y) or len(x) < most + 3:
+        raise ValueError(f"expected two series of one length above {most + 2}, got {len(x)} and {len(y)}")
+    n = len(x)
+    pairs = [(x[max(0, -k) : n - max(0, k)], y[max(0, k) : n - max(0, -k)]) for k in range(-most, most + 1)]
+    return np.array([_pearson(float(a.var()), float(b.var()), float(np.mean(a * b) - a.mean() * b.mean()))
+                     for a, b in pairs])  # fmt: skip
+
+
+class Coupling:
+    """What is counted of how latency and errors go together, and which sessions met them."""
+
+    def __init__(self, home: np.ndarray, pools: int) -> None:
+        """*home* is the pool that is meant to serve each cohort; there are so many *pools*."""
+        self._home = home
+        self._moments = Moments(len(home))
+        self._by_pool = np.zeros((pools, 2), np.int64)
+        self._met: list[np.ndarray] = []  # sessions: all; those answered elsewhere; those answered wrong
+        self._elsewhere: list[np.ndarray] = []
+        self._wrong: list[np.ndarray] = []
+
+    def take(self, rows: np.ndarray, wrong: np.ndarray) -> None:
+        """Count how requests ended (*rows*: the deciding ATTEMPT of each), of which those *wrong* (0 or 1) were."""
+        answered = rows["outcome"] == Outcome.OK
+        mine, bad = rows[answered], wrong[answered].astype(float)
+        ttft_s = np.maximum(mine["first_token_s"] - mine["scheduled_s"], 1e-6)
+        self._moments.add(np.log(ttft_s), bad, mine["cohort"])
+        for column, weight in enumerate((np.ones(len(mine)), bad)):
+            counted = np.bincount(mine["pool"], weight, minlength=len(self._by_pool))
+            self._by_pool[:, column] += counted.astype(np.int64)
+        if (rows["session"] >= 0).any():
+            sessions = mine["session"]
+            self._met.append(np.unique(rows["session"]))
+            self._elsewhere.append(np.unique(sessions[mine["pool"] != self._home[mine["cohort"]]]))
+            self._wrong.append(np.unique(sessions[bad == 1.0]))
+
+    def metrics(self, pools: list[str]) -> dict[str, float]:
+        """Return the correlations, wrong answers by pool, and shares of sessions that met something."""
+        found = {"wrong_ttft_correlation": self._moments.correlation(), "wrong_ttft_partial": self._moments.partial()}
+        for name, (answered, wrong) in zip(pools, self._by_pool.tolist(), strict=True):
+            found[f"pool.{name}.wrong_share"] = wrong / answered if answered else math.nan
+        if self._met:
+            met, elsewhere, wrong = (
+                len(np.unique(np.concatenate(x))) for x in (self._met, self._elsewhere, self._wrong)
+            )
+            found |= {"sessions_misrouted": elsewhere / met, "sessions_wrong": wrong / met}
+        return found
+
+
+def metric_names(pools: list[str]) -> set[str]:
+    """Return the names that `Coupling.metrics` gives."""
+    by_pool = {f"pool.{name}.wrong_share" for name in pools}
+    return by_pool | {"wrong_ttft_correlation", "wrong_ttft_partial", "sessions_misrouted", "sessions_wrong"}
