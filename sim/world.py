@@ -257,6 +257,7 @@ class World(simpy.Environment):
             self.containment.close()
             metrics |= self.containment.metrics(metrics["wrong"])
         metrics |= self.measured
+        metrics |= summary.budgets(metrics, scenario.slo.targets, scenario.slo.window, scenario.duration)
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():

@@ -46,7 +46,7 @@ DURATIONS = ("refresh", "timeout", "first_token_timeout", "deadline", "after", "
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
 
-FRACTIONS = {"kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept"}
+FRACTIONS = {"kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept", "bad"}
 
 
 def seconds(value: float, digits: int = 3) -> str:
@@ -120,7 +120,7 @@ def percent(fraction: float) -> str:
 def quantity(metric: str, value: float) -> str:
     """Return *value* in the unit of *metric*: a time, a percentage or a count."""
     kind = _kind(metric)
-    if kind in FRACTIONS:
+    if _is_fraction(kind):
         return percent(value)
     return seconds(value) if is_time(kind) else number(value)
 
@@ -131,7 +131,7 @@ def interval(metric: str, estimate: float, low: float, high: float) -> str:
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
         return text
     kind = _kind(metric)
-    if kind in FRACTIONS:
+    if _is_fraction(kind):
         return f"{text} [{percent(low).removesuffix('%')}, {percent(high).removesuffix('%')}]"
     scale = time_unit(estimate)[0] if is_time(kind) else 1.0
     show = significant if is_time(kind) else number
@@ -141,6 +141,10 @@ def interval(metric: str, estimate: float, low: float, high: float) -> str:
 def is_time(metric: str) -> bool:
     """Say whether *metric* (``ttft_p99``) is a time in seconds."""
     return metric.partition("_")[0] in (*TIMES, "recovery")
+
+
+def _is_fraction(kind: str) -> bool:
+    return kind in FRACTIONS or kind.endswith(("_share", "_spent"))
 
 
 def _kind(metric: str) -> str:
