@@ -14,7 +14,6 @@ import simpy
 
 from sim import control, quality, summary, telemetry, workload
 from sim.control import Effects
-from sim.control.settings import client_policy, pool_config
 from sim.engine.fleet import Fleet
 from sim.engine.hardware import resolve
 from sim.engine.state import METRICS, MINUTE_COLUMNS
@@ -26,6 +25,7 @@ from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Scenario
 from sim.scenario.targets import largest
+from sim.service import client_policy, pool_config
 from sim.spool import Spool
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written

@@ -524,8 +524,11 @@ def test_a_file_that_is_no_scenario(text: str, sentence: str) -> None:
     assert mistake(text) == sentence
 
 
-MECHANISMS = "a mapping with one mechanism: slow, stop, lose, refuse, delay, surge, shift, random, periodic"
-PROCESSES = "a mapping with one kind of process: health, autoscale, rollout, breaker, shed, ramp, python"
+MECHANISMS = "a mapping with one mechanism: slow, stop, lose, refuse, delay, misroute, surge, shift, random, periodic"
+PROCESSES = (
+    "a mapping with one kind of process: health, autoscale, rollout, breaker, shed, ramp, gate, team, quality_breaker, "
+    "overflow, release, python"
+)
 TROUBLE = [
     ("faults: [{slwo: chat}]",
      f"faults[0]: expected {MECHANISMS}; did you mean 'slow'?"),
@@ -1037,7 +1040,7 @@ def test_the_schema_knows_the_short_forms() -> None:
     assert {"slow", "from", "to", "factor", "name", "start_cmd", "stop_cmd"} == schema["$defs"]["Slow"][
         "properties"
     ].keys()
-    assert len(schema["properties"]["faults"]["items"]["oneOf"]) == 9
+    assert len(schema["properties"]["faults"]["items"]["oneOf"]) == 10
     assert {"router", "pools", "replicas", "model"} <= schema["$defs"]["Fleet"]["properties"].keys()
     assert {"const": "none"} in schema["$defs"]["Clients"]["properties"]["timeout"]["anyOf"]
     assert {"type": "string"} in schema["$defs"]["Workload"]["properties"]["trace"]["anyOf"]

@@ -43,6 +43,7 @@ LAYERS = {
     "sim.summary": 0,
     "sim.metastability": 0,
     "sim.conclude": 0,
+    "sim.service": 2,
     "sim.world": 2,
     "sim.control": 2,
     "sim.run": 3,
@@ -60,6 +61,8 @@ LAYERS = {
 # Neighbours on one floor do not import each other, except these. The ground floor is many small files of one room.
 NEIGHBOURS = {
     ("sim.world", "sim.control"),
+    ("sim.world", "sim.service"),
+    ("sim.quality", "sim.workload"),
     ("loadtest", "sim.run"),
     ("loadtest", "sim.report"),
     ("loadtest.commands", "sim.commands"),

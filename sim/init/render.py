@@ -20,7 +20,7 @@ _MORE = """\
 #   seeds: 10                                     # play it ten times, for intervals
 #   vary: {workload.rate_per_s: [2.0, 4.0, 8.0]}  # play each of these loads
 #   claims: {fast_enough: ttft_p99 <= 2s}         # decides the exit code
-#   faults: [{stop: main/0, from: 5m, to: 8m}]    # and slow, lose, refuse, delay, surge, shift
+#   faults: [{stop: main/0, from: 5m, to: 8m}]    # and slow, lose, refuse, delay, misroute, surge, shift
 #   control: [{health: main, action: restart}]    # and autoscale, rollout, breaker, shed, ramp
 # under fleet:
 #   overhead: 2ms                                 # host time added to each step
