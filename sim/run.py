@@ -135,7 +135,9 @@ def known_metrics(scenario: Scenario) -> set[str]:
     alerts = outcome.names(scenario.alerts)
     cohorts = list(scenario.workload.cohorts)
     known = summary.metric_names(cohorts) | set(claims.OF_CONTROL) | alerts
-    known |= summary.budget_names(cohorts, [name for name in scenario.slo.targets if name != "wrong" or scenario.quality])
+    known |= summary.budget_names(
+        cohorts, [name for name in scenario.slo.targets if name != "wrong" or scenario.quality]
+    )
     if scenario.quality:
         known |= quality_metrics(cohorts, list(scenario.quality.causes), versions_of(scenario))
     return known | containment_metrics(scenario)

@@ -206,7 +206,7 @@ def test_a_small_cohort_spends_its_budget_while_the_whole_one_is_hardly_touched(
     [
         ("{gate: chat, to: people}, {team: people, reviewers: 1, handling: 1m}", (), "got none"),
         ("{gate: chat, below: 1%, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}", (), "below and lowest"),
-        ("{gate: chat, lowest: 5%, to: pepole}, {team: people, reviewers: 1, handling: 1m}", (), "did you mean 'people'"),
+        ("{gate: chat, lowest: 5%, to: pp}, {team: p, reviewers: 1, handling: 1m}", (), "did you mean 'p'"),
         ("{gate: chat, lowest: 5%, to: people}", (), "expected a team"),
         ("{gate: chat, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}", ("quality.confidence=null",),
          "confidence"),

@@ -56,7 +56,11 @@ def test_an_impatient_queue_is_erlangs(
         ("waits", waits, [team.waited / team.escalated for team in teams]),
         ("abandons", abandons, [team.late / team.escalated for team in teams]),
         ("queue", queue, [team.queued_s / team.end_s for team in teams]),
-        ("busy", rate_per_s * (1 - abandons) / reviewers, [team.busy_s / team.staff.worked_s(team.end_s) for team in teams]),
+        (
+            "busy",
+            rate_per_s * (1 - abandons) / reviewers,
+            [team.busy_s / team.staff.worked_s(team.end_s) for team in teams],
+        ),
     ):  # fmt: skip
         found = theory.student_interval(measured, 0.999)
         assert found.low - 2e-3 * expected <= expected <= found.high + 2e-3 * expected, name
@@ -77,7 +81,9 @@ def test_a_patient_queue_waits_as_erlang_c_says() -> None:
 # --- laws -------------------------------------------------------------------------------------------------------------
 
 
-def by_hand(at_s: list[float], handling_s: list[float], patience_s: list[float], reviewers: int) -> tuple[list[float], int]:
+def by_hand(
+    at_s: list[float], handling_s: list[float], patience_s: list[float], reviewers: int
+) -> tuple[list[float], int]:
     """When each review begins, found by asking of each answer in turn who is free first (for a constant team)."""
     free = [0.0] * reviewers
     waits, late = [], 0
@@ -182,7 +188,12 @@ def test_every_answer_passes_or_is_reviewed_or_late(
     gate: dict[str, float], misses: float, false_alarms: float, withhold: bool, cuts: list[int]
 ) -> None:
     rows, verdicts = ended(4000, 3600.0)
-    kinds = {"misses": misses, "false_alarms": false_alarms, "withhold": withhold, "patience": ("exponential", 30.0, 0.0)}
+    kinds = {
+        "misses": misses,
+        "false_alarms": false_alarms,
+        "withhold": withhold,
+        "patience": ("exponential", 30.0, 0.0),
+    }
     made = []
     for edges in (sorted(cuts), []):
         one = contained(gate, 3600.0, reviewers=4, **kinds)

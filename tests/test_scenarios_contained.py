@@ -56,10 +56,17 @@ def test_claims_about_a_team_are_erlangs(error: float, reviewers: int, claim: st
 def test_claims_about_a_gate_are_those_of_a_beta_distribution() -> None:
     right = np.random.default_rng(1).beta(2 * 0.99, 2 * 0.01, 2_000_000)
     correct = np.random.default_rng(2).random(right.size) < right
-    fixed, lowest = gates.judge(gates.Gate(0.8), right, correct), gates.judge(gates.of_share(right, 0.05), right, correct)
-    assert bound("confidence-gate", "a_calibrated_gate_catches_two_in_three") == pytest.approx(fixed.caught.estimate, abs=0.01)
+    fixed, lowest = (
+        gates.judge(gates.Gate(0.8), right, correct),
+        gates.judge(gates.of_share(right, 0.05), right, correct),
+    )
+    assert bound("confidence-gate", "a_calibrated_gate_catches_two_in_three") == pytest.approx(
+        fixed.caught.estimate, abs=0.01
+    )
     assert bound("confidence-gate", "which_is_little_work") == pytest.approx(fixed.escalated, rel=0.01)
-    assert bound("confidence-gate", "the_least_confident_are_the_same") == pytest.approx(lowest.caught.estimate, abs=0.01)
+    assert bound("confidence-gate", "the_least_confident_are_the_same") == pytest.approx(
+        lowest.caught.estimate, abs=0.01
+    )
 
 
 @pytest.mark.slow
