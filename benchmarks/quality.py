@@ -18,8 +18,8 @@ QUALITY = (
     "evaluation: {share: 5%, sensitivity: 90%, specificity: 98%, delay: 5m}}"
 )
 CONTROL = (
-    "control=[{gate: chat, lowest: 2%, to: people}, {team: people, reviewers: 800, handling: {exponential: {mean: 3m}}, "
-    "patience: 10m, misses: 5%}, {quality_breaker: chat, open_above: 10%, close_below: 5%}, "
+    "control=[{gate: chat, lowest: 2%, to: people}, {team: people, reviewers: 800, patience: 10m, misses: 5%, "
+    "handling: {exponential: {mean: 3m}}}, {quality_breaker: chat, open_above: 10%, close_below: 5%}, "
     "{release: edit, from: 30m, trial: canary}]"
 )
 

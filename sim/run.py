@@ -138,6 +138,9 @@ def known_metrics(scenario: Scenario) -> set[str]:
     cohorts = list(scenario.workload.cohorts)
     known = summary.metric_names(cohorts) | set(claims.OF_CONTROL) | alerts
     known |= tasks.metric_names([name for name, one in scenario.workload.cohorts.items() if one.agent])
+    known |= summary.budget_names(
+        cohorts, [name for name in scenario.slo.targets if name != "wrong" or scenario.quality]
+    )
     if scenario.quality:
         known |= quality_metrics(cohorts, list(scenario.quality.causes), versions_of(scenario))
         known |= watch.metric_names(scenario)

@@ -7,7 +7,7 @@ A request may take several attempts; percentiles and outcomes are of requests.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -114,6 +114,33 @@ def counts(outcomes: Sequence[int], minutes: np.ndarray, duration_s: float) -> d
 def cohort_errors(outcomes: np.ndarray, cohorts: Sequence[str]) -> dict[str, float]:
     """Return the share of requests not answered by cohort; *outcomes* has a row a cohort, columns as `Outcome`."""
     return {f"cohort.{name}.errors": 1.0 - ratio(row[0], row.sum()) for name, row in zip(cohorts, outcomes)}
+
+
+BUDGETS = {"errors": "errors", "wrong": "wrong_share"}
+"""Which share an objective of that name is about."""
+
+
+def budgets(
+    metrics: Mapping[str, float], targets: Mapping[str, float], window_s: float, duration_s: float
+) -> dict[str, float]:
+    """Return the share of each error budget of *targets* (allowed shares over *window_s*) that a run has spent.
+
+    Of all and by cohort: share / target x duration / window, as if the rest of the window had as many requests. A
+    budget is spent by those whom it was promised to: a small cohort's may be gone when the whole one is hardly touched.
+    """
+    found = {}
+    for name, share in BUDGETS.items():
+        if target := targets.get(name):
+            for metric in [metric for metric in metrics if metric.rpartition(".")[2] == share]:
+                prefix = metric.removesuffix(share)
+                found[f"{prefix}{name}_budget_spent"] = metrics[metric] / target * duration_s / window_s
+    return found
+
+
+def budget_names(cohorts: Sequence[str], targets: Collection[str]) -> set[str]:
+    """Return the names that `budgets` gives for these *cohorts* and *targets*."""
+    prefixes = ("", *(f"cohort.{cohort}." for cohort in cohorts))
+    return {f"{prefix}{name}_budget_spent" for prefix in prefixes for name in BUDGETS if name in targets}
 
 
 def traffic(totals: Mapping[str, float], requests: float, duration_s: float) -> dict[str, float]:
@@ -248,9 +275,12 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any
 
 
 __all__ = [
+    "BUDGETS",
     "BY_MINUTE",
     "MINUTE_S",
     "PARTS",
+    "budget_names",
+    "budgets",
     "cohort_errors",
     "counts",
     "edges_s",

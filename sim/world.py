@@ -14,7 +14,6 @@ import simpy
 
 from sim import control, quality, summary, telemetry, workload
 from sim.control import Effects
-from sim.control.settings import client_policy, pool_config
 from sim.engine.fleet import Fleet
 from sim.engine.hardware import resolve
 from sim.engine.state import METRICS, MINUTE_COLUMNS
@@ -27,6 +26,7 @@ from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Scenario
 from sim.scenario.targets import largest
+from sim.service import client_policy, pool_config
 from sim.spool import Spool
 from sim.workload.agents import is_step
 
@@ -274,6 +274,7 @@ class World(simpy.Environment):
             self.users.agents.close()
             metrics |= self.users.agents.tasks.metrics(scenario.warmup, cohorts)
         metrics |= self.measured
+        metrics |= summary.budgets(metrics, scenario.slo.targets, scenario.slo.window, scenario.duration)
         metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
         notes = []
         for name, spec in self.specs.items():

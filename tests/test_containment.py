@@ -184,6 +184,20 @@ def test_alert_rules_can_see_all_of_it() -> None:
     assert not found["overflow_on", "small"].any()
 
 
+def test_a_small_cohort_spends_its_budget_while_the_whole_one_is_hardly_touched() -> None:
+    cohorts = ("workload.cohorts={many: {share: 90%, pool: chat, prompt_tokens: 1, output_tokens: 1, error: 0.5%}, "
+               "few: {share: 10%, pool: chat, prompt_tokens: 1, output_tokens: 1, error: 20%}}")  # fmt: skip
+    slo = "slo={wrong: 5%, errors: 1%, window: 1h}"
+    _, metrics = played(more=(*CALM, cohorts, slo))
+    assert metrics["wrong_budget_spent"] == pytest.approx(metrics["wrong_share"] / 0.05)
+    assert metrics["wrong_budget_spent"] < 0.7
+    assert metrics["cohort.few.wrong_budget_spent"] == pytest.approx(4.0, rel=0.2)
+    assert metrics["cohort.many.wrong_budget_spent"] < 0.2
+    assert metrics["errors_budget_spent"] == 0
+    _, longer = played(more=(*CALM, cohorts, slo.replace("1h", "10h")))
+    assert longer["wrong_budget_spent"] == pytest.approx(0.1 * metrics["wrong_budget_spent"])
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +206,7 @@ def test_alert_rules_can_see_all_of_it() -> None:
     [
         ("{gate: chat, to: people}, {team: people, reviewers: 1, handling: 1m}", (), "got none"),
         ("{gate: chat, below: 1%, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}", (), "below and lowest"),
-        ("{gate: chat, lowest: 5%, to: pepole}, {team: people, reviewers: 1, handling: 1m}", (), "did you mean 'people'"),
+        ("{gate: chat, lowest: 5%, to: pp}, {team: p, reviewers: 1, handling: 1m}", (), "did you mean 'p'"),
         ("{gate: chat, lowest: 5%, to: people}", (), "expected a team"),
         ("{gate: chat, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}", ("quality.confidence=null",),
          "confidence"),

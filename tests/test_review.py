@@ -56,7 +56,11 @@ def test_an_impatient_queue_is_erlangs(
         ("waits", waits, [team.waited / team.escalated for team in teams]),
         ("abandons", abandons, [team.late / team.escalated for team in teams]),
         ("queue", queue, [team.queued_s / team.end_s for team in teams]),
-        ("busy", rate_per_s * (1 - abandons) / reviewers, [team.busy_s / team.staff.worked_s(team.end_s) for team in teams]),
+        (
+            "busy",
+            rate_per_s * (1 - abandons) / reviewers,
+            [team.busy_s / team.staff.worked_s(team.end_s) for team in teams],
+        ),
     ):  # fmt: skip
         found = theory.student_interval(measured, 0.999)
         assert found.low - 2e-3 * expected <= expected <= found.high + 2e-3 * expected, name

@@ -525,7 +525,10 @@ def test_a_file_that_is_no_scenario(text: str, sentence: str) -> None:
 
 
 MECHANISMS = "a mapping with one mechanism: slow, stop, lose, refuse, delay, misroute, surge, shift, random, periodic"
-PROCESSES = "a mapping with one kind of process: health, autoscale, rollout, breaker, shed, ramp, python"
+PROCESSES = (
+    "a mapping with one kind of process: health, autoscale, rollout, breaker, shed, ramp, gate, team, quality_breaker, "
+    "overflow, release, python"
+)
 TROUBLE = [
     ("faults: [{slwo: chat}]",
      f"faults[0]: expected {MECHANISMS}; did you mean 'slow'?"),

@@ -45,6 +45,7 @@ LAYERS = {
     "sim.summary": 0,
     "sim.metastability": 0,
     "sim.conclude": 0,
+    "sim.service": 2,
     "sim.world": 2,
     "sim.control": 2,
     "sim.run": 3,
@@ -62,6 +63,7 @@ LAYERS = {
 # Neighbours on one floor do not import each other, except these. The ground floor is many small files of one room.
 NEIGHBOURS = {
     ("sim.world", "sim.control"),
+    ("sim.world", "sim.service"),
     ("sim.quality", "sim.workload"),
     ("loadtest", "sim.run"),
     ("loadtest", "sim.report"),

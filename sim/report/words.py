@@ -49,7 +49,7 @@ DURATIONS = ("refresh", "timeout", "first_token_timeout", "deadline", "after", "
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
 
-FRACTIONS = {"kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept"}
+FRACTIONS = {"kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept", "bad"}
 
 
 def seconds(value: float, digits: int = 3) -> str:
@@ -123,7 +123,7 @@ def percent(fraction: float) -> str:
 def quantity(metric: str, value: float) -> str:
     """Return *value* in the unit of *metric*: a time, a percentage or a count."""
     kind = _kind(metric)
-    if kind in FRACTIONS:
+    if _is_fraction(kind):
         return percent(value)
     return seconds(value) if is_time(kind) else number(value)
 
@@ -137,7 +137,7 @@ def interval(metric: str, estimate: float, low: float, high: float, is_range: bo
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
         return text
     kind = _kind(metric)
-    if kind in FRACTIONS:
+    if _is_fraction(kind):
         ends = [percent(end).removesuffix("%") for end in (low, high)]
     else:
         scale = time_unit(estimate)[0] if is_time(kind) else 1.0
@@ -148,6 +148,10 @@ def interval(metric: str, estimate: float, low: float, high: float, is_range: bo
 def is_time(metric: str) -> bool:
     """Say whether *metric* (``ttft_p99``) is a time in seconds."""
     return metric.removeprefix("task_").partition("_")[0] in (*TIMES, "recovery", "alarm")
+
+
+def _is_fraction(kind: str) -> bool:
+    return kind in FRACTIONS or kind.endswith(("_share", "_spent"))
 
 
 def _kind(metric: str) -> str:

@@ -1,8 +1,8 @@
-"""What a scenario says of pools and clients, as the engine takes it."""
+"""The service as the engine knows it: pools and clients of a scenario, in the engine's own terms."""
 
 import math
 
-from sim.engine.fleet import ClientPolicy, PoolConfig
+from sim.engine.config import ClientPolicy, PoolConfig
 from sim.engine.hardware import PoolSpec
 from sim.engine.state import LEVELS
 from sim.records import Outcome
