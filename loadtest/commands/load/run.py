@@ -153,7 +153,12 @@ def _scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, 
     changes = [*overrides]
     changes += [f"duration={given['duration']}"] if given["duration"] else []
     changes += [f"seed={seed}"] if seed is not None else []
-    return ready.load(source, changes)
+    loaded = ready.load(source, changes)
+    for name, cohort in loaded.workload.cohorts.items():
+        if cohort.agent is not None:
+            why = "which needs to know which answers are right, and nobody knows that of a real service"
+            raise InputError(f"{source}: workload.cohorts.{name}.agent: expected none in a load test, {why}")
+    return loaded
 
 
 def _seconds(option: str, text: str) -> float:
