@@ -20,6 +20,7 @@ HEADLINE = (
     *("ttft_p50", "ttft_p95", "ttft_p99", "e2e_p50", "e2e_p99", "itl_p99", "tpot_p50", "queue_p99"),
     *("kv_mean", "kv_max", "running_mean", "waiting_mean", "waiting_max", "preemptions"),
     *("requests", "errors", "goodput_per_s", "throughput_tokens_per_s"),
+    *("tasks", "task_success", "task_failed", "task_e2e_p50", "task_e2e_p99", "task_calls_mean", "irreversible_wrong"),
 )
 ONLY_IF_ANY = ("rejected", "timed_out", "failed", "cancelled", "unfinished", "wrong")
 WRONG = ("wrong_per_min_mean", "wrong_per_min_peak")
@@ -51,6 +52,12 @@ NAMES = {
     "wrong_per_min_peak": "wrong per minute, peak hour",
     "hedges": "second copies sent",
     "amplification": "attempts a request",
+    "task_success": "tasks delivered right",
+    "task_failed": "tasks given up",
+    "task_e2e_p50": "task e2e P50",
+    "task_e2e_p99": "task e2e P99",
+    "task_calls_mean": "requests a task",
+    "irreversible_wrong": "wrong and irreversible",
     "prefix_hit": "prompt tokens found in a cache",
     "recomputed": "prompt tokens computed again",
 }

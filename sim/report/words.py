@@ -49,7 +49,10 @@ DURATIONS = ("refresh", "timeout", "first_token_timeout", "deadline", "after", "
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
 
-FRACTIONS = {"kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept", "bad"}
+FRACTIONS = {
+    *("kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept"),
+    *("wrong_share", "bad", "task_success", "sessions_wrong", "sessions_misrouted"),
+}
 
 
 def seconds(value: float, digits: int = 3) -> str:

@@ -34,7 +34,7 @@ def scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, *
     changes += [f"duration={given['duration']}"] if given["duration"] else []
     changes += [f"seed={seed}"] if seed is not None else []
     try:
-        return ready.load(source, changes)
+        loaded = ready.load(source, changes)
     except ScenarioError as error:
         if not given["duration"]:
             raise
@@ -42,6 +42,11 @@ def scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, *
         raise InputError(
             f"--duration {given['duration']}: does not suit the scenario, which is right without it ({error})"
         ) from None
+    for name, cohort in loaded.workload.cohorts.items():
+        if cohort.agent is not None:
+            why = "which needs to know which answers are right, and nobody knows that of a real service"
+            raise InputError(f"{source}: workload.cohorts.{name}.agent: expected none in a load test, {why}")
+    return loaded
 
 
 def seconds(option: str, text: str) -> float:
