@@ -22,6 +22,8 @@ COMMANDS = {
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "compare": ("sim.commands.compare", "Say whether two runs differ by more than their noise."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
+    "odds": ("sim.commands.odds", "Say what an error rate comes to at scale, on the back of an envelope."),
+    "calibration": ("sim.commands.calibration", "Say what a model's confidence is worth, from your own answers."),
     "alerts": ("sim.commands.alerts", "Judge, score, tune and ship Prometheus rules."),
     "serve": ("loadtest.commands.serve", "Serve a scenario over HTTP as OpenAI would, in real time."),
     "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),

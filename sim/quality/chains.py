@@ -1,0 +1,94 @@
+"""Steps that must all succeed: verifiers, retries, tasks of unlike difficulty, and the harm of a silent failure.
+
+Plain compounding is `sim.theory.chance.compound`, and of tasks that differ `beta_compound`.
+Sources: absorbing Markov chains (Kemeny and Snell, *Finite Markov Chains*, 1960); the beta-binomial of Skellam,
+JRSS B 10 (1948); pass^k, the chance that k tries of one task all succeed: Yao et al., tau-bench, arXiv 2406.12045.
+"""
+
+import math
+from typing import NamedTuple
+
+from scipy import optimize
+
+from sim.quality.rates import chance
+from sim.theory.chance import beta_compound
+
+
+class Step(NamedTuple):
+    """What one step of an agent comes to: the chance that it is *right*, and how often the model is *calls* ed."""
+
+    right: float
+    calls: float
+
+
+def verified(
+    p: float, sensitivity: float, false_alarm: float = 0.0, retries: int | None = None, systematic: float = 0.0
+) -> Step:
+    """Return a step whose answers a verifier checks; one that is flagged is tried again, *retries* times at most.
+
+    The first answer is right with chance *p*. The verifier flags wrong ones with chance *sensitivity* (d) and right
+    ones with chance *false_alarm* (f). After the last retry whatever came is delivered; None retries until one passes.
+    A share *systematic* of the failures repeats itself however often it is retried.
+    With q = p f + (1 - p) d flagged and A = p (1 - f) let through right: A (1 + q + ... + q^(r-1)) + q^r p, and
+    A / (1 - q) without a limit; calls are 1 + q + ... + q^r.
+    """
+    for value, what in (
+        (p, "p"),
+        (sensitivity, "sensitivity"),
+        (false_alarm, "false_alarm"),
+        (systematic, "systematic"),
+    ):
+        chance(value, what)
+    hopeless = (1 - p) * systematic
+    if hopeless >= 1:
+        return Step(0.0, _geometric(sensitivity, retries))
+    each = p / (1 - hopeless)  # of the others, the chance at every try
+    flagged = each * false_alarm + (1 - each) * sensitivity
+    through = each * (1 - false_alarm)
+    if retries is None:
+        right = through / (1 - flagged) if flagged < 1 else 0.0
+    else:
+        right = through * (_geometric(flagged, retries - 1) if retries else 0.0) + flagged**retries * each
+    calls = (1 - hopeless) * _geometric(flagged, retries)
+    if hopeless:
+        calls += hopeless * _geometric(sensitivity, retries)
+    return Step((1 - hopeless) * right, calls)
+
+
+def _geometric(q: float, last: int | None) -> float:
+    """1 + q + ... + q^last, or the whole series."""
+    if last is None:
+        return 1 / (1 - q) if q < 1 else math.inf
+    if last < 0:
+        raise ValueError(f"expected retries of 0 or more, not {last}")
+    return (1 - q ** (last + 1)) / (1 - q) if q < 1 else last + 1.0
+
+
+def fit_beta(mean: float, k: int, all_k: float) -> tuple[float, float]:
+    """Return (a, b) of the Beta of tasks' success when one try succeeds with *mean*, and all of *k* with *all_k*.
+
+    Raises:
+        ValueError: *all_k* is not between what alike tasks give (mean^k) and what all-or-nothing tasks give (mean).
+    """
+    if not 0 < mean < 1 or k < 2 or not mean**k < all_k < mean:
+        raise ValueError(
+            f"expected pass^{k} between {mean**k if 0 <= mean <= 1 else 0:.4g} and {mean:.4g}, not {all_k}"
+        )
+
+    def gap(log_size: float) -> float:
+        size = math.exp(log_size)
+        return beta_compound(mean * size, (1 - mean) * size, k) - all_k
+
+    size = math.exp(optimize.brentq(gap, -30.0, 18.0, xtol=1e-13))
+    return mean * size, (1 - mean) * size
+
+
+def irreversible_after(silent: float, steps: int, irreversible: float) -> float:
+    """Return how many actions that cannot be undone an agent takes, on average, after its first silent error.
+
+    Each of *steps* goes wrong unnoticed with chance *silent*; a share *irreversible* of the steps cannot be undone.
+    The sum over i of silent (1 - silent)^(i-1) irreversible (steps - i).
+    """
+    chance(silent, "silent")
+    chance(irreversible, "irreversible")
+    return irreversible * sum(silent * (1 - silent) ** (i - 1) * (steps - i) for i in range(1, steps + 1))

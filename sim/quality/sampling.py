@@ -1,0 +1,141 @@
+"""Which answers to grade: strata, how many of each, weights that undo it, and many tests at once.
+
+Sources: Neyman, JRSS 97 (1934) 558; Cochran, *Sampling Techniques* (1977), chapter 5; Horvitz and Thompson, JASA 47
+(1952) 663; Hajek (1971); Kullback and Leibler (1951) for the answers a test needs (Chernoff-Stein); Holm, Scandinavian
+Journal of Statistics 6 (1979) 65; Benjamini and Hochberg, JRSS B 57 (1995) 289.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sim.quality.rates import combined, z_of
+from sim.theory.chance import Interval
+from sim.theory.counted import wilson
+
+
+def proportional(shares: ArrayLike) -> np.ndarray:
+    """Return the share of graded answers for each cohort when every answer is as likely to be graded: its own share."""
+    return _weights(np.asarray(shares, float))
+
+
+def equal(shares: ArrayLike) -> np.ndarray:
+    """Return the same share of graded answers for every cohort."""
+    return _weights(np.ones(np.asarray(shares).size))
+
+
+def neyman(shares: ArrayLike, rates: ArrayLike) -> np.ndarray:
+    """Return the shares that estimate the overall rate best: n_h in proportion to w_h sqrt(p_h (1 - p_h))."""
+    p = np.asarray(rates, float)
+    return _weights(np.asarray(shares, float) * np.sqrt(p * (1 - p)))
+
+
+def for_detection(rates: ArrayLike, worse: ArrayLike) -> np.ndarray:
+    """Return the shares that notice any one cohort turning *worse* equally soon: n_h in proportion to 1 / KL.
+
+    A test needs about ln(1 / alpha) / KL(worse, rate) answers of a cohort, whatever the cohort's share of the traffic.
+    """
+    return _weights(1 / divergence(worse, rates))
+
+
+def divergence(p: ArrayLike, q: ArrayLike) -> np.ndarray:
+    """Return the Kullback-Leibler divergence of a coin *p* from a coin *q*, both in (0, 1), in nats."""
+    a, b = np.asarray(p, float), np.asarray(q, float)
+    found: np.ndarray = a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b))
+    return found
+
+
+def _weights(raw: np.ndarray) -> np.ndarray:
+    if np.any(raw < 0) or not (np.all(np.isfinite(raw)) and raw.sum() > 0):
+        raise ValueError("expected shares of 0 or more with a sum above 0")
+    weights: np.ndarray = raw / raw.sum()
+    return weights
+
+
+def whole(total: int, weights: ArrayLike, least: int = 1) -> np.ndarray:
+    """Return *total* answers to grade as whole numbers in proportion to *weights*, *least* of them in every cohort.
+
+    Largest remainders; raises ValueError when *total* is too few to give every cohort its *least*.
+    """
+    w = _weights(np.asarray(weights, float))
+    rest = total - least * w.size
+    if rest < 0:
+        raise ValueError(f"{total} answers are too few for {w.size} cohorts with {least} each")
+    need = np.maximum(w * total - least, 0)
+    exact = rest * need / need.sum() if need.sum() > 0 else np.full(w.size, rest / w.size)
+    sizes = np.floor(exact).astype(int)
+    for h in np.argsort(sizes - exact, kind="stable")[: rest - sizes.sum()]:
+        sizes[h] += 1
+    return np.asarray(sizes + least)
+
+
+def variance(shares: ArrayLike, rates: ArrayLike, sizes: ArrayLike) -> float:
+    """Return the variance of the overall rate estimated from *sizes* answers of each cohort: sum w^2 p (1 - p) / n."""
+    w, p, n = (np.asarray(x, float) for x in (shares, rates, sizes))
+    return float((w**2 * p * (1 - p) / n).sum())
+
+
+def stratified(
+    shares: Sequence[float], wrong: Sequence[int], graded: Sequence[int], confidence: float = 0.95
+) -> Interval:
+    """Return the overall rate from graded answers of each cohort, weighted with the cohorts' *shares*.
+
+    The interval combines Wilson's of each cohort (MOVER), so that a cohort without an error is not taken for perfect.
+    """
+    if abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"the shares of the cohorts must sum to 1, not {sum(shares):g}")
+    parts = [wilson(k, n, confidence) for k, n in zip(wrong, graded, strict=True)]
+    middle, low, high = combined(shares, parts)
+    return Interval(middle, max(0.0, low), min(1.0, high))
+
+
+def horvitz_thompson(values: ArrayLike, chances: ArrayLike, population: int, confidence: float = 0.95) -> Interval:
+    """Return the mean over *population* of *values* that were graded each with its own chance (Poisson sampling)."""
+    y, p = _sampled(values, chances)
+    mean = float((y / p).sum()) / population
+    half = z_of(confidence) * math.sqrt(float(((1 - p) * (y / p) ** 2).sum())) / population
+    return Interval(mean, mean - half, mean + half)
+
+
+def hajek(values: ArrayLike, chances: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return the mean of *values* weighted with 1 / chance, over the sum of these weights: steadier, barely biased."""
+    y, p = _sampled(values, chances)
+    size = float((1 / p).sum())
+    mean = float((y / p).sum()) / size
+    half = z_of(confidence) * math.sqrt(float(((1 - p) * ((y - mean) / p) ** 2).sum())) / size
+    return Interval(mean, mean - half, mean + half)
+
+
+def _sampled(values: ArrayLike, chances: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    y, p = np.asarray(values, float), np.asarray(chances, float)
+    if y.shape != p.shape or y.size == 0 or np.any(p <= 0) or np.any(p > 1):
+        raise ValueError("expected graded answers, each with its chance in (0, 1] of being graded")
+    return y, p
+
+
+def bonferroni(p_values: ArrayLike) -> np.ndarray:
+    """Return p-values adjusted so that any false alarm among them all is as rare as said."""
+    p = np.asarray(p_values, float)
+    return np.minimum(1.0, p * p.size)
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Return p-values adjusted as by Bonferroni, from the smallest on and never less powerful."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, stepped)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> np.ndarray:
+    """Return p-values adjusted so that the expected share of false ones among the alarms is as low as said."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)[::-1]
+    stepped = np.minimum.accumulate(p[order] * p.size / np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, stepped)
+    return adjusted
