@@ -36,12 +36,12 @@ def _idle(lab: Lab) -> dict[str, dict[str, Interval]]:
     asked = {}
     for chip, trace in cells:
         at = f"[{chip}, {trace}]"
-        asked[f"p95 {chip} {trace}"] = f"e2e_p95{at}"
-        asked[f"ratio {chip} {trace}"] = f"e2e_p99{at} / e2e_p50{at}"
-        asked[f"per token {chip} {trace}"] = f"tpot_p99{at} / tpot_p50{at}"
+        asked[f"p95_{chip}_{trace}"] = f"e2e_p95{at}"
+        asked[f"ratio_{chip}_{trace}"] = f"e2e_p99{at} / e2e_p50{at}"
+        asked[f"per_token_{chip}_{trace}"] = f"tpot_p99{at} / tpot_p50{at}"
     found = lab.play(IDLE, asked)
     return {
-        f"{trace} on {chip}": {what: found[f"{what} {chip} {trace}"] for what in ("p95", "ratio", "per token")}
+        f"{trace} on {chip}": {what: found[f"{what}_{chip}_{trace}"] for what in ("p95", "ratio", "per_token")}
         for chip, trace in cells
     }
 
@@ -60,7 +60,9 @@ def false_pages(rng: np.random.Generator, rate_per_s: float, base: float) -> flo
 
 def error_rate(lab: Lab) -> Found:
     """Claim 29: a month of nothing, at the article's own error rate."""
-    busy = {rate: lab.sample(f"pages at {rate}", lambda rng, r=rate: false_pages(rng, r, 0.01)) for rate in (10.0, 2778.0)}
+    busy = {
+        rate: lab.sample(f"pages at {rate}", lambda rng, r=rate: false_pages(rng, r, 0.01)) for rate in (10.0, 2778.0)
+    }
     base = (0.006, 0.008, 0.01, 0.012)
     table = {
         rate: [lab.sample(f"pages {rate} {b}", lambda rng, r=rate, b=b: false_pages(rng, r, b)).estimate for b in base]
@@ -93,7 +95,7 @@ def ratio(lab: Lab) -> Found:
     loads = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)
     curve = {load: lab.sample(f"ratio at {load}", lambda rng, load=load: _ratio(rng, load)) for load in loads}
     gain = lab.sample("ratio gain", lambda rng: _ratio(rng, 1.3) - _ratio(rng, 0.8))
-    per_token = [cell["per token"].estimate for cell in cells.values()]
+    per_token = [cell["per_token"].estimate for cell in cells.values()]
     checks = [
         Check("of idle services on which it is silent", exact(float(silent)), 1, 1, "share"),
         Check("P99/P50 at 130% of capacity, minus that at 80%", gain, 0, np.inf),

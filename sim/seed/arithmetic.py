@@ -58,14 +58,18 @@ def growth(lab: Lab) -> Found:
         return float(np.polyfit(np.log(sizes), np.log(rng.poisson(sizes * ERROR)), 1)[0])
 
     check = Check("tenfold per tenfold users: the slope", lab.sample("growth", slope), 1.0, 1.0)
-    return Found([check], "Errors grow in proportion to users, and the share stays. Dashboards that show only it stay flat.")
+    return Found(
+        [check], "Errors grow in proportion to users, and the share stays. Dashboards that show only it stay flat."
+    )
 
 
 def a_day(lab: Lab) -> Found:
     """Claim 4: a hundred thousand a day."""
     found = lab.sample("a day", lambda rng: float(rng.binomial(rng.poisson(USERS), ERROR)))
     sd = volume.volume(USERS, ERROR).sd
-    why = f"With one request per user and day, give or take {sd:.0f} by chance. Users who ask five times make it 500,000."
+    why = (
+        f"With one request per user and day, give or take {sd:.0f} by chance. Users who ask five times make it 500,000."
+    )
     return Found([Check("wrong answers a day", found, 1e5, 1e5)], why)
 
 

@@ -151,7 +151,9 @@ def voting(lab: Lab) -> Found:
         Check("wrong of the majority of three, errors at random", luck, mended, mended, "share"),
         Check("wrong of the majority of three, errors systematic", same, 0.05, 0.05, "share"),
     ]
-    return Found(checks, f"5% wrong: a vote of three leaves {mended:.2%} of the random ones, and all of the systematic ones.")
+    return Found(
+        checks, f"5% wrong: a vote of three leaves {mended:.2%} of the random ones, and all of the systematic ones."
+    )
 
 
 def _noticed(rng: np.random.Generator, sizes: np.ndarray, by_group: bool) -> np.ndarray:

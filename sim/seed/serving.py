@@ -25,12 +25,12 @@ LATE = (
 
 TWO_SIGNALS = """
 name: two-signals
-duration: 14m
+duration: 8m
 warmup: 2m
 rows: none
 vary:
   faults:
-    - - &quiet {name: usual, surge: all, from: 13m59s, to: 14m, factor: 1}
+    - - &quiet {name: usual, surge: all, from: 7m59s, to: 8m, factor: 1}
     - - {name: long_prompts, shift: all, prompt_factor: 5}
     - - {name: long_answers, shift: all, output_factor: 5}
 fleet: {model: llama-3.1-8b, hardware: h100, replicas: 2}
@@ -41,7 +41,7 @@ workload:
 """
 GREEN = """
 name: all-green
-duration: 14m
+duration: 8m
 warmup: 2m
 rows: none
 vary:
@@ -53,7 +53,6 @@ workload:
   rate_per_s: 12
   cohorts: {well: *well}
 """
-
 
 
 def under_load(lab: Lab) -> Found:
@@ -79,7 +78,9 @@ def green(lab: Lab) -> Found:
         Check("requests that failed", found["errors"], 0, 0.001, "share"),
         Check("wrong answers, after over before", found["wrong"], 3, np.inf, "times"),
     ]
-    return Found(checks, f"{found['wrong'].estimate:.1f} times the wrong answers, and not one latency or error code differs.")
+    return Found(
+        checks, f"{found['wrong'].estimate:.1f} times the wrong answers, and not one latency or error code differs."
+    )
 
 
 def signals(lab: Lab) -> Found:
@@ -148,7 +149,9 @@ def queue_grows(lab: Lab) -> Found:
 
     everyone = lab.sample("a shared queue", shared)
     checks = [
-        Check("the slow replica: P99 of its second ten minutes over the first", found["tail_grows"], 1.2, np.inf, "times"),
+        Check(
+            "the slow replica: P99 of its second ten minutes over the first", found["tail_grows"], 1.2, np.inf, "times"
+        ),
         Check("the slow replica: the same of P50", found["median_grows"], 0.85, 1.15, "times"),
         Check("one queue for all, overloaded: the same of P50", everyone, 0.85, 1.15, "times"),
     ]
@@ -176,7 +179,9 @@ def together(lab: Lab) -> Found:
     waits = [(mmc_wait_quantile_s(0.5, load, 1.0, 10), mmc_wait_quantile_s(0.99, load, 1.0, 10)) for load in (5.0, 8.0)]
     checks = [
         Check("one server: P99/P50 at load 0.9 over that at 0.3", exact(ratio(0.9) / ratio(0.3)), 0.99, 1.01, "times"),
-        Check("ten servers: P50 of the wait grows from load 0.5 to 0.8, s", exact(waits[1][0] - waits[0][0]), 0.01, np.inf),
+        Check(
+            "ten servers: P50 of the wait grows from load 0.5 to 0.8, s", exact(waits[1][0] - waits[0][0]), 0.01, np.inf
+        ),
     ]
     why = (
         f"With one server P99 is {ratio(0.5):.2f} times P50 at every load. With ten, P50 of the wait is 0 at both loads while P99 "
@@ -188,7 +193,8 @@ def together(lab: Lab) -> Found:
 def blind_p95(lab: Lab) -> Found:
     """Claim 38: one user in seven hundred attaches a book."""
     questions = {
-        stat: f"cohort.chat.ttft_{stat}[chat, 512] / cohort.chat.ttft_{stat}[books, 512]" for stat in ("p50", "p95", "p99")
+        stat: f"cohort.chat.ttft_{stat}[chat, 512] / cohort.chat.ttft_{stat}[books, 512]"
+        for stat in ("p50", "p95", "p99")
     }
     found = lab.play(LONG, questions, keep=lambda path, value: value != 65536, few=1)
     checks = [
