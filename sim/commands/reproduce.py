@@ -43,8 +43,6 @@ def command(fast: bool, out: Path, as_json: bool) -> int:
             told.show(found, str(out / "README.md"), sys.stdout)
     different = examine.changed(found)
     for number in different:
-        click.echo(
-            f"claim {number} is {found[number].verdict.value}, expected {CLAIMS[number].expected.value}: {CLAIMS[number].says}",
-            err=True,
-        )
+        claim, verdict = CLAIMS[number], found[number].verdict.value
+        click.echo(f"claim {number} is {verdict}, expected {claim.expected.value}: {claim.says}", err=True)
     return 1 if different else 0

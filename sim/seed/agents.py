@@ -1,4 +1,4 @@
-"""Steps that must all be right: alone, sharing a task's difficulty, with a verifier, and the same task again and again."""
+"""Steps that must all be right: alone, sharing a task's difficulty, with a verifier, and one task again and again."""
 
 import numpy as np
 
@@ -59,7 +59,8 @@ def whole(lab: Lab) -> Found:
     ]
     why = (
         f"If steps fail independently. When tasks differ in difficulty, five steps succeed in "
-        f"{beta_compound(*HARD_TASKS, 5):.0%}, and a verifier that sees 80% of the errors makes it {compound(mended, 5):.1%} "
+        f"{beta_compound(*HARD_TASKS, 5):.0%}, and a verifier that sees 80% of the errors makes it "
+        f"{compound(mended, 5):.1%} "
         f"for {verified(0.95, *VERIFIER).calls:.2f} calls a step."
     )
     data = {
@@ -87,7 +88,8 @@ def sustained(lab: Lab) -> Found:
     ]
     tries = np.arange(1, 41)
     why = (
-        f"We found no source. Published tests lose {few.estimate:.0%} over eight tries of the same task; 75% takes about "
+        f"We found no source. Published tests lose {few.estimate:.0%} over eight tries of the same task; 75% takes "
+        "about "
         "thirty. That is consistency, and neither load nor time is in it."
     )
     data = {

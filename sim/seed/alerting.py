@@ -70,7 +70,8 @@ def error_rate(lab: Lab) -> Found:
     }
     checks = [Check(f"false pages in 30 days at {rate:,.0f} requests/s", found, 0, 1) for rate, found in busy.items()]
     why = (
-        f"At the 1% that the article calls normal it pages {busy[10.0].estimate:.0f} times a month from chance alone. What it means "
+        f"At the 1% that the article calls normal it pages {busy[10.0].estimate:.0f} times a month from chance "
+        "alone. What it means "
         "depends on traffic: the same rule at 0.8% is silent on a large service and pages on a small one."
     )
     return Found(checks, why, {"base": base, "table": table})
@@ -82,7 +83,8 @@ def p95(lab: Lab) -> Found:
     silent = np.mean([cell["p95"].high <= 3 for cell in cells.values()])
     times = sorted(cell["p95"].estimate for cell in cells.values())
     why = (
-        f"P95 is {times[0]:.1f} to {times[-1]:.1f} s on an idle service with recorded lengths, because long answers take "
+        f"P95 is {times[0]:.1f} to {times[-1]:.1f} s on an idle service with recorded lengths, because long answers "
+        "take "
         f"long: {silent:.0%} of {len(cells)} are silent. It belongs on the time to the first token."
     )
     return Found([Check("of idle services on which it is silent", exact(float(silent)), 1, 1, "share")], why)
@@ -101,8 +103,10 @@ def ratio(lab: Lab) -> Found:
         Check("P99/P50 at 130% of capacity, minus that at 80%", gain, 0, np.inf),
     ]
     why = (
-        f"Lengths differ, so the ratio is above three on {1 - silent:.0%} of idle services; and it falls when a queue is "
-        f"overloaded ({curve[1.3].estimate:.1f} at 130%), when everybody waits. Per token it is {min(per_token):.2f} to "
+        f"Lengths differ, so the ratio is above three on {1 - silent:.0%} of idle services; and it falls when a "
+        "queue is "
+        f"overloaded ({curve[1.3].estimate:.1f} at 130%), when everybody waits. Per token it is "
+        f"{min(per_token):.2f} to "
         f"{max(per_token):.2f} when idle: there, three is a good threshold."
     )
     return Found(checks, why, {"cells": cells, "curve": curve})
@@ -139,7 +143,8 @@ def kv(lab: Lab) -> Found:
         Check("seconds from users' first harm to the page", late, -np.inf, 300, "s"),
     ]
     why = (
-        f"It sees memory that is short, {late.estimate / 60:.0f} minutes after users do; a queue that fills for another reason "
+        f"It sees memory that is short, {late.estimate / 60:.0f} minutes after users do; a queue that fills for "
+        "another reason "
         "it does not see at all."
     )
     return Found(checks, why)
@@ -152,7 +157,8 @@ def quality(lab: Lab) -> Found:
     curve = np.array([budgets.blindness(float(a))[1] for a in accuracy])
     check = Check("times the errors before it fires, at 99% right", exact(multiple), 1, 2, "times")
     why = (
-        f"At 99% right it fires at {error:.1%} wrong: {multiple:.1f} times the errors. Five times as many, half a million a "
+        f"At 99% right it fires at {error:.1%} wrong: {multiple:.1f} times the errors. Five times as many, half a "
+        "million a "
         f"day, never page. At 80% right it is {budgets.blindness(0.8)[1]:.1f} times. Put the rule on the error rate."
     )
     return Found([check], why, {"accuracy": accuracy, "multiple": curve})
@@ -168,8 +174,10 @@ def early(lab: Lab) -> Found:
         Check("requests served before a rule of 5 minutes can fire", exact(served), 0, 0),
     ]
     why = (
-        f"A rule that must hold for 5 minutes fires after {served:,.0f} requests of ten million a day. In the audit the five "
-        f"page {found['surge_late'].estimate / 60:.0f} and {found['memory_late'].estimate / 60:.0f} minutes after users are hurt."
+        f"A rule that must hold for 5 minutes fires after {served:,.0f} requests of ten million a day. In the audit "
+        "the five "
+        f"page {found['surge_late'].estimate / 60:.0f} and {found['memory_late'].estimate / 60:.0f} minutes after "
+        "users are hurt."
     )
     return Found(checks, why)
 
@@ -185,7 +193,8 @@ def budget(lab: Lab) -> Found:
         Check("burn rate at which the 1% rule pages", exact(burn), 1, np.inf, "times"),
     ]
     why = (
-        f"2% of 300 million is {monthly / 1e6:.0f} million wrong answers a month, and 1% wrong uses half of them: healthy, and the 1% rule pages. "
+        f"2% of 300 million is {monthly / 1e6:.0f} million wrong answers a month, and 1% wrong uses half of them: "
+        "healthy, and the 1% rule pages. "
         f"The usual burn-rate pages are blunt here: 14.4 times means {rows[0].error:.1%} wrong."
     )
     return Found(checks, why, {"rows": [(row.alert.multiplier, row.alert.window_s, row.error) for row in rows]})

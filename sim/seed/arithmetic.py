@@ -93,7 +93,8 @@ def modest(lab: Lab) -> Found:
     rate = 10e6 / 3600
     gpus = rate / H100_PER_S
     why = (
-        f"Modest is an opinion. It is {rate:,.0f} requests/s, for which chats with an 8B model need about {gpus:.0f} H100s, "
+        f"Modest is an opinion. It is {rate:,.0f} requests/s, for which chats with an 8B model need about "
+        f"{gpus:.0f} H100s, "
         "on average and without a reserve."
     )
     return Found([], why, number=Check("H100s", exact(gpus), 0, 0))
@@ -166,7 +167,8 @@ def tested(lab: Lab) -> Found:
     found = type(wrong)(float(right[0]), float(right[2]), float(right[1]))
     spread = wilson(20, 2000)
     why = (
-        f"Right, and unsure: the error is anything from {wrong.low:.2%} to {wrong.high:.2%} (exact; Wilson {spread.low:.2%} "
+        f"Right, and unsure: the error is anything from {wrong.low:.2%} to {wrong.high:.2%} (exact; Wilson "
+        f"{spread.low:.2%} "
         f"to {spread.high:.2%}). At ten million a day that is {USERS * wrong.low:,.0f} to {USERS * wrong.high:,.0f}."
     )
     return Found([Check("share right", found, 0.99, 0.99, "share")], why)

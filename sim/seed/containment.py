@@ -97,7 +97,8 @@ def ordering(lab: Lab) -> Found:
         Check("the same, when the least sure 5% are held back", lowest[2], 0.5, 1, "share"),
     ]
     why = (
-        "A fixed threshold does stand and fall with calibration. But over models 95% or 99% right, discriminating or not, "
+        "A fixed threshold does stand and fall with calibration. But over models 95% or 99% right, discriminating "
+        "or not, "
         f"overconfident or not, accuracy explains {fixed[0].estimate:.0%} of the differences in harm, discrimination "
         f"{fixed[1].estimate:.0%}, calibration {fixed[2].estimate:.0%}."
     )
@@ -149,7 +150,10 @@ def cheaper(lab: Lab) -> Found:
         return wrong * stakes.wrong - (stakes.review + (wrong - stopped) * stakes.wrong)
 
     p = stakes.break_even
-    why = f"Looking pays from an error rate of look / (harm x catch) on: 0.5 / (50 x 90%) = {p:.1%}. Below, it costs more."
+    why = (
+        f"Looking pays from an error rate of look / (harm x catch) on: 0.5 / (50 x 90%) = {p:.1%}. Below, it costs "
+        "more."
+    )
     return Found([Check("cost of shipping minus that of looking, there", lab.sample("cheaper", gap), 0, 0)], why)
 
 
@@ -174,8 +178,10 @@ def gate(lab: Lab) -> Found:
         Check("of errors among the least sure 5%, just as overconfident", lowest, 0, 0.1, "share"),
     ]
     why = (
-        f"Of errors, a threshold of 80% catches {found[0, 1, 0]:.0%} if calibrated and {caught.estimate:.0%} if overconfident. Holding "
-        f"back the least sure 5% catches {lowest.estimate:.0%} either way: only the order counts. A calibrated constant catches 5%."
+        f"Of errors, a threshold of 80% catches {found[0, 1, 0]:.0%} if calibrated and {caught.estimate:.0%} if "
+        "overconfident. Holding "
+        f"back the least sure 5% catches {lowest.estimate:.0%} either way: only the order counts. A calibrated "
+        "constant catches 5%."
     )
     return Found(checks, why, {"shifts": shifts, "fixed": found[:, 1], "lowest": found[:, 2]})
 
@@ -212,8 +218,10 @@ def breaker(lab: Lab) -> Found:
         Check("changes of side in 48 h at the limit, with hysteresis and a hold", calm, 0, 60),
     ]
     why = (
-        f"It does, from 30% wrong to the rules' 8%. It needs two limits: with one it changes sides {plain.estimate:.0f} times in "
-        f"48 h when quality is right there, with a lower one to close and half an hour's hold {calm.estimate:.0f} times."
+        "It does, from 30% wrong to the rules' 8%. It needs two limits: with one it changes sides "
+        f"{plain.estimate:.0f} times in "
+        f"48 h when quality is right there, with a lower one to close and half an hour's hold {calm.estimate:.0f} "
+        "times."
     )
     return Found(checks, why)
 
@@ -239,7 +247,8 @@ def shadow(lab: Lab) -> Found:
     ]
     why = (
         f"With enough graded answers: about {rates.to_notice(0.01, 0.02):,} to see 1% become 2%, and "
-        f"{rates.to_notice(0.01, 0.012):,} to see 1.2%. Who tests at 5% on each of a hundred looks stops {peeked.estimate:.0%} of "
+        f"{rates.to_notice(0.01, 0.012):,} to see 1.2%. Who tests at 5% on each of a hundred looks stops "
+        f"{peeked.estimate:.0%} of "
         f"healthy releases; evidence that may be looked at always, {false.estimate:.1%}."
     )
     return Found(checks, why)
@@ -258,7 +267,8 @@ def prompts(lab: Lab) -> Found:
     canary = lab.sample("prompts", served)
     all_day = delays.excess(86400, PER_S, after - baseline)
     why = (
-        f"We know no statistics of causes. If an edit raises format errors from 0.5% to 8%, a day without a gate is {all_day:,.0f} "
+        "We know no statistics of causes. If an edit raises format errors from 0.5% to 8%, a day without a gate is "
+        f"{all_day:,.0f} "
         f"more wrong answers; a canary of 1% with 20 checks a minute stops after {canary.estimate:.0f}."
     )
     return Found([], why, number=Check("wrong answers before a canary stops it", canary, 0, 0))
@@ -273,7 +283,10 @@ def flags(lab: Lab) -> Found:
 
     found = lab.sample("flags", ratio)
     minute, hour = (delays.excess(s, PER_S, WORSE[1] - WORSE[0]) for s in (60, 3600))
-    why = f"From 1% to 3% wrong: {minute:,.0f} more wrong answers in the minute a flag takes, {hour:,.0f} in a pipeline's hour."
+    why = (
+        f"From 1% to 3% wrong: {minute:,.0f} more wrong answers in the minute a flag takes, {hour:,.0f} in a "
+        "pipeline's hour."
+    )
     return Found([Check("wrong answers of a rollback in an hour, over a minute's", found, 10, np.inf, "times")], why)
 
 

@@ -162,7 +162,10 @@ def _group(data: Data) -> style.Plate:
         ax.set_ylabel("noticed")
 
     title = "A test of the average never finds a group that is broken; a test of each group does, from the same answers"
-    caption = "1,000 graded answers an hour; every plan raises a false alarm in at most 0.35% of 48-hour periods; 4,000 runs each."
+    caption = (
+        "1,000 graded answers an hour; every plan raises a false alarm in at most 0.35% of 48-hour periods; 4,000 "
+        "runs each."
+    )
     return _plate("small-group", title, caption, draw)
 
 
@@ -183,7 +186,8 @@ def _judge(data: Data) -> style.Plate:
 
 def _chains(data: Data) -> style.Plate:
     def draw(ax: "Axes") -> None:
-        for name, label, colour in (("alone", "steps fail independently", RED), ("shared", "some tasks are hard, most easy", YELLOW),
+        for name, label, colour in (("alone", "steps fail independently", RED),
+                                    ("shared", "some tasks are hard, most easy", YELLOW),
                                     ("verified", "a verifier that sees 80%", BLUE)):  # fmt: skip
             ax.plot(data["steps"], data[name], color=colour)
             style.mark(ax, 15, float(data[name][14]), label, colour, "right, up")
@@ -193,7 +197,10 @@ def _chains(data: Data) -> style.Plate:
         ax.set_ylabel("tasks that succeed")
 
     title = "Five steps of 95% make 77% if they fail alone; they rarely do, and a verifier makes it 95%"
-    caption = "Closed forms: 0.95^n; Beta(1.9, 0.1) over tasks; flags 80% of the wrong and 5% of the right steps, tried again."
+    caption = (
+        "Closed forms: 0.95^n; Beta(1.9, 0.1) over tasks; flags 80% of the wrong and 5% of the right steps, tried "
+        "again."
+    )
     return _plate("chains", title, caption, draw)
 
 

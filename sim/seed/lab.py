@@ -16,7 +16,7 @@ from sim.theory.chance import Interval, student_interval
 DRAWN_SEEDS = 10
 PLAYED_SEEDS, FEW_SEEDS = 10, 2
 DRAWN_CONFIDENCE = 0.999
-"""Of intervals of sampled numbers: some twenty of them are held against exact ones, and all together should contain them."""
+"""Of intervals of sampled numbers: some twenty are held against exact ones, and all of them should contain these."""
 
 
 @dataclasses.dataclass

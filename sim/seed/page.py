@@ -24,28 +24,31 @@ INSTEAD = {
 
 HEAD = """# One percent wrong, ten million users: 57 claims, played
 
-Tian Pan's article "1% Error Rate, 10 Million Users: The Math of AI Failures at Scale" says: an accuracy means nothing until you know how many
-people ask, in what pattern it fails, how soon you notice, and what happens next. Blowout grew from it. So we took every claim in it,
-put it in our own words, and measured it: with arithmetic where that is enough, with samples over ten seeds, and with a simulated fleet
-whose every engine step is played.
+Tian Pan's article "1% Error Rate, 10 Million Users: The Math of AI Failures at Scale" says: an accuracy means nothing
+until you know how many people ask, in what pattern it fails, how soon you notice, and what happens next. Blowout grew
+from it. So we took every claim in it, put it in our own words, and measured it: with arithmetic where that is enough,
+with samples over ten seeds, and with a simulated fleet whose every engine step is played.
 
-**{counts}.** The main idea holds up well: what surrounds a model decides what its errors do. The alert rules hold up worst.
+**{counts}.** The main idea holds up well: what surrounds a model decides what its errors do. The alert rules hold up
+worst: [what surprised us most](#ten-that-may-surprise-you).
 
-How a verdict is made: each claim is taken apart into checks, one measurement each against what was said. *Right*: all hold. *Loose*: some do. *Wrong*:
-none does. *Not simulable*: advice, opinion or forecast. A check holds if its interval contains the number that was said, or lies
-inside the range. Intervals are 95% over seeds where a fleet was played, and 99.9% where samples were drawn.
+How a verdict is made: each claim is taken apart into checks, one measurement each against what was said. *Right*: all
+hold. *Loose*: some do. *Wrong*: none does. *Not simulable*: advice, opinion or forecast. A check holds if its interval
+contains the number that was said, or lies inside the range. In [ ] are intervals: 95% over seeds where a fleet was
+played, 99.9% where samples were drawn. Shown is the first check that does not hold, or else the first.
 """
 
 TAIL = """
 ## Make it again
 
 ```sh
-make results                    # or: blowout reproduce, some minutes on two cores
+blowout reproduce               # some minutes on two cores; make results does it too
 blowout reproduce --fast        # fewer seeds where a fleet is played
 ```
 
-The same seeds give the same page. All checks with their intervals are in [claims.json](claims.json). Engine step times are those of the catalogue and uncalibrated, so seconds are those of
-tabulated kernels; ratios and orders are what we claim. Your own numbers: `blowout odds`, `blowout calibration FILE`, `blowout alerts audit --rules YOURS`.
+The same seeds give the same page. All checks with their intervals are in [claims.json](claims.json). Step times are
+those of the catalogue and uncalibrated, so believe ratios more than seconds. Your own numbers: `blowout odds`,
+`blowout calibration FILE`, `blowout alerts audit --rules YOURS`.
 """
 
 
@@ -76,7 +79,7 @@ def readme(found: dict[int, Found], plates: list[style.Plate], fast: bool) -> st
         lines += [
             f"### {plate.title}\n",
             f"![{plate.title}](figures/{plate.name}.png)\n",
-            f"Claim {number}, *{CLAIMS[number].says.lower()}*: **{found[number].verdict.value}**. {found[number].why}\n",
+            f"Claim {number}, *{CLAIMS[number].says}*: **{found[number].verdict.value}**. {found[number].why}\n",
             f"Instead: {instead}\n",
         ]
     return "\n".join(lines) + TAIL

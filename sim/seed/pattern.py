@@ -52,7 +52,8 @@ def worse(lab: Lab) -> Found:
     reading = mix.worse_by(0.99, 0.2)
     why = (
         f"20% worse than 99% is {reading.relative_accuracy:.1%}, {reading.percentage_points:.0%} or "
-        f"{reading.relative_error:.1%}, as one reads it: twentyfold apart. We found no source. A mix with 30% rare requests "
+        f"{reading.relative_error:.1%}, as one reads it: twentyfold apart. We found no source. A mix with 30% rare "
+        "requests "
         f"loses {lost[1]:.0%} of its accuracy."
     )
     return Found(checks, why, {"tail": tail, "accuracy": accuracy, "before": before})
@@ -192,7 +193,8 @@ def sample(lab: Lab) -> Found:
         Check("noticed within 48 h from a stratified one", exact(seen[last].low), 0.99, 1, "share"),
     ]
     why = (
-        f"A group of 0.5% turns from 5% to 40% wrong: {seen[first].estimate:.0%} against {seen[last].estimate:.0%} within two "
+        f"A group of 0.5% turns from 5% to 40% wrong: {seen[first].estimate:.0%} against {seen[last].estimate:.0%} "
+        "within two "
         f"days. But half of it is testing each group by itself: with that a uniform sample sees it too, after "
         f"{medians[second]:.0f} h instead of {medians[last]:.0f} (medians)."
     )

@@ -34,7 +34,8 @@ def grading(lab: Lab) -> Found:
     check = Check("of 95% intervals that contain the true rate", lab.sample("grading", covers), 0.92, 1, "share")
     why = (
         f"A judge that sees 90% of the wrong answers and passes 95% of the right ones reports "
-        f"{judges.apparent(ERROR, SENSITIVITY, SPECIFICITY):.2%} where 1% is wrong. Corrected for what it is known to miss, its "
+        f"{judges.apparent(ERROR, SENSITIVITY, SPECIFICITY):.2%} where 1% is wrong. Corrected for what it is known "
+        "to miss, its "
         "intervals contain the truth. Check it on answers of each kind."
     )
     return Found([check], why)
@@ -46,7 +47,8 @@ def forecast(lab: Lab) -> Found:
 
 
 SIGNALS = {
-    "schema check, 5 min": 300.0, "graded sample, 1 h": 3600.0, "complaints, 6 h": 6 * 3600.0, "dashboards, 24 h": 86400.0,
+    "schema check, 5 min": 300.0, "graded sample, 1 h": 3600.0, "complaints, 6 h": 6 * 3600.0,
+    "dashboards, 24 h": 86400.0,
     "business figures, 7 d": 7 * 86400.0,
 }  # fmt: skip
 
@@ -68,8 +70,10 @@ def lag(lab: Lab) -> Found:
     found = lab.sample("lag", noticed)
     missed = {name: delays.excess(s, PER_S, rise) for name, s in SIGNALS.items()}
     why = (
-        f"If 2% of the people told something wrong complain, after a day in the median, it stands out after {found.estimate:.0f} h. "
-        f"Two points worse cost {missed['schema check, 5 min']:,.0f} wrong answers in 5 minutes, {missed['complaints, 6 h']:,.0f} in "
+        "If 2% of the people told something wrong complain, after a day in the median, it stands out after "
+        f"{found.estimate:.0f} h. "
+        f"Two points worse cost {missed['schema check, 5 min']:,.0f} wrong answers in 5 minutes, "
+        f"{missed['complaints, 6 h']:,.0f} in "
         f"6 h, {missed['dashboards, 24 h']:,.0f} in a day and {missed['business figures, 7 d']:,.0f} in a week."
     )
     return Found([Check("hours until complaints stand out", found, 1, 7 * 24, "h")], why, {"missed": missed})
@@ -99,7 +103,8 @@ def together(lab: Lab) -> Found:
     ]
     why = (
         f"A judge who says where people should look (41% of their time on what it flags) makes 2,200 grades worth "
-        f"{found.estimate:.1f} times as many. A judge who counts in their stead makes them worth {human / measured:.2f} times: at 1% "
+        f"{found.estimate:.1f} times as many. A judge who counts in their stead makes them worth "
+        f"{human / measured:.2f} times: at 1% "
         "wrong most of what it flags is right. A schema check errs in neither way, and needs nobody."
     )
     data = {
@@ -133,8 +138,10 @@ def correlated(lab: Lab) -> Found:
         Check("correlation of all, where it does not", off[0], -0.2, 0.2),
     ]
     why = (
-        f"They correlate ({off[0].estimate:.2f}) even if slowness harms nothing, because harder questions come in busy hours. Within "
-        f"one group of questions it is {off[1].estimate:.2f}, and {on[1].estimate:.2f} if slowness does harm: look there."
+        f"They correlate ({off[0].estimate:.2f}) even if slowness harms nothing, because harder questions come in "
+        "busy hours. Within "
+        f"one group of questions it is {off[1].estimate:.2f}, and {on[1].estimate:.2f} if slowness does harm: look "
+        "there."
     )
     return Found(checks, why)
 
@@ -156,8 +163,10 @@ def systems(lab: Lab) -> Found:
 
     found = lab.sample("systems", harm)
     why = (
-        "The same model, 1% wrong, two points worse from midnight on. Noticed next day and passed on as it is, or noticed in "
-        f"five minutes with the least sure 5% held back: {found.estimate:.0f} times the harm, and the accuracy is the same."
+        "The same model, 1% wrong, two points worse from midnight on. Noticed next day and passed on as it is, or "
+        "noticed in "
+        f"five minutes with the least sure 5% held back: {found.estimate:.0f} times the harm, and the accuracy is "
+        "the same."
     )
     return Found(
         [Check("wrong answers that reach users, the one system over the other", found, 10, np.inf, "times")], why

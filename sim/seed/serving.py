@@ -9,7 +9,8 @@ from sim.theory.queues import mm1_sojourn_quantile_s, mmc_wait_quantile_s
 ONE_BAD, LONG = "one-bad-replica", "long-prompt-hol"
 CLIFF = {
     f"{name}_{stat}_{where}": f"{name}_{stat}[{rate}]"
-    for where, rate in (("below", "1.85"), ("above", "2.22")) for name, stat in (("ttft", "p50"), ("ttft", "p99"), ("kv", "mean"))
+    for where, rate in (("below", "1.85"), ("above", "2.22"))
+    for name, stat in (("ttft", "p50"), ("ttft", "p99"), ("kv", "mean"))
 } | {
     "tail": "ttft_p99[2.22] / ttft_p99[1.85]",
     "median": "ttft_p50[2.22] / ttft_p50[1.85]",
@@ -59,7 +60,8 @@ def under_load(lab: Lab) -> Found:
     """Claim 16: the same model, busier."""
     found = lab.play("kv-cliff", CLIFF, LATE, lambda path, rate: rate in (1.85, 2.22, 2.4), few=3)
     why = (
-        f"The same model is {found['bad_low'].estimate:.1%} wrong at 1.85 requests/s and {found['bad_high'].estimate:.1%} at "
+        f"The same model is {found['bad_low'].estimate:.1%} wrong at 1.85 requests/s and "
+        f"{found['bad_high'].estimate:.1%} at "
         "2.4, if whoever waits more than 2 s is answered without the sources that were to be looked up."
     )
     return Found([Check("wrong answers at 30% more load", found["bad"], 1.2, np.inf, "times")], why)
@@ -108,7 +110,8 @@ def cliff(lab: Lab) -> Found:
         Check("KV memory in use beyond the cliff, on average", kv, 0.9, 1, "share"),
     ]
     why = (
-        f"A cliff: 20% more load, {found['tail'].estimate:.0f} times the P99 (1% of load is {steep[0]:.0f}% of P99). But "
+        f"A cliff: 20% more load, {found['tail'].estimate:.0f} times the P99 (1% of load is {steep[0]:.0f}% of "
+        "P99). But "
         f"memory is {kv.estimate:.0%} full on average when it has happened: 90% for 15 minutes comes long after."
     )
     return Found(checks, why, {name: tuple(value) for name, value in found.items()})
@@ -156,7 +159,8 @@ def queue_grows(lab: Lab) -> Found:
         Check("one queue for all, overloaded: the same of P50", everyone, 0.85, 1.15, "times"),
     ]
     why = (
-        "If the 1% have a queue of their own (a slow replica, a tenant, a priority). In one queue for all, one that only "
+        "If the 1% have a queue of their own (a slow replica, a tenant, a priority). In one queue for all, one that "
+        "only "
         f"grows is everybody's: P50 is {everyone.estimate:.1f} times as long in the second half."
     )
     return Found(checks, why)
@@ -184,7 +188,8 @@ def together(lab: Lab) -> Found:
         ),
     ]
     why = (
-        f"With one server P99 is {ratio(0.5):.2f} times P50 at every load. With ten, P50 of the wait is 0 at both loads while P99 "
+        f"With one server P99 is {ratio(0.5):.2f} times P50 at every load. With ten, P50 of the wait is 0 at both "
+        "loads while P99 "
         f"goes from {waits[0][1]:.2f} to {waits[1][1]:.2f} services: any fleet with a load balancer has that tail."
     )
     return Found(checks, why)
@@ -202,7 +207,8 @@ def blind_p95(lab: Lab) -> Found:
         Check("P95 of it", found["p95"], 0, 1.6, "times"),
     ]
     why = (
-        f"One user in seven hundred sends 60,000 tokens: for the others P99 is {found['p99'].estimate:.0f} times as long, and "
+        f"One user in seven hundred sends 60,000 tokens: for the others P99 is {found['p99'].estimate:.0f} times as "
+        "long, and "
         f"P95 {found['p95'].estimate:.2f}. What hits less than 5% of the users is invisible at P95."
     )
     return Found(checks, why, {name: tuple(value) for name, value in found.items()})
