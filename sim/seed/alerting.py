@@ -13,7 +13,7 @@ FOUR_CHIPS = ("a100", "h100", "h200", "b200")
 TRACES = ("azure", "mooncake")
 IDLE = """
 name: idle
-duration: 5h
+duration: 2h
 warmup: 2m
 rows: none
 vary:
@@ -23,10 +23,10 @@ vary:
     - mooncake: {prompt_tokens: {named: mooncake-conv-prompt}, output_tokens: {named: mooncake-conv-output}}
 fleet: {model: llama-3.1-8b, hardware: h100, replicas: 1}
 workload:
-  rate_per_s: 0.02
+  rate_per_s: 0.05
   cohorts: {azure: *azure}
 """
-"""Two recorded mixes of lengths, four GPUs, and a request every 50 s: nobody ever waits for anybody."""
+"""Two recorded mixes of lengths, four GPUs, and a request every 20 s: nobody ever waits for anybody."""
 AUDIT = ("usual", "surge", "less_memory", "long_prompts")
 
 
@@ -39,7 +39,7 @@ def _idle(lab: Lab) -> dict[str, dict[str, Interval]]:
         asked[f"p95_{chip}_{trace}"] = f"e2e_p95{at}"
         asked[f"ratio_{chip}_{trace}"] = f"e2e_p99{at} / e2e_p50{at}"
         asked[f"per_token_{chip}_{trace}"] = f"tpot_p99{at} / tpot_p50{at}"
-    found = lab.play(IDLE, asked)
+    found = lab.play(IDLE, asked, few=1)
     return {
         f"{trace} on {chip}": {what: found[f"{what}_{chip}_{trace}"] for what in ("p95", "ratio", "per_token")}
         for chip, trace in cells

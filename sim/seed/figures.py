@@ -84,7 +84,7 @@ def _ratios(data: Data) -> style.Plate:
         ax.set_xlabel("P99 / P50 of a service on which nobody ever waits; the common rule warns above 3")
 
     title = "The rule on P99/P50 of whole answers fires on a service that does nothing"
-    caption = "Recorded lengths (Azure conversations, Mooncake), Llama-3.1-8B, a request every 50 s. uncalibrated"
+    caption = "Recorded lengths (Azure conversations, Mooncake), Llama-3.1-8B, a request every 20 s. uncalibrated"
     return _plate("idle-ratio", title, caption, draw, 3.2)
 
 
