@@ -103,7 +103,6 @@ def signals(lab: Lab) -> Found:
 def cliff(lab: Lab) -> Found:
     """Claim 25: a fifth more load, and how full the cache is."""
     found = lab.play("kv-cliff", CLIFF, LATE, lambda path, rate: rate in (1.85, 2.22, 2.4), few=3)
-    steep = np.log(np.array(found["tail"])) / np.log(2.22 / 1.85)
     kv = found["kv_mean_above"]
     checks = [
         Check("P99 to first token, at a fifth more load", found["tail"], 5, np.inf, "times"),
