@@ -36,7 +36,7 @@ def command(
 ) -> int:
     """Say what the confidence in FILE is worth, and what a gate on it would catch and cost.
 
-    FILE is CSV or Parquet: one answer a row, with columns confidence (0 to 1), correct (1 or 0) and, if you like, cohort.
+    FILE is CSV or Parquet, one answer a row: confidence (0 to 1), correct (1 or 0) and, if you like, cohort.
     """
     from sim.quality import answers
     from sim.report import calibrating, calibrating_figure, style

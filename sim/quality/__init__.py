@@ -1,11 +1,11 @@
 """Right and wrong: what an accuracy number is worth once volume, pattern, detection and containment are known.
 
-Pure mathematics, one idea a file, each with the paper it comes from:
-`rates` (how sure a share is, how many answers it takes), `volume` (wrong answers a minute, a day, before noon),
-`chains` (steps that compound, verifiers, retries), `spread` (who meets the errors), `mix` (benchmark against
-production), `calibration` and `gates` (what a confidence says, and what acting on it catches), `answers` (a user's
-own file), `latent` (answers to try both on), `judges` and `sampling` (estimates from graded answers), `sequential` and
-`cusum` (noticing a change without fooling oneself), `delays`, `budgets`, and `decision` (is it good enough?).
+Pure mathematics, one idea a file, each with the paper it comes from: `rates` (how sure a share is, how many answers it
+takes), `volume` (wrong answers a minute, a day, before noon), `chains` (steps that compound, verifiers, retries),
+`spread` (who meets the errors), `mix` (benchmark against production), `calibration` and `gates` (what a confidence
+says, and what acting on it catches), `latent` (answers to try both on), `answers` (a user's own file), `judges` and
+`sampling` (estimates from graded answers), `sequential` and `cusum` (noticing a change without fooling oneself),
+`delays`, `budgets`, and `decision` (is it good enough?).
 
 And one judge for simulated runs: `judge` (was this answer right? a pure function of the request and what happened to
 it, counted as it goes), by rules that `reading` takes from a scenario; `verdicts` are its words, `chances` its tables.

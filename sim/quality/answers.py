@@ -39,7 +39,7 @@ class Answers(NamedTuple):
 
 
 def read(path: Path, columns: Mapping[str, str] | None = None) -> Answers:
-    """Return the answers in *path*; *columns* names those that are ``confidence``, ``correct`` or ``wrong``, ``cohort``.
+    """Return the answers in *path*; *columns* names ``confidence``, ``correct`` or ``wrong``, and ``cohort``.
 
     Raises:
         InputError: no such column, no rows, or rows that are not as expected, by line.
@@ -117,17 +117,17 @@ def _columns(path: Path, header: Sequence[str], given: Mapping[str, str]) -> tup
     for what, names in NAMES.items():
         if what in found or (what in ("correct", "wrong") and ("correct" in found or "wrong" in found)):
             continue
-        name = next((low[name] for name in names if name in low and low[name] not in found.values()), None)
-        if name is not None:
-            found[what] = name
-            if name != what:
-                guessed.append(f"{name!r} as {what}")
+        there = [low[name] for name in names if name in low and low[name] not in found.values()]
+        if there:
+            found[what] = there[0]
+            if there[0] != what:
+                guessed.append(f"{there[0]!r} as {what}")
     for needed in ("confidence", "correct"):
         if needed not in found and not (needed == "correct" and "wrong" in found):
-            there = ", ".join(header) or "none"
+            known = ", ".join(header) or "none"
             raise InputError(
                 f"{path}: no column is called {needed} or alike; say which is with --columns {needed}=NAME "
-                f"(columns: {there})"
+                f"(columns: {known})"
             )
     said = f"Read {', '.join(guessed)}; --columns says otherwise." if guessed else ""
     return found, said

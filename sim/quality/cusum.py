@@ -6,12 +6,15 @@ Markov chain that gives its average run length exactly.
 """
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
 
 MOST_STATES = 20_000
+LONGEST = 1e14
+"""Average run lengths from here on are lost in rounding, and as good as never."""
 
 
 class Cusum(NamedTuple):
@@ -40,6 +43,7 @@ def run_length(alarm: Cusum, rate: float) -> float:
     """Return the average number of answers until the *alarm* is raised from 0, each wrong with chance *rate*.
 
     Brook and Evans: the expected time to absorption of a chain on 0..limit - 1, (I - Q) x = 1, here a band.
+    Infinite from `LONGEST` on.
     """
     if not 0 < rate <= 1:
         raise ValueError(f"a rate must be in (0, 1], not {rate}")
@@ -54,7 +58,10 @@ def run_length(alarm: Cusum, rate: float) -> float:
     if up < size:
         matrix[0, up:] = -rate
     below = 1 if size > 1 else 0
-    return float(linalg.solve_banded((below, band), matrix[: band + 1 + below], np.ones(size))[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", linalg.LinAlgWarning)
+        found = float(linalg.solve_banded((below, band), matrix[: band + 1 + below], np.ones(size))[0])
+    return found if 0 < found < LONGEST else math.inf
 
 
 def alarm(good: float, bad: float, seldom: float) -> Cusum:

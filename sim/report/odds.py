@@ -239,9 +239,9 @@ def _judge(p: float, se: float, sp: float) -> tuple[list[Line], str]:
 
 
 CHOICES = {
-    "ship": "ship it as it is",
-    "review": "have people look first",
-    "unsure": "test more: the interval holds both answers",
+    "ship": ("ship it as it is", "wrong less often than break-even"),
+    "review": ("have people look first", "wrong more often than break-even"),
+    "unsure": ("test more", "its interval holds the break-even"),
 }
 
 
@@ -249,20 +249,22 @@ def _good_enough(asked: Question, stakes: decision.Stakes) -> Section:
     made = decision.decide(asked.error, stakes)
     limit = "never" if made.break_even > 1 else f"from {_exact(made.break_even)} wrong on"
     lines = [
-        Line("choice", made.choice, "cheaper", CHOICES[made.choice], "error against break-even"),
+        Line("choice", made.choice, "cheaper", *CHOICES[made.choice]),
         Line("harm", stakes.harm, "a wrong one costs", f"{stakes.harm:,.4g}",
-             "stakes × (1 − m) + review × m; m = reversible × detectable"),
+             "stakes × (1 − m) + review × m"),
         Line("cost_ship", made.ship_cost, f"each {asked.unit}, shipped", f"{made.ship_cost:,.4g}", "error × that"),
         Line("cost_review", made.review_cost, f"each {asked.unit}, looked at", f"{made.review_cost:,.4g}",
              f"review + error × {words.percent(1 - stakes.catch)} missed × that"),
         Line("break_even", made.break_even, "looking pays", limit, "review ÷ (that × catch)"),
     ]  # fmt: skip
+    mended = stakes.reversible * stakes.detectable
+    note = f"m = {words.percent(mended)} are mended: noticed, and reversible. Expected costs, not worst cases."
     if asked.per_day:
         saved = abs(made.ship_cost - made.review_cost) * asked.per_day
         lines.append(
-            Line("difference_per_day", saved, "the other way costs more, a day", words.number(round(saved)), "")
+            Line("difference_per_day", saved, "the two ways differ, a day, by", words.number(round(saved)), "")
         )
-    return Section("decision", "Good enough?", lines, "In the currency of the stakes; expected costs, no worst cases.")
+    return Section("decision", "Good enough?", lines, note)
 
 
 def as_json(asked: Question) -> dict[str, Any]:
