@@ -28,12 +28,11 @@ def _plate(name: str, title: str, caption: str, draw: Callable[["Axes"], None], 
 
 
 def plates(found: dict[int, Found]) -> list[style.Plate]:
-    """Return the figures, in the order of the page."""
-    return [
-        _tail(found[35].data), _ratios(found[31].data), _blind(found[33].data), _pages(found[29].data),
-        _gate(found[47].data), _group(found[53].data), _judge(found[54].data), _chains(found[13].data),
-        _noon(found[7].data), _lag(found[28].data),
-    ]  # fmt: skip
+    """Return the figures, in the order of the page, of what was measured."""
+    makers = {
+        35: _tail, 31: _ratios, 33: _blind, 29: _pages, 47: _gate, 53: _group, 54: _judge, 13: _chains, 7: _noon, 28: _lag,
+    }  # fmt: skip
+    return [make(found[number].data) for number, make in makers.items() if number in found]
 
 
 def _bars(

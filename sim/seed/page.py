@@ -71,7 +71,7 @@ def readme(found: dict[int, Found], plates: list[style.Plate], fast: bool) -> st
     lines.append("## All of them\n")
     for part, claims in PARTS.items():
         lines += [f"### {part}\n", "| | the article says | verdict | what we found |", "|---|---|---|---|"]
-        lines += [_row(claim.number, claim.says, found[claim.number]) for claim in claims]
+        lines += [_row(claim.number, claim.says, found.get(claim.number)) for claim in claims]
         lines.append("")
     lines.append("## Ten that may surprise you\n")
     for plate in plates:
@@ -85,7 +85,9 @@ def readme(found: dict[int, Found], plates: list[style.Plate], fast: bool) -> st
     return "\n".join(lines) + TAIL
 
 
-def _row(number: int, says: str, one: Found) -> str:
+def _row(number: int, says: str, one: Found | None) -> str:
+    if one is None:
+        return f"| {number} | {says} | | not measured in this run |"
     head = one.headline
     said = f"**{told.estimate(head)}** {head.what}. " if head else ""
     mark = f"**{one.verdict.value}**" if one.verdict.value in ("wrong", "loose") else one.verdict.value
