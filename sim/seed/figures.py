@@ -20,7 +20,7 @@ def _plate(name: str, title: str, caption: str, draw: Callable[["Axes"], None], 
     """One panel under a title that is the message."""
 
     def drawn() -> "Figure":
-        figure, axes = style.sheet(title, "", caption, heights=(tall,), side=0.95, right=0.4)
+        figure, axes = style.sheet(title, "", caption, heights=(tall,), side=1.3, right=0.4)
         draw(axes[0, 0])
         return figure
 
@@ -80,7 +80,7 @@ def _ratios(data: Data) -> style.Plate:
         ax.set_yticks(at, list(cells))
         ax.set_ylim(-0.6, len(cells) - 0.1)
         ax.set_xlim(0, None)
-        ax.set_xlabel("P99 / P50 of a service on which nobody ever waits; the common rule warns above 3")
+        ax.set_xlabel("P99 / P50 of a service on which hardly anybody waits; the common rule warns above 3")
 
     title = "The rule on P99/P50 of whole answers fires on a service that does nothing"
     caption = "Recorded lengths (Azure conversations, Mooncake), Llama-3.1-8B, a request every 20 s. uncalibrated"

@@ -10,7 +10,10 @@ from sim.seed.verdicts import Found
 
 INSTEAD = {
     "one-bad-replica": (35, "Route by who is busy (two random choices are enough), and watch P99 for each replica."),
-    "idle-ratio": (31, "Hold the rule against the time per token, which does not depend on how long an answer is."),
+    "idle-ratio": (
+        31,
+        "Hold the rule against the time per token, which depends less on lengths; try it on your own quiet hours.",
+    ),
     "blind-rule": (33, "Alert on the error rate, as a burn rate, for each group of users."),
     "false-pages": (29, "Decide what you may spend, then page on how fast it is spent, on two windows."),
     "gate": (47, "Hold back a share that your reviewers can handle. Measure AUROC beside the calibration error."),
@@ -65,7 +68,7 @@ def write(found: dict[int, Found], folder: Path, fast: bool) -> None:
 def readme(found: dict[int, Found], plates: list[style.Plate], fast: bool) -> str:
     """Return the page."""
     counts = told.counted(found)
-    lines = [HEAD.format(counts=f"57 claims: {counts}")]
+    lines = [HEAD.format(counts=f"{len(found)} of 57 claims measured: {counts}")]
     if fast:
         lines.append("*Made with `--fast`: few seeds where a fleet was played.*\n")
     lines.append("## All of them\n")
