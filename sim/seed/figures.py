@@ -30,7 +30,8 @@ def _plate(name: str, title: str, caption: str, draw: Callable[["Axes"], None], 
 def plates(found: dict[int, Found]) -> list[style.Plate]:
     """Return the figures, in the order of the page, of what was measured."""
     makers = {
-        35: _tail, 31: _ratios, 33: _blind, 29: _pages, 47: _gate, 53: _group, 54: _judge, 13: _chains, 7: _noon, 28: _lag,
+        35: _tail, 31: _ratios, 33: _blind, 29: _pages, 47: _gate, 53: _group, 54: _judge, 13: _chains, 7: _noon,
+        28: _lag,
     }  # fmt: skip
     return [make(found[number].data) for number, make in makers.items() if number in found]
 
