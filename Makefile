@@ -54,7 +54,8 @@ fmt: $(TOOLS) ## format, and mend what can be mended without thought
 bench: warm ## how fast, on this machine
 	$(BIN)/python benchmarks/speed.py
 
-results: warm ## play every shipped scenario into results/
+results: warm ## measure the 57 claims into results/seed/, then play every shipped scenario into results/
+	@$(BIN)/blowout reproduce
 	@set -e; for scenario in scenarios/*.yaml; do echo "== $$scenario"; $(BIN)/blowout run "$$scenario"; done
 
 clean: ## remove .venv, caches and build leftovers; results/ and the compiled engine stay

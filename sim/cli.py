@@ -24,6 +24,7 @@ COMMANDS = {
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
     "odds": ("sim.commands.odds", "Say what an error rate comes to at scale, on the back of an envelope."),
     "calibration": ("sim.commands.calibration", "Say what a model's confidence is worth, from your own answers."),
+    "reproduce": ("sim.commands.reproduce", "Measure the 57 claims that Blowout grew from: right, loose or wrong."),
     "alerts": ("sim.commands.alerts", "Judge, score, tune and ship Prometheus rules."),
     "serve": ("loadtest.commands.serve", "Serve a scenario over HTTP as OpenAI would, in real time."),
     "export-metrics": ("sim.commands.export_metrics", "Write a run's series as Prometheus takes them in."),

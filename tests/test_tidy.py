@@ -52,6 +52,7 @@ LAYERS = {
     "sim.report": 3,
     "sim.planning": 3,
     "sim.init": 3,
+    "sim.seed": 3,
     "loadtest": 3,
     "sim.commands": 4,
     "sim.cli": 4,
@@ -62,6 +63,8 @@ LAYERS = {
 }
 # Neighbours on one floor do not import each other, except these. The ground floor is many small files of one room.
 NEIGHBOURS = {
+    ("sim.seed", "sim.run"),
+    ("sim.seed", "sim.report"),
     ("sim.world", "sim.control"),
     ("sim.world", "sim.service"),
     ("sim.quality", "sim.workload"),

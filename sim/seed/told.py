@@ -1,0 +1,103 @@
+"""The claims in words: numbers with their intervals, a table to print, and everything as JSON."""
+
+import math
+from typing import IO, Any
+
+from sim.report.words import number, percent, seconds
+from sim.seed.table import CLAIMS, PARTS
+from sim.seed.verdicts import Check, Found, Verdict
+
+
+def value(x: float, unit: str) -> str:
+    """Return *x* in its unit."""
+    if not math.isfinite(x):
+        return "∞" if x > 0 else "-∞"
+    if unit == "share":
+        return percent(x) if 0 <= x <= 1 else f"{100 * x:+.1f}%"
+    if unit == "s":
+        return seconds(x) if x >= 0 else f"-{seconds(-x)}"
+    if unit == "h":
+        return f"{x:.1f} h"
+    return number(x) + ("x" if unit == "times" else "")
+
+
+def estimate(check: Check) -> str:
+    """Return the estimate, and its interval if it has one."""
+    middle, low, high = (value(x, check.unit) for x in check.found)
+    return middle if low == high else f"{middle} [{low}, {high}]"
+
+
+def wanted(check: Check) -> str:
+    """Return what the check asks for."""
+    low, high = value(check.low, check.unit), value(check.high, check.unit)
+    if check.low == check.high:
+        return low
+    if math.isinf(check.high):
+        return f"at least {low}"
+    return f"at most {high}" if math.isinf(check.low) else f"{low} to {high}"
+
+
+def counted(found: dict[int, Found]) -> str:
+    """Return how many claims have which verdict."""
+    counts = [(sum(one.verdict == verdict for one in found.values()), verdict.value) for verdict in Verdict]
+    return ", ".join(f"{n} {name}" for n, name in counts)
+
+
+def as_json(found: dict[int, Found], fast: bool) -> dict[str, Any]:
+    """Return everything: claims in order, their checks, verdicts and reasons."""
+    return {
+        "fast": fast,
+        "counts": {verdict.value: sum(one.verdict == verdict for one in found.values()) for verdict in Verdict},
+        "claims": [
+            {
+                "number": n,
+                "part": next(part for part, claims in PARTS.items() if CLAIMS[n] in claims),
+                "says": CLAIMS[n].says,
+                "verdict": one.verdict.value,
+                "expected": CLAIMS[n].expected.value,
+                "why": one.why,
+                "checks": [_check(check) for check in [*one.checks, *([one.number] if one.number else [])]],
+            }
+            for n, one in found.items()
+        ],
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    estimated, low, high = (round_to(x) for x in check.found)
+    return {
+        "what": check.what,
+        "estimate": estimated,
+        "low": low,
+        "high": high,
+        "unit": check.unit,
+        "needs": [round_to(check.low), round_to(check.high)],
+        "holds": check.holds,
+    }
+
+
+def round_to(x: float, digits: int = 6) -> float | None:
+    """Return *x* to six digits: the last ones differ between processors; None where it is not finite."""
+    return float(f"{x:.{digits}g}") if math.isfinite(x) else None
+
+
+def show(found: dict[int, Found], place: str, to: IO[str]) -> None:
+    """Print the table of all claims, the count of verdicts, and where to read on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=to, width=None if to.isatty() else 150, highlight=False)
+    for part, claims in PARTS.items():
+        table = Table(title=part, title_justify="left", box=None, pad_edge=False)
+        for head, justify in (("#", "right"), ("the article says", "left"), ("verdict", "left"), ("found", "left")):
+            table.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for claim in claims:
+            one = found[claim.number]
+            head = one.headline
+            table.add_row(
+                str(claim.number), claim.says, one.verdict.value, f"{estimate(head)}: {head.what}" if head else ""
+            )
+        console.print(table)
+        console.print()
+    console.print(f"57 claims: {counted(found)}.")
+    console.print(f"Next: read {place}")

@@ -1,0 +1,138 @@
+"""The article's claims: one rule for verdicts, arithmetic that must come out, and the command as a user types it."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.cli import blowout
+from sim.seed import agents, alerting, arithmetic, examine, page, pattern, seeing, told
+from sim.seed.lab import Lab
+from sim.seed.table import CLAIMS, PARTS
+from sim.seed.verdicts import Check, Found, Verdict, decide, exact
+from sim.theory.chance import Interval
+
+FINITE = st.floats(-1e6, 1e6)
+TRIPLES = st.tuples(FINITE, FINITE, FINITE).map(lambda x: Interval(sorted(x)[1], sorted(x)[0], sorted(x)[2]))
+SEED = Path(__file__).resolve().parents[1] / "results" / "seed"
+
+
+@given(TRIPLES, FINITE)
+def test_a_number_holds_if_the_interval_contains_it(found: Interval, said: float) -> None:
+    assert Check("", found, said, said).holds == (found.low <= said <= found.high)
+
+
+@given(TRIPLES, FINITE, FINITE, st.floats(0, 1e6))
+def test_a_range_holds_if_the_whole_interval_is_inside_and_a_wider_one_does_too(
+    found: Interval, a: float, b: float, more: float
+) -> None:
+    low, high = min(a, b), max(a, b) + 1
+    holds = Check("", found, low, high).holds
+    assert holds == (low <= found.low and found.high <= high)
+    assert not holds or Check("", found, low - more, high + more).holds
+
+
+@given(st.lists(st.booleans(), max_size=6))
+def test_the_verdict_counts_checks_and_nothing_else(held: list[bool]) -> None:
+    checks = [Check("", exact(1.0), 1, 1) if holds else Check("", exact(2.0), 1, 1) for holds in held]
+    verdict = decide(checks)
+    assert verdict == decide(checks[::-1])
+    if not held:
+        assert verdict == Verdict.NOT_SIMULABLE
+    elif all(held):
+        assert verdict == Verdict.RIGHT
+    else:
+        assert verdict == (Verdict.LOOSE if any(held) else Verdict.WRONG)
+
+
+def test_there_are_57_claims_each_measured_once() -> None:
+    assert sorted(CLAIMS) == list(range(1, 58))
+    assert sum(map(len, PARTS.values())) == 57
+    from importlib import import_module
+
+    measured = [number for kind in examine.KINDS for number in import_module(f"sim.seed.{kind}").MEASURES]
+    assert sorted(measured) == sorted(CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [
+        (arithmetic.a_minute, 1e5 / 1440),  # 69.4
+        (arithmetic.a_day, 1e5),
+        (agents.five, 0.95**5),  # 0.77378
+        (agents.ten, 1 - 0.99**10),  # 9.56%
+        (arithmetic.tested, 0.99),
+    ],
+)
+def test_the_sampled_interval_contains_what_arithmetic_says(measure: object, value: float) -> None:
+    found = measure(Lab(fast=True)).checks[0].found  # type: ignore[operator]
+    assert found.low < value < found.high
+    assert found.high - found.low < 0.1 * value
+
+
+def test_a_million_are_wrong_at_ten_and_with_quiet_nights_after_noon() -> None:
+    flat, day = (check.found for check in arithmetic.before_noon(Lab(fast=True)).checks)
+    assert flat.low <= 10 + 1 / 60
+    assert flat.high >= 10
+    assert abs(flat.estimate - 10) < 0.02
+    assert 13.8 < day.low <= day.high < 13.9
+
+
+def test_what_is_drawn_is_the_same_every_time() -> None:
+    assert agents.five(Lab()).checks == agents.five(Lab()).checks
+
+
+def test_a_rule_on_quality_needs_eleven_times_the_errors() -> None:
+    (check,) = alerting.quality(Lab()).checks
+    assert check.found.estimate == pytest.approx(10.9)
+    assert alerting.quality(Lab()).verdict == Verdict.WRONG
+
+
+@pytest.mark.parametrize("kind", [arithmetic, agents, pattern, seeing])
+def test_verdicts_are_those_that_are_expected(kind: object) -> None:
+    lab = Lab(fast=True)
+    for number, measure in kind.MEASURES.items():  # type: ignore[attr-defined]
+        assert measure(lab).verdict == CLAIMS[number].expected, number
+
+
+def test_a_verdict_that_changed_is_named() -> None:
+    found = {39: Found([Check("", exact(2.0), 1, 1)], "because")}
+    assert examine.changed(found) == [39]
+
+
+def test_numbers_are_said_with_their_units() -> None:
+    assert told.estimate(Check("", Interval(0.5, 0.25, 0.75), 0, 1, "share")) == "50% [25%, 75%]"
+    assert told.estimate(Check("", exact(2.0), 2, 2, "times")) == "2x"
+    assert told.wanted(Check("", exact(2.0), 2, math.inf, "times")) == "at least 2x"
+
+
+def test_the_committed_page_has_every_claim_and_the_expected_verdicts() -> None:
+    claims = json.loads((SEED / "claims.json").read_text())["claims"]
+    assert [(c["number"], c["verdict"]) for c in claims] == [(n, c.expected.value) for n, c in sorted(CLAIMS.items())]
+    text = (SEED / "README.md").read_text()
+    for claim in CLAIMS.values():
+        assert f"| {claim.number} | {claim.says} |" in text
+    for name in page.INSTEAD:
+        assert f"figures/{name}.png" in text
+        assert (SEED / "figures" / f"{name}.png").stat().st_size > 5000
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(blowout, ["reproduce", "--out", str(tmp_path / "file" / "below")])
+    assert "cannot be written" in str(result.exception)
+
+
+@pytest.mark.slow
+def test_all_of_it_as_a_user_types_it(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        blowout, ["reproduce", "--fast", "--out", str(tmp_path), "--json"], standalone_mode=False
+    )
+    assert result.exception is None
+    assert result.return_value == 0
+    assert len(json.loads(result.stdout)["claims"]) == 57
+    assert len(list((tmp_path / "figures").glob("*.png"))) == len(page.INSTEAD)
