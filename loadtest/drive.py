@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -71,6 +72,7 @@ class Drive:
         self.reader = rows.Reader(self.spool)
         self.checking.prepare(self.plan, self.spool / "plan.json", wanted.excerpts)
         self.wall_t0 = 0.0
+        self._interrupted_s = math.inf
         self.speed = plan.speed
         self._environment = {
             **os.environ,
@@ -103,6 +105,7 @@ class Drive:
                 time.sleep(LOOK_S)
                 self._take(progress)
                 if interrupts.asked:
+                    self._interrupted_s = self._now_s()
                     break
         finally:
             end(child)
@@ -198,8 +201,8 @@ class Drive:
 
     def _played_s(self, states: Sequence[Mapping[str, Any]]) -> float:
         """Return for how long requests were sent: rates are over it, and not over what was planned."""
-        ended = [float(state["stopped_s"]) for state in states if state["stopped_s"] is not None]
-        return max(1e-3, min([self.scenario.duration, *([max(ended)] if len(ended) == len(states) else [])]))
+        ended = [self._interrupted_s if state["stopped_s"] is None else float(state["stopped_s"]) for state in states]
+        return max(1e-3, min(self.scenario.duration, max(ended, default=math.inf)))
 
     def abandon(self) -> None:
         """Close what is open, after a failure."""

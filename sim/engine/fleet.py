@@ -19,7 +19,7 @@ from sim.engine.config import ClientPolicy, PoolConfig, share_below
 from sim.engine.latency import StepTimes
 from sim.engine.operations import Operations
 from sim.engine.play import play
-from sim.engine.prefix import count_cached, count_shared, rehash, route_by
+from sim.engine.prefix import rehash, route_by
 from sim.engine.routing import ROUTERS
 from sim.errors import RunError
 from sim.records import ATTEMPT, PARTS, PREFIX, REQUEST, Outcome
@@ -99,10 +99,7 @@ class Fleet(Operations):
         self.w[0].metered, self.w[0].evaluate_below = metered, share_below(evaluate)
         self.w[0].slow_ttft_s, self.w[0].slow_e2e_s = slow_s
         self._set_cache(np.zeros(0, PREFIX) if prefixes is None else prefixes)
-        self.rows = state.records(ATTEMPT, ROWS_CHUNK + int(self.w[0].margin))
-        self.w[0].judged = judged
-        self.ended = state.records(ATTEMPT, ROWS_CHUNK + 64 + int(self.w[0].margin) if judged else 1)
-        self.asks = state.records(state.ASK, 1024 + int(self.w[0].margin))
+        self._set_outboxes(judged)
         self._grow(1024)
         self._grow_script(16)
 
@@ -188,6 +185,14 @@ class Fleet(Operations):
         w.margin = 2 * max(config.max_seqs for config in self.configs) + 64  # each in a step may end, and win a race
         w.pace_n = len(self.pace)
         w.due = w.free_seq = w.free_req = w.free_script = state.NONE
+
+    def _set_outboxes(self, judged: bool) -> None:
+        """Make room for what is handed out: rows of attempts, how requests ended, sessions without more script."""
+        margin = int(self.w[0].margin)
+        self.w[0].judged = judged
+        self.rows = state.records(ATTEMPT, ROWS_CHUNK + margin)
+        self.ended = state.records(ATTEMPT, ROWS_CHUNK + 64 + margin if judged else 1)
+        self.asks = state.records(state.ASK, 1024 + margin)
 
     def _set_cache(self, prefixes: np.ndarray) -> None:
         """Make the prefix cache: an entry for each node of the tree on each replica, then room for other texts."""
@@ -393,25 +398,3 @@ class Fleet(Operations):
         if self.w[0].judged:
             self._reserve(int(self.w[0].rows_n - self.w[0].counted), "ended")
         count_rows(self.w[0], self.rows, self.ended, self.gates, self.latency, self.windows, self.minutes, self.parts)
-
-    def check_laws(self) -> None:
-        """Assert that no request and no KV block was lost; called at the end of every run, after `close`."""
-        w = self.w[0]
-        assert w.started == w.outcomes.sum(), "a request ended in no outcome, or in two"
-        assert (self.clients.outcomes.sum(axis=0) == w.outcomes).all(), "cohorts do not add up to all requests"
-        assert w.live == 0, "a request is still in flight"
-        assert w.attempts_started == w.attempts_ended, "an attempt was lost"
-        for r in range(self.replicas):
-            self._check_memory(r)
-
-    def _check_memory(self, r: int) -> None:
-        rep = self.reps[r]
-        total = int(self.pools[rep.pool].blocks)
-        held = commands.count_held(self.pools, self.reps, self.seqs, r)
-        held += count_shared(self.w[0], self.cache, r)
-        grown = commands.next_growth(self.pools, self.reps, self.board, r)
-        assert rep.free_blocks + rep.taken_blocks + held + grown == total, f"replica {r} lost KV blocks"
-        assert rep.cached_free == count_cached(rep, self.cache), f"replica {r} lost cached blocks"
-        idle = not rep.running
-        assert not idle or rep.free_blocks + rep.taken_blocks == total, f"replica {r} is idle but holds KV blocks"
-        assert not idle or not rep.waiting or rep.taken_blocks or rep.hung, f"replica {r} is idle while requests wait"

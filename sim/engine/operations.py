@@ -1,4 +1,4 @@
-"""What faults and operators do to a fleet: the verbs of the control plane."""
+"""What faults and operators do to a fleet: the verbs of the control plane; and the laws that hold whatever they do."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,14 @@ import numpy as np
 from sim.engine import commands, state
 from sim.engine.attempts import kick
 from sim.engine.config import share_below
+from sim.engine.prefix import count_cached, count_shared
 
 
 class Operations:
     """Verbs that change a running fleet from now on; a replica, pool or cohort is named by its index."""
 
     w: np.recarray
+    replicas: int
     pools: np.recarray
     reps: np.recarray
     meters: np.recarray
@@ -128,3 +130,25 @@ class Operations:
     def shift(self, cohort: int, prompt_factor: float = 1.0, output_factor: float = 1.0) -> None:
         """Make the prompts and answers of *cohort* longer, for requests asked from now on."""
         self.clients[cohort].prompt_factor, self.clients[cohort].output_factor = prompt_factor, output_factor
+
+    def check_laws(self) -> None:
+        """Assert that no request and no KV block was lost; called at the end of every run, after `close`."""
+        w = self.w[0]
+        assert w.started == w.outcomes.sum(), "a request ended in no outcome, or in two"
+        assert (self.clients.outcomes.sum(axis=0) == w.outcomes).all(), "cohorts do not add up to all requests"
+        assert w.live == 0, "a request is still in flight"
+        assert w.attempts_started == w.attempts_ended, "an attempt was lost"
+        for r in range(self.replicas):
+            self._check_memory(r)
+
+    def _check_memory(self, r: int) -> None:
+        rep = self.reps[r]
+        total = int(self.pools[rep.pool].blocks)
+        held = commands.count_held(self.pools, self.reps, self.seqs, r)
+        held += count_shared(self.w[0], self.cache, r)
+        grown = commands.next_growth(self.pools, self.reps, self.board, r)
+        assert rep.free_blocks + rep.taken_blocks + held + grown == total, f"replica {r} lost KV blocks"
+        assert rep.cached_free == count_cached(rep, self.cache), f"replica {r} lost cached blocks"
+        idle = not rep.running
+        assert not idle or rep.free_blocks + rep.taken_blocks == total, f"replica {r} is idle but holds KV blocks"
+        assert not idle or not rep.waiting or rep.taken_blocks or rep.hung, f"replica {r} is idle while requests wait"

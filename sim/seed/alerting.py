@@ -1,5 +1,7 @@
 """Five common alert rules and a budget: what they do on healthy days, when they fire, and what they cannot see."""
 
+from functools import partial
+
 import numpy as np
 
 from sim.quality import budgets
@@ -61,11 +63,12 @@ def false_pages(rng: np.random.Generator, rate_per_s: float, base: float) -> flo
 def error_rate(lab: Lab) -> Found:
     """Claim 29: a month of nothing, at the article's own error rate."""
     busy = {
-        rate: lab.sample(f"pages at {rate}", lambda rng, r=rate: false_pages(rng, r, 0.01)) for rate in (10.0, 2778.0)
+        rate: lab.sample(f"pages at {rate}", partial(false_pages, rate_per_s=rate, base=0.01))
+        for rate in (10.0, 2778.0)
     }
     base = (0.006, 0.008, 0.01, 0.012)
     table = {
-        rate: [lab.sample(f"pages {rate} {b}", lambda rng, r=rate, b=b: false_pages(rng, r, b)).estimate for b in base]
+        rate: [lab.sample(f"pages {rate} {b}", partial(false_pages, rate_per_s=rate, base=b)).estimate for b in base]
         for rate in (1.0, 2778.0)
     }
     checks = [Check(f"false pages in 30 days at {rate:,.0f} requests/s", found, 0, 1) for rate, found in busy.items()]
@@ -95,7 +98,7 @@ def ratio(lab: Lab) -> Found:
     cells = _idle(lab)
     silent = np.mean([cell["ratio"].high <= 3 for cell in cells.values()])
     loads = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5)
-    curve = {load: lab.sample(f"ratio at {load}", lambda rng, load=load: _ratio(rng, load)) for load in loads}
+    curve = {load: lab.sample(f"ratio at {load}", partial(_ratio, load=load)) for load in loads}
     gain = lab.sample("ratio gain", lambda rng: _ratio(rng, 1.3) - _ratio(rng, 0.8))
     per_token = [cell["per_token"].estimate for cell in cells.values()]
     checks = [

@@ -1,5 +1,7 @@
 """The same share, differently spread: over groups, over users, over a test set and production, over a sample."""
 
+from functools import partial
+
 import numpy as np
 from scipy import stats
 
@@ -101,6 +103,11 @@ def _users(rng: np.random.Generator, systematic: bool) -> np.ndarray:
     return rng.binomial(asked, 0.01, users) if not systematic else asked * (rng.random(users) < 0.01)
 
 
+def _hit_twice(rng: np.random.Generator, systematic: bool) -> float:
+    """Return the share of users who met two wrong answers or more."""
+    return float((_users(rng, systematic) >= 2).mean())
+
+
 def patterns(lab: Lab) -> Found:
     """Claim 40: the same share, evenly or on few."""
 
@@ -111,7 +118,7 @@ def patterns(lab: Lab) -> Found:
     rate, gap, _, _ = lab.samples("patterns", draw)
     rng = np.random.default_rng(0)
     curves = {name: spread.lorenz(_users(rng, name == "few")) for name in ("even", "few")}
-    even, few = (lab.sample(f"two or more {s}", lambda rng, s=s: float((_users(rng, s) >= 2).mean())) for s in (0, 1))
+    even, few = (lab.sample(f"two or more {s}", partial(_hit_twice, systematic=s)) for s in (False, True))
     checks = [
         Check("the same share of wrong answers: ratio", rate, 1, 1, "times"),
         Check("more unevenly spread: Gini", gap, 0.1, 1),

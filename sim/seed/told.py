@@ -93,10 +93,9 @@ def show(found: dict[int, Found], place: str, to: IO[str]) -> None:
             table.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for claim in claims:
             one = found[claim.number]
-            head = one.headline
-            table.add_row(
-                str(claim.number), claim.says, one.verdict.value, f"{estimate(head)}: {head.what}" if head else ""
-            )
+            main = one.headline
+            said = f"{estimate(main)}: {main.what}" if main else ""
+            table.add_row(str(claim.number), claim.says, one.verdict.value, said)
         console.print(table)
         console.print()
     console.print(f"57 claims: {counted(found)}.")
