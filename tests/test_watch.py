@@ -14,6 +14,7 @@ from sim.quality.correlation import Coupling, Moments, cross_correlation
 from sim.quality.signals import Signal, Signals
 from sim.quality.signals import given as given_by
 from sim.records import ATTEMPT, Outcome
+from sim.series import NAME
 from sim.workload.draws import Luck
 from sim.world import World
 
@@ -135,7 +136,7 @@ def test_signals_are_a_series_and_a_metric() -> None:
     world.run_to_end()
     found = world.result().metrics
     assert 0 < found["signal.edit.count"] <= found["wrong"]
-    ((labels, _, values),) = world.spool.series().read("llm_signals_total")
+    ((labels, _, values),) = [one for one in world.spool.series() if one[0][NAME] == "llm_signals_total"]
     assert labels["signal"] == "edit"
     assert "pool" not in labels
     assert values[0] == 0

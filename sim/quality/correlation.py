@@ -29,11 +29,11 @@ class Moments:
 
     def partial(self) -> float:
         """Return the correlation within strata: of what is left of each number after its stratum's mean."""
-        return _pearson(*_centred(self._sums[self._sums[:, 0] > 0]))
+        return _pearson(*_centred(self._sums))
 
 
 def _centred(sums: np.ndarray) -> tuple[float, float, float]:
-    n, x, y, xx, yy, xy = sums.T
+    n, x, y, xx, yy, xy = sums[sums[:, 0] > 0].T
     return float((xx - x * x / n).sum()), float((yy - y * y / n).sum()), float((xy - x * y / n).sum())
 
 
