@@ -118,7 +118,7 @@ def patterns(lab: Lab) -> Found:
     rate, gap, _, _ = lab.samples("patterns", draw)
     rng = np.random.default_rng(0)
     curves = {name: spread.lorenz(_users(rng, name == "few")) for name in ("even", "few")}
-    even, few = (lab.sample(f"two or more {s}", partial(_hit_twice, systematic=s)) for s in (False, True))
+    even, few = (lab.sample(f"two or more {int(s)}", partial(_hit_twice, systematic=s)) for s in (False, True))
     checks = [
         Check("the same share of wrong answers: ratio", rate, 1, 1, "times"),
         Check("more unevenly spread: Gini", gap, 0.1, 1),
