@@ -143,7 +143,7 @@ def kv(lab: Lab) -> Found:
     checks = [
         Check("of incidents caught when memory is short", found["kv_sees_memory"], 1, 1, "share"),
         Check("of incidents caught when prompts are long", found["kv_sees_prompts"], 1, 1, "share"),
-        Check("seconds from users' first harm to the page", late, -np.inf, 300, "s"),
+        Check("from users' first harm to the page", late, -np.inf, 300, "s"),
     ]
     why = (
         f"It sees memory that is short, {late.estimate / 60:.0f} minutes after users do; a queue that fills for "
@@ -172,8 +172,8 @@ def early(lab: Lab) -> Found:
     found = _audit(lab)
     served = 10e6 / 86400 * 300
     checks = [
-        Check("seconds from users' first harm to the first page: more users", found["surge_late"], -np.inf, 0, "s"),
-        Check("seconds from users' first harm to the first page: less memory", found["memory_late"], -np.inf, 0, "s"),
+        Check("from users' first harm to the first page: more users", found["surge_late"], -np.inf, 0, "s"),
+        Check("from users' first harm to the first page: less memory", found["memory_late"], -np.inf, 0, "s"),
         Check("requests served before a rule of 5 minutes can fire", exact(served), 0, 0),
     ]
     why = (

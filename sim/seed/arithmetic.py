@@ -115,8 +115,8 @@ def before_noon(lab: Lab) -> Found:
     hours = np.linspace(0, 24, 241)
     curve = hours + np.array([_wave(h) for h in hours])
     checks = [
-        Check("o'clock, if users never sleep", flat, 0, 12, "h"),
-        Check("o'clock, if nights are quiet", day, 0, 12, "h"),
+        Check("hours after midnight, if users never sleep", flat, 0, 12, "h"),
+        Check("hours after midnight, if nights are quiet", day, 0, 12, "h"),
     ]
     late = volume.reached_s(1e6, 24 * hourly, 2.0) / 3600
     why = f"At 10:00 if traffic is the same all night; with a quiet night and a peak at 15:00, at {_clock(late)}."

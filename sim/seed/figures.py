@@ -16,11 +16,13 @@ BLUE, RED, YELLOW, GREEN = style.SERIES[:4]
 Data = dict[str, Any]
 
 
-def _plate(name: str, title: str, caption: str, draw: Callable[["Axes"], None], tall: float = 2.9) -> style.Plate:
+def _plate(
+    name: str, title: str, caption: str, draw: Callable[["Axes"], None], tall: float = 2.9, side: float = 1.3
+) -> style.Plate:
     """One panel under a title that is the message."""
 
     def drawn() -> "Figure":
-        figure, axes = style.sheet(title, "", caption, heights=(tall,), side=1.3, right=0.4)
+        figure, axes = style.sheet(title, "", caption, heights=(tall,), side=side, right=0.4)
         draw(axes[0, 0])
         return figure
 
@@ -55,7 +57,8 @@ def _tail(data: Data) -> style.Plate:
             before, after = data[f"{stat}_before"][0], data[f"{stat}_after"][0]
             colour = style.PERCENTILES[stat.upper()]
             ax.plot([0, 1], [before, after], "o-", color=colour)
-            style.mark(ax, 1, after, f"{stat.upper()}  x {after / before:,.{0 if k == 2 else 2}f}", colour)
+            label = f"{stat.upper()}  x {after / before:,.{0 if k == 2 else 2}f}"
+            style.mark(ax, 1, after, label, colour, "above" if stat == "p95" else "right")
         ax.set_yscale("log")
         style.log_seconds(ax.yaxis)
         ax.set_xticks([0, 1], ["all fifty replicas well", "one of them three times slower"])
@@ -108,7 +111,8 @@ def _pages(data: Data) -> style.Plate:
     def draw(ax: "Axes") -> None:
         for (rate, pages), colour in zip(data["table"].items(), (BLUE, RED), strict=True):
             ax.plot(data["base"], pages, "o-", color=colour)
-            style.mark(ax, data["base"][2], pages[2], f"{rate:,.0f} requests/s", colour, "above")
+            k = 0 if rate < 100 else 1  # where the two are apart
+            style.mark(ax, data["base"][k], pages[k], f"{rate:,.0f} requests/s", colour, "above")
         ax.set_yscale("symlog", linthresh=1)
         ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.1f}%")
         ax.set_xticks(data["base"])
@@ -181,16 +185,16 @@ def _judge(data: Data) -> style.Plate:
 
     title = "Let a model judge say where people should look, and never let it count"
     caption = "1% wrong; the judge flags 90% of the wrong and 5% of the right answers. Variances in closed form."
-    return _plate("judge", title, caption, draw, 1.7)
+    return _plate("judge", title, caption, draw, 1.7, side=2.4)
 
 
 def _chains(data: Data) -> style.Plate:
     def draw(ax: "Axes") -> None:
-        for name, label, colour in (("alone", "steps fail independently", RED),
+        for name, label, colour in (("verified", "a verifier that sees 80%", BLUE),
                                     ("shared", "some tasks are hard, most easy", YELLOW),
-                                    ("verified", "a verifier that sees 80%", BLUE)):  # fmt: skip
-            ax.plot(data["steps"], data[name], color=colour)
-            style.mark(ax, 15, float(data[name][14]), label, colour, "right, up")
+                                    ("alone", "steps fail independently", RED)):  # fmt: skip
+            ax.plot(data["steps"], data[name], color=colour, label=label)
+        ax.legend(loc="lower left", frameon=False)
         style.percent_axis(ax.yaxis)
         ax.set_ylim(0, 1.02)
         ax.set_xlabel("steps, each 95% right")
