@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from sim.alerts.rulefile import Rule
 from sim.alerts.rules import Judgement, Verdict
@@ -13,6 +14,7 @@ from sim.alerts.score import Judged, beyond, score
 from sim.alerts.states import Episode
 from sim.alerts.truth import Incident, Spent, Truth
 from sim.cli import main
+from sim.report import alerting, style
 from sim.run import play
 from sim.scenario import load
 from sim.series import NAME, SeriesSet
@@ -296,3 +298,30 @@ def test_less_than_a_minute_is_nothing_to_be_scored(typed: Typed, tmp_path: Path
         "warm-up\n"
     )
     assert not (tmp_path / "short" / "figures").exists()
+
+
+def test_the_timeline_shades_incidents_and_hatches_faults(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[style.Plate] = []
+    monkeypatch.setattr(style, "save", lambda plate, path: drawn.append(plate))
+    with pytest.raises(SystemExit):
+        main(("alerts", "eval", "run", "--rules", "rules.yml"))
+    (plate,) = drawn
+    figure = plate.draw()
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "incident: users met less than was promised" in said
+    assert "fault: something was broken" in said
+    ax = figure.axes[0]
+    assert ax.get_yticklabels()[0].get_text() == "faults"
+    (hatched,) = [one for one in ax.collections if one.get_hatch()]
+    (box,) = [path.get_extents() for path in hatched.get_paths()]
+    assert (box.x0, box.x1) == (30, 40), "minutes"
+    spans = [patch for patch in ax.patches if patch.get_facecolor()[:3] == to_rgb(alerting.SUFFERED)]
+    assert spans
+    assert all(28 <= patch.get_x() <= 42 for patch in spans)
+
+
+def test_a_file_of_series_has_nothing_to_shade() -> None:
+    plate = alerting.plate("a file", [judgement("A", "page", [(5, 9)])])
+    said = [text.get_text() for text in plate.draw().legends[0].get_texts()]
+    assert said == ["pending: true, not yet for long enough", "firing"]
+    assert "Nobody counted what users met" in plate.caption
