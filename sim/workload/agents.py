@@ -198,7 +198,8 @@ class Agents:
         task.step += 1
         task.again = 0
         if task.step == agent.steps:
-            return self._end(task, "wrong" if task.silent >= 0 else "ok")
+            self._end(task, "wrong" if task.silent >= 0 else "ok")
+            return None
         if agent.checkpoint and task.step % agent.checkpoint.every == 0:
             task.kept = task.step, task.carried
         return self._ask(task, agent)
@@ -209,7 +210,8 @@ class Agents:
             task.again += 1
             return self._ask(task, agent)
         if agent.checkpoint is None or task.resumed == agent.checkpoint.resumes:
-            return self._end(task, "failed")
+            self._end(task, "failed")
+            return None
         task.resumed += 1
         task.again = 0
         task.step, task.carried = task.kept
