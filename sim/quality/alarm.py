@@ -43,11 +43,14 @@ class Alarms:
         self.first_s[rings] = now_s
 
     def metrics(self, cohorts: Sequence[str]) -> dict[str, float]:
-        """Return when the evaluation rang, seconds from the start of the run."""
-        found = {f"cohort.{name}.alarm_s": float(at) for name, at in zip(cohorts, self.first_s[:-1], strict=True)}
-        return {"alarm_s": float(self.first_s[-1]), **found}
+        """Return whether the evaluation rang (1 or 0), and when: seconds from the start of the run, nan for never."""
+        found = {}
+        for prefix, at_s in zip((*(f"cohort.{name}." for name in cohorts), ""), self.first_s.tolist(), strict=True):
+            found[f"{prefix}alarmed"] = float(at_s < math.inf)
+            found[f"{prefix}alarm_s"] = at_s if at_s < math.inf else math.nan
+        return found
 
 
 def metric_names(cohorts: Sequence[str]) -> set[str]:
     """Return the names that `Alarms.metrics` gives."""
-    return {"alarm_s", *(f"cohort.{name}.alarm_s" for name in cohorts)}
+    return {f"{prefix}{name}" for prefix in ("", *(f"cohort.{c}." for c in cohorts)) for name in ("alarmed", "alarm_s")}
