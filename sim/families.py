@@ -109,7 +109,7 @@ OVERFLOW = Family("overflow_on", "gauge", "1: requests are diverted because the 
 RELEASE = Family("release_share", "gauge", "Share of the sessions that a version gets.")
 SIGNALS = Family("llm_signals", "counter", "What users did about answers, when it arrived.", (), "signal")
 """Late, and of a few: edits, escalations, complaints. Its signals are those of the scenario."""
-FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES, SIGNALS)
+FAMILIES = (UP, *ENGINE, REQUESTS, FIRST_TOKEN, DURATION, TASKS, SCORES)
 """Those of every run."""
-CONTAINED = (*REVIEW, QUALITY_BREAKER, OVERFLOW, RELEASE)
-"""Those of a run in which wrong answers are contained."""
+CONTAINED = (*REVIEW, QUALITY_BREAKER, OVERFLOW, RELEASE, SIGNALS)
+"""Those of a run whose scenario asks for them."""

@@ -131,7 +131,11 @@ def budgets(
     found = {}
     for name, share in BUDGETS.items():
         if target := targets.get(name):
-            for metric in [metric for metric in metrics if metric.rpartition(".")[2] == share]:
+            for metric in [
+                metric
+                for metric in metrics
+                if metric == share or (metric.startswith("cohort.") and metric.endswith(f".{share}"))
+            ]:
                 prefix = metric.removesuffix(share)
                 found[f"{prefix}{name}_budget_spent"] = metrics[metric] / target * duration_s / window_s
     return found

@@ -1,6 +1,9 @@
 """Agents: what comes of tasks is what absorbing chains say, and what a fleet does to them compounds."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -245,11 +248,11 @@ def test_tasks_are_what_the_fourth_layer_counts() -> None:
     [
         (
             ["workload.sessions={turns: 3, think: 5s}"],
-            "workload.sessions: expected none beside a cohort with an `agent`",
+            "expected none beside a cohort with an `agent`",
         ),
         (
             ["workload.arrivals={closed: {users: 5, think: 5s}}", "workload.rate_per_s=null"],
-            "workload.arrivals: expected",
+            "expected none beside a cohort with an `agent`",
         ),
         (["workload.cohorts.agents.agent.irreversible=[6]"], "expected steps up to 5, the last of a task, got 6"),
         (["workload.cohorts.agents.agent.verifier={sensitivity: 1, by: nobody}"], "no cohort 'nobody'"),
@@ -263,6 +266,24 @@ def test_tasks_are_what_the_fourth_layer_counts() -> None:
 )
 def test_what_makes_no_sense_is_refused_in_one_sentence(changes: list[str], sentence: str) -> None:
     text = TEXT.format(steps=5, error="5%", more="", rate=1)
-    with pytest.raises(ScenarioError, match="tasks.yaml") as refused:
+    with pytest.raises(ScenarioError, match=changes[0].partition("=")[0]) as refused:
         scenario.loads(text, "tasks.yaml", changes)
     assert sentence in str(refused.value)
+
+
+def test_a_load_test_refuses_what_it_cannot_judge(tmp_path: Path) -> None:
+    (tmp_path / "tasks.yaml").write_text(TEXT.format(steps=5, error="5%", more="", rate=1))
+    command = [
+        sys.executable,
+        "-c",
+        "from sim.cli import main; main()",
+        "load",
+        "run",
+        "tasks.yaml",
+        "--url",
+        "http://127.0.0.1:9",
+    ]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert refused.returncode == 2
+    assert "workload.cohorts.agents.agent: expected none in a load test" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -241,7 +241,7 @@ def test_a_mistake_in_the_file_is_told_with_its_line(line: str, sentence: str, t
         (["run", "small.yaml", "more"], "blowout run: got unexpected extra argument"),
         (["run", "small.yaml", "--set", "seeds"], "--set seeds: expected KEY=VALUE, such as workload.rate_per_s=7"),
         (["run", "kv-clif"], "kv-clif: no such scenario file; did you mean 'kv-cliff'?"),
-        (["run", "zzz"], "zzz: no such scenario file, expected a file or one of alert-audit, azure-chat, "),
+        (["run", "zzz"], "zzz: no such scenario file, expected a file or one of agent-compounding, alert-audit, "),
         (["run", "small.yml"], "small.yml: no such scenario file; did you mean 'small.yaml'?"),
         (["check", "full"], "full: cannot be read: Is a directory"),
         (["hardware", "h1000x"], "nothing in the catalogue matches 'h1000x'"),
