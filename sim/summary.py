@@ -131,11 +131,8 @@ def budgets(
     found = {}
     for name, share in BUDGETS.items():
         if target := targets.get(name):
-            for metric in [
-                metric
-                for metric in metrics
-                if metric == share or (metric.startswith("cohort.") and metric.endswith(f".{share}"))
-            ]:
+            owned = [m for m in metrics if m.startswith("cohort.") and m.endswith(f".{share}")]
+            for metric in [share, *owned] if share in metrics else owned:
                 prefix = metric.removesuffix(share)
                 found[f"{prefix}{name}_budget_spent"] = metrics[metric] / target * duration_s / window_s
     return found
