@@ -175,8 +175,7 @@ class World(simpy.Environment):
     def _scrape(self) -> Generator[simpy.Event, None, None]:
         """Look at every replica at the scrape interval."""
         while True:
-            if self.containment is not None:
-                self._hear()
+            if self.judge is not None and self.containment is not None:  # who has heard of all that has ended
                 self.containment.play(float(self.now))
             gauges = self.fleet.look()
             self.scrapes.append((self.now, gauges))

@@ -106,6 +106,7 @@ class Containment:
         self._gated = np.array([one.pool for one in gates], int)
         self._remembered = [_Remembered() for _ in gates]
         self._coming: list[np.ndarray] = []
+        self._played_s = 0.0
         self.came = np.zeros((len(self.teams), 2), np.int64)
         """Answers that came to the gates of each team, and how many of them were wrong."""
 
@@ -134,6 +135,8 @@ class Containment:
         self._coming = [] if here.all() else [coming[~here]]
         coming = coming[here]
         coming = coming[np.lexsort((coming["name"], coming["at_s"]))]  # ties go by request, not by when they were told
+        assert not coming.size or coming["at_s"][0] >= self._played_s, "causality: an answer for a time already played"
+        self._played_s = until_s
         held: list[list[np.ndarray]] = [[] for _ in self.teams]
         for rules, remembered in zip(self.gates, self._remembered, strict=True):
             mine = coming[coming["pool"] == rules.pool] if len(self.gates) > 1 else coming
