@@ -133,7 +133,7 @@ class World(simpy.Environment):
         """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
         self._hear()
         if self.watch is not None and self._unheard:
-            ended = np.concatenate(self._unheard)
+            ended = self._unheard[0] if len(self._unheard) == 1 else np.concatenate(self._unheard)
             self._unheard.clear()
             verdicts = self.watch.take(ended)
             if self.containment is not None:
@@ -200,8 +200,9 @@ class World(simpy.Environment):
                 for series, value in _shown(team).items():
                     self.show(series, name, value)
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
-        gates = fleet.gates.copy()
+        gates = fleet.gates
         if self.users.agents is not None:
+            gates = gates.copy()
             gates["tasks"] = self.users.agents.tasks.instead_of_requests(gates["tasks"])
         self.scraper.note(fleet.read_meters(), gates, powered, running, signals)
 

@@ -132,8 +132,9 @@ class Containment:
         """Let gates choose among what has come by *until_s*, and teams work until then."""
         coming = np.concatenate(self._coming) if self._coming else np.zeros(0, HELD)
         here = coming["at_s"] <= until_s
-        self._coming = [] if here.all() else [coming[~here]]
-        coming = coming[here]
+        self._coming = []
+        if not here.all():
+            self._coming, coming = [coming[~here]], coming[here]
         coming = coming[np.lexsort((coming["name"], coming["at_s"]))]  # ties go by request, not by when they were told
         assert not coming.size or coming["at_s"][0] >= self._played_s, "causality: an answer for a time already played"
         self._played_s = until_s

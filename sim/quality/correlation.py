@@ -69,16 +69,16 @@ class Coupling:
     def take(self, rows: np.ndarray, wrong: np.ndarray) -> None:
         """Count how requests ended (*rows*: the deciding ATTEMPT of each), of which those *wrong* (0 or 1) were."""
         answered = rows["outcome"] == Outcome.OK
-        mine, bad = rows[answered], wrong[answered].astype(float)
-        ttft_s = np.maximum(mine["first_token_s"] - mine["scheduled_s"], 1e-6)
-        self._moments.add(np.log(ttft_s), bad, mine["cohort"])
-        for column, weight in enumerate((np.ones(len(mine)), bad)):
-            counted = np.bincount(mine["pool"], weight, minlength=len(self._by_pool))
+        bad, cohort, pool = wrong[answered].astype(float), rows["cohort"][answered], rows["pool"][answered]
+        ttft_s = np.maximum((rows["first_token_s"] - rows["scheduled_s"])[answered], 1e-6)
+        self._moments.add(np.log(ttft_s), bad, cohort)
+        for column, weight in enumerate((None, bad)):
+            counted = np.bincount(pool, weight, minlength=len(self._by_pool))
             self._by_pool[:, column] += counted.astype(np.int64)
         if (rows["session"] >= 0).any():
-            sessions = mine["session"]
+            sessions = rows["session"][answered]
             self._met.append(np.unique(rows["session"]))
-            self._elsewhere.append(np.unique(sessions[mine["pool"] != self._home[mine["cohort"]]]))
+            self._elsewhere.append(np.unique(sessions[pool != self._home[cohort]]))
             self._wrong.append(np.unique(sessions[bad == 1.0]))
 
     def metrics(self, pools: list[str]) -> dict[str, float]:
