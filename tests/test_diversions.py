@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim import scenario
 from sim.engine.fleet import ClientPolicy, Fleet, PoolConfig
 from sim.engine.latency import linear
+from sim.engine.state import DIVERSIONS
+from sim.errors import ScenarioError
 from sim.records import ATTEMPT, REQUEST, Answerer, Outcome
+from sim.scenario.plans import MOST_DIVERSIONS
 
 STEPS = linear(8, 256, 0.01, 1e-4, 1e-4)
 RULES = -1
@@ -124,3 +128,26 @@ def test_more_ways_than_there_are_places_are_refused() -> None:
     one = fleet(pool())
     with pytest.raises(ValueError, match="at most 4"):
         one.divert(0, [(0.1, RULES, False)] * 5)
+
+
+def test_more_diversions_at_once_than_there_can_be_are_told_by_line() -> None:
+    text = """
+name: astray
+duration: 10m
+fleet: {pools: {a: {model: llama-3.1-8b, hardware: h100}, b: {model: llama-3.1-8b, hardware: h100}}}
+workload: {rate_per_s: 1, cohorts: {all: {prompt_tokens: 10, output_tokens: 10}}}
+control: [{overflow: a, into: b, above: 9, below: 1}]
+faults:
+"""
+    one_after_another = "".join(
+        f"  - {{misroute: a, into: b, share: 1%, from: {k}m, to: {k + 1}m}}\n" for k in range(6)
+    )
+    assert len(scenario.loads(text + one_after_another).faults) == 6
+    at_once = "".join(f"  - {{misroute: a, into: b, share: 1%, from: {k}m, name: f{k}}}\n" for k in range(4))
+    with pytest.raises(ScenarioError, match="at most 4.* got 5 diversions of a at the same time") as refused:
+        scenario.loads(text + at_once, "astray.yaml")
+    assert str(refused.value).startswith("astray.yaml:11: faults[3].misroute: ")
+
+
+def test_scenario_and_engine_agree_on_how_many_there_can_be() -> None:
+    assert MOST_DIVERSIONS == DIVERSIONS

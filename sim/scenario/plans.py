@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sim.scenario.containment import Release, Team
+from sim.scenario.containment import Overflow, QualityBreaker, Release, Team
 from sim.scenario.control import Autoscale, Breaker, Control, Custom, Health, Ramp, Rollout, Shed
 from sim.scenario.faults import (
     Delay,
@@ -22,6 +22,9 @@ from sim.scenario.messages import Problem
 from sim.scenario.models import Scenario
 from sim.scenario.targets import EVERYBODY, members
 from sim.words import not_among, show
+
+MOST_DIVERSIONS = 4
+"""Ways on which a pool's requests can leave it at the same time (`sim.engine.state.DIVERSIONS`)."""
 
 
 def kind_of(one: Fault | RandomFault | PeriodicFault | Control) -> str:
@@ -62,6 +65,7 @@ def trouble(scenario: Scenario) -> Iterator[Problem]:
         if inner.name in seen:
             yield (*at, "name"), f"expected a name of its own, got {show(inner.name)} again"
         seen |= {inner.name} if inner.name else set()
+    yield from _diversions(scenario)
     scaled: set[str] = set()
     for i, one in enumerate(scenario.control):
         for key, sentence in _control(scenario, one):
@@ -70,6 +74,25 @@ def trouble(scenario: Scenario) -> Iterator[Problem]:
             if one.autoscale in scaled:
                 yield ("control", i, "autoscale"), f"expected one autoscaler a pool, got another for {one.autoscale}"
             scaled.add(one.autoscale)
+
+
+def _diversions(scenario: Scenario) -> Iterator[Problem]:
+    """Yield where more divert from a pool at the same time than there can be."""
+    misrouted = [(i, one) for i, one in enumerate(scenario.faults) if isinstance(one, Misroute)]
+    for i, one in misrouted:
+        switches = sum(
+            (isinstance(rule, QualityBreaker) and rule.quality_breaker == one.misroute)
+            or (isinstance(rule, Overflow) and rule.overflow == one.misroute)
+            for rule in scenario.control
+        )
+        then = [other for _, other in misrouted if other.misroute == one.misroute and _goes_on(other, one.from_)]
+        if (ways := switches + len(then)) > MOST_DIVERSIONS:
+            got = f"(breakers and overflow count), got {ways} diversions of {one.misroute} at the same time"
+            yield ("faults", i, "misroute"), f"expected at most {MOST_DIVERSIONS} {got}"
+
+
+def _goes_on(one: Misroute, at_s: float) -> bool:
+    return one.from_ <= at_s and (one.to is None or at_s < one.to)
 
 
 def _fault(scenario: Scenario, fault: Fault, inner: TimedFault) -> Iterator[tuple[str, str]]:
