@@ -10,22 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import claims, scenario, theory
+from sim import scenario, theory
 from sim.run import play
-from sim.scenario import Scenario
 from sim.world import Result, simulate
+from tests.shipped import at, bound, says_what_it_shows
 
 NAMES = (
     *("retry-storm", "retry-fixes", "cold-start", "cascade"),
     *("cache-loss-restart", "health-check-spiral", "cloud-outage"),
 )
-
-
-def at(name: str, index: str, *options: str) -> Scenario:
-    """Return the point [*index*] of a shipped scenario, with *options* changed."""
-    swept = scenario.points(scenario.load(name, ["claims={}", "rows=none", *options]))
-    where = tuple(part.strip() for part in index.split(","))
-    return swept[claims.point_of("errors", where, [point for point, _ in swept])][1]
 
 
 def errors(result: Result, first: int, last: int) -> float:
@@ -39,22 +32,9 @@ def late(name: str, index: str, minutes: int, *options: str) -> float:
     return errors(simulate(at(name, index, f"duration={minutes}m", *options), 1), minutes - 3, minutes - 1)
 
 
-def bound(name: str, claim: str) -> float:
-    """Return the number on the right side of a claim."""
-    right = claims.parse(scenario.load(name).claims[claim]).right
-    assert isinstance(right, claims.Number)
-    return right.value
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_scenario_says_what_it_shows(name: str) -> None:
-    shipped = scenario.load(name)
-    assert shipped.name == name
-    assert shipped.title
-    assert len(shipped.story or "") > 300
-    assert shipped.seeds >= 10
-    assert len(shipped.claims) >= 5
-    assert shipped.faults
+    assert says_what_it_shows(name).faults
 
 
 def test_claims_about_a_late_replica_are_those_of_theory() -> None:
