@@ -8,6 +8,7 @@ import pytest
 from sim.cli import main
 from sim.quality import latent
 from sim.rng import stream
+from sim.units import fraction
 
 
 def typed(*args: str) -> int:
@@ -69,8 +70,8 @@ def test_a_test_set_and_what_follows_from_it(capsys: pytest.CaptureFixture[str])
     assert found["test"]["error_interval"] == pytest.approx([0.0061, 0.0154], abs=5e-5)
     assert found["volume"]["wrong_per_day_interval"] == pytest.approx([61_187, 154_021], abs=1)
     assert found["volume"]["repair_hours"] == pytest.approx(16_667, abs=1)
-    assert found["noticing"]["judge_shows"] == pytest.approx(0.0585)
-    assert found["noticing"]["labels_saved"] == pytest.approx(3.7, abs=0.05)
+    assert found["judge"]["judge_shows"] == pytest.approx(0.0585)
+    assert found["judge"]["labels_saved"] == pytest.approx(3.7, abs=0.05)
     assert found["decision"]["choice"] == "unsure"
     assert found["decision"]["break_even"] == pytest.approx(0.01516, abs=1e-5)
     assert typed(*args, *stakes) == 0
@@ -83,6 +84,25 @@ def test_no_errors_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     for error in (("--error", "0"), ("--tested", "300", "--wrong", "0"), ("--error", "100%")):
         assert typed("odds", *error, "--users", "5", "--per-day", "3") == 0
         assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", ["0", "1%", "70%", "100%"])
+@pytest.mark.parametrize("judge", ["100%:100%", "100%:95%", "90%:100%", "90%:95%"])
+def test_a_judge_who_never_errs_one_way_or_both(error: str, judge: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("odds", "--error", error, "--judge", judge, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["judge"]
+    p, (se, sp) = fraction(error) if "%" in error else 0.0, map(fraction, judge.split(":"))
+    assert found["judge_shows"] == pytest.approx(p * se + (1 - p) * (1 - sp))
+    if "labels_saved" in found:
+        assert found["labels_saved"] > 1
+    else:
+        assert p in (0.0, 1.0) or se == sp == 1.0, "nobody has to look"
+
+
+def test_so_few_that_a_million_takes_for_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("odds", "--requests", "1e-12", "--error", "1e-12", "--peak", "2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["volume"]
+    assert found["million_diurnal_s"] == found["million_s"] > 1e30
 
 
 @pytest.mark.parametrize(
@@ -99,6 +119,8 @@ def test_no_errors_at_all(capsys: pytest.CaptureFixture[str]) -> None:
         ("--error 1% --users 5 --per-day 1 --requests 5", "--users and --requests both say how many there are"),
         ("--error 1% --steps 5 --step-ok 95%", "--error and --steps both say how often it is wrong"),
         ("--error 5", "did you mean 5%?"),
+        ("--error 1e-320", "--error: expected 0 or at least 1e-12, got '1e-320'"),
+        ("--error 1% --requests 1e-300", "--requests: expected 0 or at least 1e-12"),
         ("--error often", "--error: expected a fraction such as 0.01 or 1%, got 'often'"),
         ("--steps 5", "--steps says nothing alone; give it with --step-ok"),
         ("--steps 5.5 --step-ok 95%", "--steps: expected a whole number from 1 on, got '5.5'"),
@@ -168,6 +190,9 @@ def test_it_is_all_there_as_json(mine: Path, capsys: pytest.CaptureFixture[str])
         ("--columns score", "--columns: expected WHAT=NAME with WHAT one of confidence, correct, wrong, cohort"),
         ("--columns confidence=scor", "no column 'scor'; did you mean 'score'"),
         ("--columns correct=label,wrong=label", "correct and wrong are the same said twice"),
+        ("--columns confidence=score,cohort=score", "--columns: expected a column for each, got 'score' twice"),
+        ("--review-cost nan --error-cost 5", "--review-cost: expected a number, got nan"),
+        ("--review-cost 1 --error-cost inf", "--error-cost: expected a number, got inf"),
     ],
 )
 def test_options_that_are_not_right_are_refused(
@@ -185,8 +210,15 @@ def test_files_without_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path.write_text("confidence,correct\n0.9,1\n0.8,perhaps\n")
     assert typed("calibration", str(path)) == 2
     assert "a.csv:3: correct: expected 1 or 0, true or false, got 'perhaps'" in capsys.readouterr().err
-    assert typed("calibration", str(tmp_path / "none.csv")) == 2
-    assert "none.csv" in capsys.readouterr().err
+    path.write_text("confidence,correct\nnan,1\n0.8,\n3,0\n")
+    assert typed("calibration", str(path)) == 2
+    assert [part.split(":")[1] for part in capsys.readouterr().err.split("; ") if "a.csv" in part] == ["2", "3", "4"]
+    path.write_text("confidence,correct,confidence\n0.1,1,0.2\n")
+    assert typed("calibration", str(path)) == 2
+    assert "a.csv: expected columns of different names, got 'confidence' twice" in capsys.readouterr().err
+    for name in ("none.csv", "none.parquet"):
+        assert typed("calibration", str(tmp_path / name)) == 2
+        assert f"{name}: cannot be read" in capsys.readouterr().err
 
 
 def test_a_few_answers_are_enough_to_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

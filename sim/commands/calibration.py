@@ -1,6 +1,7 @@
 """``blowout calibration``: what a model's confidence is worth, from a file of its answers."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def command(
 
     if (review_cost is None) != (error_cost is None):
         raise InputError("--review-cost and --error-cost say what a gate costs together; give both")
+    for name, cost in (("review", review_cost), ("error", error_cost)):
+        if cost is not None and not math.isfinite(cost):
+            raise InputError(f"--{name}-cost: expected a number, got {cost}")
     costs = None if review_cost is None or error_cost is None else (review_cost, error_cost)
     found = calibrating.examine(file.name, answers.read(file, _mapping(columns)), costs)
     commands = [("blowout odds --help", "what the errors that are left come to at scale")]
@@ -73,4 +77,6 @@ def _mapping(text: str | None) -> dict[str, str]:
         found[what] = name
     if "correct" in found and "wrong" in found:
         raise InputError("--columns: correct and wrong are the same said twice; give one of them")
+    if twice := [name for name in found.values() if list(found.values()).count(name) > 1]:
+        raise InputError(f"--columns: expected a column for each, got {twice[0]!r} twice")
     return found

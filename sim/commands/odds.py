@@ -36,6 +36,8 @@ NEEDED = {
     "judge": ("error", "steps", "tested"),
 }
 """Options that say nothing unless one of others is there."""
+LEAST = 1e-12
+"""The smallest share or number that is counted with; below, formulas run out of digits."""
 
 
 @click.command()
@@ -219,6 +221,8 @@ def _number(
 
     text = texts[name].replace(",", "").replace("_", "").strip()
     value = float(text) if re.fullmatch(NUMBER, text) else -1.0
+    if 0 < value < LEAST:
+        raise InputError(f"--{name}: expected 0 or at least {LEAST:g}, got {texts[name]!r}")
     if not least <= value <= most or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
         limit = f"from {least:g} to {most:g}" if most < 1e15 else f"from {least:g} on"
@@ -229,7 +233,10 @@ def _number(
 def _share(texts: dict[str, str], name: str) -> float:
     text = texts[name].strip()
     try:
-        return fraction(text if text.endswith("%") else float(text))
+        value = fraction(text if text.endswith("%") else float(text))
+        if 0 < value < LEAST:
+            raise ValueError(f"expected 0 or at least {LEAST:g}, got {text!r}")
+        return value
     except ValueError as wrong:
         said = (
             str(wrong) if str(wrong).startswith("expected") else f"expected a fraction such as 0.01 or 1%, got {text!r}"

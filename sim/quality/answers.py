@@ -62,7 +62,9 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Answers:
         }
         cohort = np.array(names)
     if bad:
-        few = "; ".join(f"{path}:{place}: {said}" for place, said in list(bad.items())[:FEW])
+        order = {place: i for i, place in enumerate(places)}
+        first = sorted(bad, key=order.__getitem__)[:FEW]
+        few = "; ".join(f"{path}:{place}: {bad[place]}" for place in first)
         more = f"; and {count(len(bad) - FEW, 'more row')} that cannot be read" if len(bad) > FEW else ""
         raise InputError(few + more)
     return Answers(confidence, correct if truth == "correct" else ~correct, cohort, read_as)
@@ -97,7 +99,8 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
+        with path.open("rb") as file:
+            table = parquet.read_table(file)
     except pyarrow.ArrowInvalid:
         raise InputError(f"{path}: is not a Parquet file") from None
     columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
@@ -107,6 +110,8 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
 
 def _columns(path: Path, header: Sequence[str], given: Mapping[str, str]) -> tuple[dict[str, str], str]:
     """Return the name of each column, and a sentence about those that were guessed."""
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{path}: expected columns of different names, got {show(twice[0])} twice")
     found: dict[str, str] = {}
     for what, name in given.items():
         if name not in header:

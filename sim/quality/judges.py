@@ -139,15 +139,23 @@ def two_phase_variance(
     w = apparent(error, sensitivity, specificity)
     high = error * sensitivity / w if w else 0.0
     low = error * (1 - sensitivity) / (1 - w) if w < 1 else 0.0
-    noise = w**2 * high * (1 - high) / checks_flagged + (1 - w) ** 2 * low * (1 - low) / checks_passed
+    noise = 0.0
+    for weight, p, checks in ((w, high, checks_flagged), (1 - w, low, checks_passed)):
+        spread = weight**2 * p * (1 - p)
+        noise += spread / checks if spread else 0.0  # where the judge never errs nobody needs to look
     return noise + w * (1 - w) * (high - low) ** 2 / judged
 
 
 def best_split(error: float, sensitivity: float, specificity: float) -> float:
-    """Return the share of human checks that belongs to flagged answers (Neyman): 41% at 1%, 90% and 95%."""
+    """Return the share of human checks that belongs to flagged answers (Neyman): 41% at 1%, 90% and 95%.
+
+    Raises ValueError for a judge that makes no strata, and for one that never errs: nobody has to check it.
+    """
     w = apparent(error, sensitivity, specificity)
     if not 0 < w < 1:
         raise ValueError("a judge that flags all or nothing makes no strata")
     high, low = error * sensitivity / w, error * (1 - sensitivity) / (1 - w)
     a, b = w * math.sqrt(high * (1 - high)), (1 - w) * math.sqrt(low * (1 - low))
+    if not a + b > 0:
+        raise ValueError("a judge that never errs leaves nothing to check")
     return a / (a + b)

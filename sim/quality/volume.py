@@ -15,6 +15,9 @@ DAY_S = 86_400.0
 PEAK_AT_S = 15 * 3600.0
 """When the busiest moment of a day is, where nobody says: mid-afternoon. An assumption, shown wherever it is used."""
 
+MANY_DAYS = 1e6
+"""So late, the hours that one day's wave moves it by are lost in rounding."""
+
 
 class Volume(NamedTuple):
     """Wrong answers of a day: their mean, the standard deviation of chance alone, a minute, and the busiest minute."""
@@ -53,7 +56,7 @@ def reached_s(total: float, per_day: float, peak: float = 1.0, peak_at_s: float 
         return per_day / DAY_S * (t + (peak - 1) * wave) - total
 
     flat = total / per_day * DAY_S
-    if peak == 1:
+    if peak == 1 or flat > MANY_DAYS * DAY_S:
         return flat
     return float(optimize.brentq(short, max(0.0, flat - DAY_S), flat + DAY_S, xtol=1e-6))
 

@@ -77,7 +77,8 @@ def sections(asked: Question) -> list[Section]:
         _test(asked) if asked.tested else None,
         _records(asked) if asked.segments and asked.segment_error is not None else None,
         _volume(asked, asked.per_day) if asked.per_day is not None else None,
-        _noticing(asked) if 0 < asked.error.estimate < 0.5 else None,
+        _noticing(asked.error.estimate) if 0 < asked.error.estimate < 0.5 else None,
+        _judged(asked.error.estimate, *asked.judge) if asked.judge else None,
         _good_enough(asked, asked.stakes) if asked.stakes else None,
     ]
     return [section for section in found if section]
@@ -197,8 +198,7 @@ def _test(asked: Question) -> Section:
                    "This is the error on the test's own mix of questions; users bring another one.")  # fmt: skip
 
 
-def _noticing(asked: Question) -> Section:
-    p = asked.error.estimate
+def _noticing(p: float) -> Section:
     known, arms = rates.to_notice(p, 2 * p), rates.to_notice(p, 2 * p, arms=2)
     near = rates.to_estimate(p, PRECISION * p)
     rare = p / 10
@@ -210,14 +210,10 @@ def _noticing(asked: Question) -> Section:
         Line("graded_to_see", rates.to_see(rare), f"to meet once what is {words.percent(rare)} of all",
              f"{rates.to_see(rare):,}", "ln 0.05 ÷ ln(1 − q)"),
     ]  # fmt: skip
-    note = ""
-    if asked.judge is not None:
-        extra, note = _judge(p, *asked.judge)
-        lines += extra
-    return Section("noticing", f"What it takes to see {words.percent(p)}", lines, note)
+    return Section("noticing", f"What it takes to see {words.percent(p)}", lines)
 
 
-def _judge(p: float, se: float, sp: float) -> tuple[list[Line], str]:
+def _judged(p: float, se: float, sp: float) -> Section:
     """What a judging model would show, and how many human labels it saves, or wastes, at the same precision."""
     shown = judges.apparent(p, se, sp)
     slip = 0.01 / (se + sp - 1)
@@ -228,14 +224,16 @@ def _judge(p: float, se: float, sp: float) -> tuple[list[Line], str]:
         ),
     ]
     note = f"The judge flags {words.percent(se)} of wrong answers and passes {words.percent(sp)} of right ones."
-    if 0 < shown < 1:
+    if se == sp == 1 and 0 < p < 1:
+        note += " It never errs, as a schema check does not: nobody has to look."
+    elif 0 < p < 1 and 0 < shown < 1:
         split = judges.best_split(p, se, sp)
         many = 1e12  # the judge's own verdicts cost next to nothing beside a person's
         gain = p * (1 - p) / judges.two_phase_variance(p, se, sp, many, split, 1 - split)
         lines.append(Line("labels_saved", gain, "labels by people go further", f"{gain:.1f}-fold",
                           f"{words.percent(split)} of them on what the judge flags"))  # fmt: skip
         note += " Best use of it: let it say where people look. That stays right however good or bad the judge is."
-    return lines, note
+    return Section("judge", "What a judging model is good for", lines, note)
 
 
 CHOICES = {
