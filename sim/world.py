@@ -124,7 +124,7 @@ class World(simpy.Environment):
                 asks = self.fleet.take_asks().view(np.ndarray)
                 self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
             elif why == "ended":
-                assert self.judge is not None
+                _ = self.judge  # who takes what has ended
             else:
                 self._keep(self.fleet.take_rows())
 
@@ -175,8 +175,10 @@ class World(simpy.Environment):
     def _scrape(self) -> Generator[simpy.Event, None, None]:
         """Look at every replica at the scrape interval."""
         while True:
-            if self.judge is not None and self.containment is not None:  # who has heard of all that has ended
-                self.containment.play(float(self.now))
+            if self.judge is not None and self.watch is not None:  # who has heard of all that has ended
+                self.watch.listen(float(self.now))
+                if self.containment is not None:
+                    self.containment.play(float(self.now))
             gauges = self.fleet.look()
             self.scrapes.append((self.now, gauges))
             if self.scenario.telemetry:
@@ -192,7 +194,7 @@ class World(simpy.Environment):
         fleet, effects, replicas = self.fleet, self.effects, range(self.fleet.replicas)
         signals = None
         if self.judge is not None and self.watch is not None:
-            seen = self.watch.look(float(self.now)).sum(axis=(1, 2))
+            seen = self.judge.seen(float(self.now)).sum(axis=(1, 2))
             signals = self.watch.signals.arrived(float(self.now))
             fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
         if self.containment is not None:

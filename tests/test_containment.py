@@ -79,6 +79,11 @@ def test_what_nobody_probes_stays_open_and_what_nobody_evaluates_never_opens() -
     assert blind["breaker.chat.flips"] == 0
 
 
+def test_a_breaker_that_holds_at_the_end_was_open_until_then() -> None:
+    _, metrics = played(f"{{{BREAKER.replace('hold: 5m', 'hold: 2h')}}}")
+    assert metrics["breaker.chat.open_share"] == pytest.approx(1 - 720 / 3600, abs=0.06)
+
+
 def test_what_is_known_late_is_acted_on_late() -> None:
     late, _ = played(f"{{{BREAKER}, fallback: small}}", more=("quality.evaluation.delay=10m",))
     (opened_s, _), *_ = told(late, "quality_breaker_opens")

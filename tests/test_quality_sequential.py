@@ -1,4 +1,4 @@
-"""Watching an error rate: false alarms as rare as said, the notes' numbers, run lengths as the chain says."""
+"""Watching an error rate: false alarms as rare as said, the notes' numbers."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from sim.quality import cusum, sequential
+from sim.quality import sequential
 from sim.rng import stream
 
 RUNS, LOOKS, EACH = 2000, 100, 200
@@ -88,37 +88,6 @@ def test_walds_test_stops_on_time() -> None:
     assert stops.mean() == pytest.approx(stopped / drift, rel=0.15)  # Wald's identity, without the overshoot
 
 
-def test_run_lengths_are_those_of_the_chain() -> None:
-    alarm = cusum.alarm(0.01, 0.03, 20_000)
-    for rate, runs in ((0.01, 3000), (0.03, 3000), (0.1, 3000)):
-        lengths = cusum.run_lengths(stream(2, f"test.cusum-{rate}"), alarm, rate, runs)
-        error = lengths.std() / math.sqrt(runs)
-        assert abs(lengths.mean() - cusum.run_length(alarm, rate)) < 3.3 * error
-    assert cusum.run_length(alarm, 0.01) >= 20_000
-    assert cusum.run_length(cusum.Cusum(alarm.up, alarm.limit - 1), 0.01) < 20_000
-
-
-@given(st.integers(1, 30), st.integers(1, 60), st.floats(0.02, 0.9))
-def test_the_band_solves_the_whole_chain(up: int, limit: int, rate: float) -> None:
-    moves = np.zeros((limit, limit))
-    for level in range(limit):
-        moves[level, max(0, level - 1)] += 1 - rate
-        if level + up < limit:
-            moves[level, level + up] += rate
-    expected = np.linalg.solve(np.eye(limit) - moves, np.ones(limit))[0]
-    if 0 < expected < 1e8:  # beyond, solvers lose digits
-        assert cusum.run_length(cusum.Cusum(up, limit), rate) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_run_too_long_to_be_told_from_never_is_never() -> None:
-    assert cusum.run_length(cusum.Cusum(1, 35), 0.25) == math.inf
-
-
-def test_one_wrong_answer_raises_the_shortest_alarm() -> None:
-    assert cusum.run_length(cusum.Cusum(5, 1), 0.02) == pytest.approx(50)
-    assert cusum.run_length(cusum.Cusum(5, 5), 0.02) == pytest.approx(50)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -126,10 +95,6 @@ def test_one_wrong_answer_raises_the_shortest_alarm() -> None:
         lambda: sequential.log_evidence(3, 2, 0.1),
         lambda: sequential.log_evidence_of_two(1, 1, 9, 0.0),
         lambda: sequential.wald_bounds(0.0),
-        lambda: cusum.scores(0.02, 0.01),
-        lambda: cusum.run_length(cusum.Cusum(1, 0), 0.1),
-        lambda: cusum.run_length(cusum.Cusum(1, 5), 0.0),
-        lambda: cusum.alarm(0.01, 0.0100001, 1e300),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(wrong) -> None:

@@ -157,6 +157,23 @@ def test_waits_are_counted_to_one_percent() -> None:
         assert team.waits.quantile_s(q) == pytest.approx(np.quantile(waits, q), rel=0.02)
 
 
+def test_a_wait_of_years_is_a_wait() -> None:
+    team = Team(staff(1), 1000.0)
+    n = 3000
+    team.take(np.arange(float(n)), np.full(n, 1e6), None, np.zeros(n), np.zeros(n))
+    team.close()
+    assert team.waits.counts.sum() == n
+    assert team.waits.quantile_s(0.95) >= 365 * 86_400
+
+
+@pytest.mark.parametrize("day", [1, 3, 30, 365])
+def test_a_shift_begins_at_its_time_on_any_day(day: int) -> None:
+    begin_s = 8 * 3600 + 0.1
+    team = Staff(((0.0, 1), (begin_s, 9)))
+    assert team.next_s(86_400.0 * day) == 86_400.0 * day + begin_s
+    assert team.at(team.next_s(86_400.0 * day)) == 9
+
+
 # --- gates ------------------------------------------------------------------------------------------------------------
 
 

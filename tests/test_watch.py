@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import scenario
-from sim.quality.alarm import QUIET_S, Alarms, metric_names
-from sim.quality.correlation import Coupling, Moments, cross_correlation
+from sim.quality.alarm import QUIET_S, SAID, Alarms, metric_names
+from sim.quality.correlation import Coupling, Moments
 from sim.quality.signals import Signal, Signals
 from sim.quality.signals import given as given_by
 from sim.records import ATTEMPT, Outcome
@@ -47,25 +47,27 @@ def test_a_confounder_is_all_correlation_and_no_partial_one() -> None:
     assert math.isnan(Moments(2).correlation())
 
 
-def test_what_leads_is_seen_in_the_cross_correlation() -> None:
-    x = np.random.default_rng(2).normal(size=500)
-    found = cross_correlation(x, np.roll(x, 3), 10)
-    assert np.argmax(found) == 10 + 3
-    assert found[13] > 0.95
-    with pytest.raises(ValueError, match="above 12"):
-        cross_correlation(x[:12], x[:12], 10)
+@pytest.mark.parametrize("n", [1000, 1_000_000])
+def test_what_does_not_vary_goes_with_nothing(n: int) -> None:
+    moments = Moments(1)
+    x = np.log(np.full(n, 0.123)) + 1e-13 * np.arange(n) % 3
+    moments.add(x, (np.arange(n) % 10 == 0).astype(float), np.zeros(n, int))
+    assert math.isnan(moments.correlation())
+    assert math.isnan(moments.partial())
 
 
-def verdicts(rate: float, hours: int, per_hour: int, seed: int) -> np.ndarray:
-    """Return what an evaluation knows after each hour (hours, 1, 2)."""
-    bad = np.random.default_rng(seed).binomial(per_hour, rate, hours)
-    return np.stack([np.arange(1, hours + 1) * per_hour, np.cumsum(bad)], axis=-1)[:, None]
+def said(due_s: np.ndarray, flagged: np.ndarray, cohort: int = 0) -> np.ndarray:
+    """Return what an evaluation says of answers of one cohort."""
+    found = np.zeros(len(due_s), SAID)
+    found["due_s"], found["flagged"], found["cohort"], found["name"] = due_s, flagged, cohort, np.arange(len(due_s))
+    return found
 
 
 def rings(rate: float, hours: int, per_hour: int, seed: int) -> float:
     alarms = Alarms([0.05], [per_hour / 3600.0])
-    for hour, seen in enumerate(verdicts(rate, hours, per_hour, seed), start=1):
-        alarms.hear(3600.0 * hour, seen)
+    n = per_hour * hours
+    alarms.take(said((1 + np.arange(n)) * 3600.0 / per_hour, np.random.default_rng(seed).random(n) < rate))
+    alarms.hear(math.inf)
     found = alarms.metrics(["few"])
     assert found["cohort.few.alarmed"] == (not math.isnan(found["cohort.few.alarm_s"]))
     return found["cohort.few.alarm_s"] / 3600.0
@@ -78,13 +80,74 @@ def test_an_alarm_keeps_quiet_for_a_month_and_sees_a_disaster_in_hours() -> None
     assert np.median([rings(0.4, 48, 5, seed) for seed in range(60)]) == pytest.approx(7, abs=2)
 
 
-def test_alarms_hear_what_is_new_whenever_they_listen() -> None:
-    often, seldom = Alarms([0.1], [1.0]), Alarms([0.1], [1.0])
-    for seen in (known := verdicts(1.0, 10, 5, 1)):
-        often.hear(1.0, seen)
-        often.hear(1.0, seen)
-    seldom.hear(1.0, known[-1])
-    assert often.metrics(["a"]) == seldom.metrics(["a"]) == dict.fromkeys(metric_names(["a"]), 1.0)
+def chain(up: int, limit: int, rate: float) -> float:
+    """Return the average run length of a CUSUM on whole steps, up *up* with chance *rate*, else down one: (I - Q) x = 1.
+
+    Source: Brook and Evans, Biometrika 59 (1972) 539.
+    """
+    moves = np.zeros((limit, limit))
+    for level in range(limit):
+        moves[level, max(0, level - 1)] += 1 - rate
+        if level + up < limit:
+            moves[level, level + up] += rate
+    return float(np.linalg.solve(np.eye(limit) - moves, np.ones(limit))[0])
+
+
+@pytest.mark.parametrize("up", [3, 12])
+def test_run_lengths_are_those_of_the_markov_chain(up: int) -> None:
+    down = math.log(2) / up  # so that a bad verdict weighs as much as *up* good ones
+    usual = (1 - math.exp(-down)) / (2 - math.exp(-down))
+    often, runs = 500.0, 1500
+    per_s = often / 2 / QUIET_S
+    limit = math.ceil(Alarms([usual], [per_s]).limit[0] / down - 1e-9)
+    for rate in (usual, 2 * usual, 0.5):
+        generator, lengths = np.random.default_rng([up, int(1e3 * rate)]), []
+        for _ in range(runs):
+            alarms, done = Alarms([usual], [per_s]), 0
+            while math.isinf(alarms.first_s[0]):
+                alarms.take(said(1.0 + done + np.arange(4000), generator.random(4000) < rate))
+                done += 4000
+                alarms.hear(done + 0.5)
+            lengths.append(alarms.first_s[0])
+        assert abs(np.mean(lengths) - chain(up, limit, rate)) < 3.3 * np.std(lengths) / math.sqrt(runs)
+    assert chain(up, limit, usual) >= often, "no more false alarms than Lorden allows"
+
+
+def test_what_is_usually_bad_is_no_alarm() -> None:
+    assert Alarms([0.8], [1.0]).limit[0] > 0
+    alarms = Alarms([0.8], [1.0])
+    alarms.take(said(np.arange(100_000.0), np.random.default_rng(1).random(100_000) < 0.8))
+    alarms.hear(math.inf)
+    assert math.isinf(alarms.first_s[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 2000), max_size=8), st.integers(1, 5), st.integers(0, 1000))
+def test_when_an_alarm_rings_does_not_depend_on_when_one_listens(looks: list[float], chunks: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    verdicts = said(generator.permutation(1000) * 2.0, generator.random(1000) < 0.3, 0)
+    verdicts["cohort"] = generator.integers(0, 2, 1000)
+    once, often = Alarms([0.1, 0.2], [0.25, 0.25]), Alarms([0.1, 0.2], [0.25, 0.25])
+    once.take(verdicts)
+    once.hear(math.inf)
+    for part in np.array_split(verdicts, chunks):
+        often.take(part)
+    for at_s in [*sorted(looks), math.inf]:
+        often.hear(at_s)
+    assert often.metrics(["a", "b"]) == pytest.approx(once.metrics(["a", "b"]), nan_ok=True)
+    assert set(once.metrics(["a", "b"])) == metric_names(["a", "b"])
+
+
+def test_alarms_ring_at_their_time_with_telemetry_or_without() -> None:
+    worse = ["claims={}", "vary={}", "duration=20m", "warmup=0s", "faults=[]", "workload.rate_per_s=5", "alerts=null",
+             "quality={causes: {bad: {error: 60%, from: 5m}}, evaluation: {share: 50%}}"]  # fmt: skip
+    rang = []
+    for more in (["telemetry=null"], ["scrape_interval=7s"], ["scrape_interval=60s"]):
+        world = World(scenario.load("misrouting", [*worse, *more]), 1)
+        world.run_to_end()
+        rang.append(world.result().metrics["alarm_s"])
+    assert 300 < rang[0] < 420
+    assert rang == [rang[0]] * 3
 
 
 def ended(n: int, **columns: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from sim.control import targets
 from sim.control.effects import RULES, Effect
-from sim.control.stage import Stage
+from sim.control.stage import Process, Stage
 from sim.scenario.quality import RULES as RULES_NAME
 
 
@@ -18,6 +18,7 @@ class Switch:
         self._open_s = self._since_s = 0.0
         self._flips = 0
         self.measure()
+        stage.process(self._at_the_end())
 
     @property
     def on(self) -> bool:
@@ -37,6 +38,11 @@ class Switch:
             self._stage.effects.end(self._on)
             self._on = None
             self._flips += 1
+        self.measure()
+
+    def _at_the_end(self) -> Process:
+        """Measure once more when the run is over, whoever waits for what by then."""
+        yield self._stage.timeout(self._stage.scenario.duration)
         self.measure()
 
     def measure(self) -> None:

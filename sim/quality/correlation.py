@@ -11,6 +11,9 @@ import numpy as np
 
 from sim.records import Outcome
 
+ROUNDING = 1e-9
+"""Share of a sum of squares below which what is left around the mean may be rounding, and no variation."""
+
 
 class Moments:
     """Sums of two numbers by stratum, from which correlations follow, however many rows were added."""
@@ -25,33 +28,19 @@ class Moments:
 
     def correlation(self) -> float:
         """Return Pearson's correlation of all pairs together; nan where one of the two does not vary."""
-        return _pearson(*_centred(self._sums.sum(axis=0, keepdims=True)))
+        return _pearson(self._sums.sum(axis=0, keepdims=True))
 
     def partial(self) -> float:
         """Return the correlation within strata: of what is left of each number after its stratum's mean."""
-        return _pearson(*_centred(self._sums))
+        return _pearson(self._sums)
 
 
-def _centred(sums: np.ndarray) -> tuple[float, float, float]:
+def _pearson(sums: np.ndarray) -> float:
     n, x, y, xx, yy, xy = sums[sums[:, 0] > 0].T
-    return float((xx - x * x / n).sum()), float((yy - y * y / n).sum()), float((xy - x * y / n).sum())
-
-
-def _pearson(xx: float, yy: float, xy: float) -> float:
-    return xy / math.sqrt(xx * yy) if xx > 1e-12 and yy > 1e-12 else math.nan
-
-
-def cross_correlation(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
-    """Return the correlation of x(t) with y(t + lag), for lags from -*most* to *most* steps (2 most + 1,).
-
-    Above 0: *x* leads. *x* and *y* are series of one length, longer than *most* + 2.
-    """
-    if len(x) != len(y) or len(x) < most + 3:
-        raise ValueError(f"expected two series of one length above {most + 2}, got {len(x)} and {len(y)}")
-    n = len(x)
-    pairs = [(x[max(0, -k) : n - max(0, k)], y[max(0, k) : n - max(0, -k)]) for k in range(-most, most + 1)]
-    return np.array([_pearson(float(a.var()), float(b.var()), float(np.mean(a * b) - a.mean() * b.mean()))
-                     for a, b in pairs])  # fmt: skip
+    varies_x, varies_y = float((xx - x * x / n).sum()), float((yy - y * y / n).sum())
+    if varies_x <= ROUNDING * xx.sum() or varies_y <= ROUNDING * yy.sum():
+        return math.nan
+    return float((xy - x * y / n).sum()) / math.sqrt(varies_x * varies_y)
 
 
 class Coupling:

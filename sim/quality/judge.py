@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import special
 
+from sim.quality.alarm import SAID
 from sim.quality.chances import CELLS, chances, logits
 from sim.quality.verdicts import KINDS, VERDICT
 from sim.records import Answerer, Outcome
@@ -121,10 +122,12 @@ class Judge:
         """Requests, answered, and of those wrong: by minute of their schedule, cohort and version."""
         self.by_kind = np.zeros(len(KINDS), np.int64)
         self.by_cause = np.zeros(len(rules.causes) + 1, np.int64)
-        self.by_answerer = np.zeros((len(Answerer), len(SEEN)), np.int64)
-        """Answered, and of those wrong, by who answered."""
+        self.by_fallback = 0
+        """Answers by rules or a pool in the place of the one that was asked."""
         self._seen = np.zeros((pools, k, v, len(SEEN)), np.int64)
         self._waiting = _Waiting()
+        self.said = np.zeros(0, SAID)
+        """What the evaluation says, in time, of what was taken last."""
         self._shadow: tuple[float, int] | None = None
         self._pairs = np.zeros((2, 2), np.int64)
         self._waiting_pairs = _Waiting()
@@ -263,8 +266,7 @@ class Judge:
             flat[:, column] += np.bincount(cell[which], minlength=len(flat))
         self.by_kind += np.bincount(verdicts["kind"], minlength=len(KINDS))
         self.by_cause += np.bincount(verdicts["cause"][verdicts["cause"] >= 0], minlength=len(self.by_cause))
-        for column, which in enumerate((answered, verdicts["wrong"] == 1)):
-            self.by_answerer[:, column] += np.bincount(rows["answerer"][which], minlength=len(Answerer))
+        self.by_fallback += int((answered & (rows["answerer"] == Answerer.FALLBACK)).sum())
         self._evaluate_some(rows, verdicts, answered)
         return verdicts
 
@@ -273,6 +275,7 @@ class Judge:
 
         Answers by rules are left out: they would tell a breaker that the model is well again.
         """
+        self.said = np.zeros(0, SAID)
         if not self._evaluate.any():
             return
         looked = self._luck.one("evaluated", who(rows["request"])) < self._evaluate[rows["cohort"]]
@@ -283,6 +286,9 @@ class Judge:
         flagged = self.flags(mine, said)
         where = np.ravel_multi_index((mine["pool"], mine["cohort"], said["version"], flagged), self._seen.shape)
         due_s = mine["finished_s"] + self.rules.delay_s
+        self.said = np.zeros(found.size, SAID)
+        self.said["due_s"], self.said["name"] = due_s, who(mine["request"])
+        self.said["cohort"], self.said["flagged"] = mine["cohort"], flagged
         self._waiting.due_s.append(due_s)
         self._waiting.where.append(where)
         if self._shadow is not None:
@@ -340,7 +346,7 @@ def metrics(judge: Judge, cohorts: Sequence[str]) -> dict[str, float]:
         found[f"version.{name}.wrong"] = float(n[:, k, 2].sum())
     found |= {f"kind.{name}.wrong": float(judge.by_kind[k]) for k, name in enumerate(KINDS) if k}
     found |= {f"cause.{one.name}.wrong": float(judge.by_cause[k + 1]) for k, one in enumerate(rules.causes)}
-    found["by_fallback"] = float(judge.by_answerer[Answerer.FALLBACK, 0])
+    found["by_fallback"] = float(judge.by_fallback)
     return found
 
 

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 import numpy as np
 
 DAY_S = 86_400.0
-_SHORTEST_S, _RATIO, _BINS = 1e-3, 1.01, 2400
+_SHORTEST_S, _RATIO, _BINS = 1e-3, 1.01, 2432
 _ARRIVED, _HANDLING, _WRONG, _AFTER, _HERE = range(5)
 
 
@@ -26,7 +26,8 @@ class Staff:
 
     def at(self, time_s: float) -> int:
         """Return how many work at *time_s*."""
-        return [count for at_s, count in self.shifts if at_s <= time_s % DAY_S][-1]
+        now_s = time_s % DAY_S + 1e-6  # days later, the hour at which a shift begins comes out rounded down
+        return [count for at_s, count in self.shifts if at_s <= now_s][-1]
 
     def next_s(self, time_s: float) -> float:
         """Return when that changes next after *time_s*; infinity where it never does."""
@@ -47,7 +48,7 @@ class Staff:
 
 @dataclass
 class Waits:
-    """Waits in bins 1% wide, those of nothing apart, so that memory does not grow."""
+    """Waits in bins 1% wide, those of nothing apart, so that memory does not grow; the last holds all above a year."""
 
     counts: np.ndarray = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     total_s: float = 0.0
@@ -58,7 +59,8 @@ class Waits:
             return
         some = np.asarray(waits_s)
         place = 1 + np.log(np.maximum(some, _SHORTEST_S) / _SHORTEST_S) / math.log(_RATIO)
-        self.counts += np.bincount(np.where(some > 0.0, place, 0.0).astype(int), minlength=_BINS)
+        inside = np.minimum(np.where(some > 0.0, place, 0.0).astype(int), _BINS - 1)
+        self.counts += np.bincount(inside, minlength=_BINS)
         self.total_s += float(some.sum())
 
     def quantile_s(self, q: float) -> float:

@@ -36,16 +36,16 @@ class Watch:
         wrong = verdicts["wrong"]
         self.signals.take(rows, wrong)
         self._coupling.take(rows, wrong)
+        self._alarms.take(self._judge.said)
         return verdicts
 
-    def look(self, now_s: float) -> np.ndarray:
-        """Return what the evaluation knows by now (see `Judge.seen`), which the alarms hear of."""
-        seen = self._judge.seen(now_s)
-        self._alarms.hear(now_s, seen.sum(axis=(0, 2)))
-        return seen
+    def listen(self, now_s: float) -> None:
+        """Let the alarms hear of what the evaluation knows by *now_s*."""
+        self._alarms.hear(now_s)
 
     def metrics(self, end_s: float) -> dict[str, float]:
         """Return what they have counted by the end of the run, *end_s*."""
+        self.listen(end_s)
         found = self._alarms.metrics(self._cohorts) if any(self._judge.rules.evaluate) else {}
         return found | self._coupling.metrics(self._pools) | self.signals.metrics(end_s)
 
