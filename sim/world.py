@@ -272,6 +272,8 @@ class World(simpy.Environment):
         if self.containment is not None:
             self.containment.close()
             metrics |= self.containment.metrics(metrics["wrong"])
+            lost = metrics["requests"] - metrics["ok"] + metrics["withheld"]
+            metrics["delivered_bad"] = summary.ratio(lost + metrics["delivered_wrong"], metrics["requests"])
         if self.users.agents is not None:
             self.users.agents.close()
             metrics |= self.users.agents.tasks.metrics(scenario.warmup, cohorts)

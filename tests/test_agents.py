@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sim import scenario, theory, workload
 from sim.errors import ScenarioError
+from sim.quality.chains import verified
 from sim.quality.judge import Judge
 from sim.quality.reading import rules_of
 from sim.records import ATTEMPT, Outcome
@@ -102,6 +103,7 @@ def test_systematic_failures_keep_their_share_of_what_retries_would_gain() -> No
     right, calls = one_step(0.95, 0.8, 0.05, 2)
     found, _ = served(tasks(more="retries: 2, systematic: 50%, verifier: {sensitivity: 80%, false_alarm: 5%}"))
     assert found["task_success"] == near((0.5 * 0.95 + 0.5 * right) ** 5, found["tasks"])
+    assert verified(0.95, 0.8, 0.05, 2, systematic=0.5).right == pytest.approx(0.5 * 0.95 + 0.5 * right)
     always = 0.95 * (1 + 0.05 + 0.05**2) + 0.05 * (1 + 0.8 + 0.8**2)
     assert found["task_calls_mean"] == pytest.approx(2.5 * (always + calls), rel=0.01)
     hopeless, _ = served(tasks(more="retries: 2, systematic: 100%, verifier: {sensitivity: 100%}"))

@@ -158,7 +158,19 @@ def test_what_users_get_is_what_the_judge_says_less_what_people_caught() -> None
     assert metrics["withheld"] == team.late
     assert metrics["delivered_wrong"] == metrics["wrong"] - team.wrong + team.reviewed_wrong
     assert metrics["caught_share"] == metrics["caught"] / metrics["wrong"]
+    lost = metrics["requests"] - metrics["ok"]
+    assert metrics["delivered_bad"] * metrics["requests"] == pytest.approx(
+        lost + metrics["withheld"] + metrics["delivered_wrong"]
+    )
     assert world.containment.came[0, 0] == metrics["ok"] - metrics["by_fallback"]
+
+
+def test_a_team_that_nobody_waits_for_does_not_look_like_an_improvement() -> None:
+    few = GATED[1].replace("reviewers: 60", "reviewers: 1").replace("lowest: 10%", "lowest: 50%")
+    _, well = played(*GATED)
+    _, poor = played(GATED[0].replace("10%", "50%"), few)
+    assert poor["delivered_wrong"] < well["delivered_wrong"], "what is withheld is not wrong"
+    assert poor["delivered_bad"] > 2 * well["delivered_bad"], "and not right either"
 
 
 def test_it_does_not_matter_how_often_somebody_looks() -> None:
@@ -213,6 +225,10 @@ def test_a_small_cohort_spends_its_budget_while_the_whole_one_is_hardly_touched(
         ("{gate: chat, below: 1%, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}", (), "below and lowest"),
         ("{gate: chat, lowest: 5%, to: pp}, {team: p, reviewers: 1, handling: 1m}", (), "did you mean 'p'"),
         ("{gate: chat, lowest: 5%, to: people}", (), "expected a team"),
+        ("{gate: chat, load_aware: 90%, to: p}, {gate: small, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}",
+         (), "expected no other gate to p"),
+        ("{gate: chat, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}",
+         ("workload.cohorts.all.agent={steps: 2}",), "agents do not wait for a person; all does"),
         ("{gate: chat, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}", ("quality.confidence=null",),
          "confidence"),
         ("{team: p, reviewers: [{at: 1h, reviewers: 1}], handling: 1m}", (), "when the day begins"),

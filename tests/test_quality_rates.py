@@ -92,10 +92,9 @@ def test_a_verified_step_is_the_chain_it_says(p: float, d: float, f: float, retr
         right, calls = walk(chance, left - 1)
         return chance * (1 - f) + flagged * right, 1 + flagged * calls
 
-    hopeless = (1 - p) * systematic
-    right, calls = walk(p / (1 - hopeless), retries)
-    always, wasted = walk(0.0, retries)
-    expected = ((1 - hopeless) * right + hopeless * always, (1 - hopeless) * calls + hopeless * wasted)
+    (right, calls), (_, confirmed), (_, wasted) = (walk(chance, retries) for chance in (p, 1.0, 0.0))
+    tied = p, p * confirmed + (1 - p) * wasted
+    expected = [(1 - systematic) * fresh + systematic * same for fresh, same in zip((right, calls), tied)]
     assert chains.verified(p, d, f, retries, systematic) == pytest.approx(expected)
 
 
@@ -110,13 +109,9 @@ def test_tasks_that_differ() -> None:
         chains.fit_beta(0.6, 8, 0.7)
 
 
-def test_voting_mends_random_errors_only_and_silent_ones_go_on() -> None:
+def test_voting_mends_random_errors_only() -> None:
     assert rates.majority(0.05) == pytest.approx(0.00725)
     assert rates.majority(1.0) == 1.0
-    rng = stream(1, "test.silent")
-    first = rng.geometric(0.1, 200_000)
-    after = np.maximum(0, 8 - first) * 0.25
-    assert chains.irreversible_after(0.1, 8, 0.25) == pytest.approx(after.mean(), rel=0.01)
 
 
 def test_errors_on_the_same_users_are_told_from_random_ones() -> None:
@@ -172,7 +167,6 @@ def test_budgets() -> None:
     assert [row.spent for row in rows] == pytest.approx([0.02, 0.05, 0.1, 0.1])
     assert [row.reachable for row in budgets.table(0.1)] == [False, True, True, True]
     assert budgets.burn(0.01, 0.02) == 0.5
-    assert budgets.most_burn(0.02) == 50
     assert budgets.blindness(0.99) == pytest.approx((0.109, 10.9))
     assert budgets.blindness(0.8)[1] == pytest.approx(1.4)
 
@@ -243,22 +237,8 @@ def test_stratified_estimates_vary_as_said_and_their_intervals_cover() -> None:
     assert 0.93 <= np.mean([i.low <= w @ p <= i.high for i in found]) <= 0.97
 
 
-def test_weights_undo_an_uneven_choice() -> None:
-    rng = stream(1, "test.weights")
-    chances = np.where(np.arange(20_000) % 10 == 0, 0.5, 0.02)
-    inside = np.zeros(2)
-    for _ in range(1000):
-        y = rng.random(20_000) < np.where(chances > 0.1, 0.3, 0.05)
-        taken = rng.random(20_000) < chances
-        truth = y.mean()
-        found = (sampling.horvitz_thompson(y[taken], chances[taken], 20_000), sampling.hajek(y[taken], chances[taken]))
-        inside += [i.low <= truth <= i.high for i in found]
-    assert np.all((inside / 1000 >= 0.92) & (inside / 1000 <= 0.975))
-
-
 def test_many_tests_at_once() -> None:
     p = [0.01, 0.04, 0.03, 0.005, 0.2]
-    assert sampling.bonferroni(p) == pytest.approx([0.05, 0.2, 0.15, 0.025, 1.0])
     assert sampling.holm(p) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.2])  # statsmodels
     assert sampling.benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
 
@@ -291,7 +271,6 @@ def test_detection_grades_small_cohorts_as_much_as_large_ones() -> None:
         lambda: decision.decide(sure(0.1), decision.Stakes(-1, 1)),
         lambda: sampling.whole(2, [1, 1, 1]),
         lambda: sampling.stratified([0.5, 0.6], [1, 1], [5, 5]),
-        lambda: sampling.hajek([1], [0]),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(wrong) -> None:

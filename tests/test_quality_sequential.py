@@ -26,17 +26,6 @@ def test_evidence_keeps_its_promise_over_a_hundred_looks_and_peeking_does_not() 
     peeked = sequential.peeking(wrong, graded, 0.01)
     assert peeked.any(axis=1).mean() == pytest.approx(0.30, abs=0.04)
     assert peeked[:, -1].mean() == pytest.approx(0.05, abs=0.015)  # at the one look that was planned
-    wald = sequential.log_ratio(wrong, graded, 0.01, 0.02) >= sequential.wald_bounds().worse
-    assert wald.any(axis=1).mean() <= 0.05
-
-
-def test_two_arms_keep_theirs() -> None:
-    a, graded = played(0.02, "test.arm-a")
-    b, _ = played(0.02, "test.arm-b")
-    for tau in (0.005, 0.02):
-        assert (sequential.log_evidence_of_two(a, b, graded, tau) >= LIMIT).any(axis=1).mean() <= 0.05
-    worse, _ = played(0.03, "test.arm-c")
-    assert (sequential.log_evidence_of_two(a, worse, graded, 0.01) >= LIMIT).any(axis=1).mean() > 0.99
 
 
 @pytest.mark.parametrize(("rate", "median"), [(0.015, 3600), (0.02, 1000), (0.03, 400)])
@@ -76,25 +65,11 @@ def test_no_error_in_very_many_answers_is_no_evidence_and_no_accident() -> None:
     assert sequential.first([[False, False], [False, True]]).tolist() == [-1, 1]
 
 
-def test_walds_test_stops_on_time() -> None:
-    wrong, graded = sequential.looks(stream(1, "test.wald"), 0.02, 1, 8000, 1000)
-    ratio, bounds = sequential.log_ratio(wrong, graded, 0.01, 0.02), sequential.wald_bounds(0.05, 0.2)
-    stops = sequential.first((ratio >= bounds.worse) | (ratio <= bounds.fine))
-    won = ratio[np.arange(1000), stops] >= bounds.worse
-    assert stops.min() >= 0
-    assert won.mean() == pytest.approx(0.8, abs=0.04)  # 1 - beta, the overshoot neglected
-    drift = 0.02 * math.log(2) + 0.98 * math.log(0.98 / 0.99)
-    stopped = won.mean() * bounds.worse + (1 - won.mean()) * bounds.fine
-    assert stops.mean() == pytest.approx(stopped / drift, rel=0.15)  # Wald's identity, without the overshoot
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
         lambda: sequential.log_evidence(1, 2, 0.0),
         lambda: sequential.log_evidence(3, 2, 0.1),
-        lambda: sequential.log_evidence_of_two(1, 1, 9, 0.0),
-        lambda: sequential.wald_bounds(0.0),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(wrong) -> None:

@@ -4,7 +4,8 @@
 called wrong is above `open_above`, it opens. *Open*: everything is diverted for `hold`. *Half open*: a share, `probe`,
 passes and is evaluated; once enough of it is, it closes if the upper bound is below `close_below`, and opens again for
 `hold` if the lower bound is above `open_above`; else it waits for more. Without probes nothing would ever be known.
-Source: Nygard, *Release It!* (2007), for the states; bounds are Wilson's, one-sided.
+Source: Nygard, *Release It!* (2007), for the states; bounds are Wilson's, one-sided, and hold for one look: it looks
+every minute, so right at a limit it changes sides more often than `sure` says.
 
 It knows what the evaluation has told by now, with its errors and its delay, and nothing else. After a change it counts
 only what was answered since.

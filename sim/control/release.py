@@ -2,10 +2,12 @@
 
 *Shadow*: it answers copies of what is evaluated, and no user sees that. A pair of which only one answer is wrong is the
 toss of a fair coin while both are as good. *Canary*: it gets a share of the sessions, beside the version before.
-*Everybody*: nothing is beside it any more, so it is held against what was known before the release (its upper bound,
-which makes alarms rarer). All three are tests that may be looked at always (`sim.quality.evidence`,
-`sim.quality.sequential`): each raises a false alarm with chance `alpha` at most. From the alarm it takes `rollback`
-until nobody gets the version.
+*Everybody*: nothing is beside it any more, so it is held against what was known before the release: half of `alpha` is
+for its upper bound to be too low, half for the test above that. All three are tests that may be looked at always
+(`sim.quality.evidence`, `sim.quality.sequential`): each raises a false alarm with chance `alpha` at most, as long as
+answers are wrong by their own luck. Where users share theirs (`user_sigma`, causes `by_session`) false alarms are more
+frequent, and what was before may have been better than what is now for another reason. From the alarm it takes
+`rollback` until nobody gets the version.
 
 The fleet does not play the copies of a shadow: that they cost as many answers again as are evaluated is only counted
 (`graded`).
@@ -23,7 +25,7 @@ from sim.quality import evidence, sequential
 from sim.quality.judge import Judge
 from sim.quality.reading import versions_of
 from sim.scenario.containment import Release
-from sim.theory.counted import wilson
+from sim.theory.chance import clopper_pearson
 
 LOOK_EVERY_S = 60.0
 
@@ -59,7 +61,6 @@ class _Trial:
         assert stage.judge is not None
         self.stage, self.plan, self.judge = stage, plan, stage.judge
         self.version = 1 + versions_of(stage.scenario).index(plan.release)
-        self.enough = -math.log(plan.alpha)
         self.baseline = math.nan
         self._evidence = np.zeros(len(evidence.ODDS))
         for name in ("released_s", "noticed_s", "rolled_back_s"):
@@ -83,7 +84,7 @@ class _Trial:
     def remember(self) -> None:
         """Keep what is known of the version before as what to be held against."""
         (graded, wrong), _ = self._arms()
-        self.baseline = wilson(int(wrong), int(graded), 1.0 - 2.0 * 0.05).high
+        self.baseline = clopper_pearson(int(wrong), int(graded), 1.0 - self.plan.alpha).high if graded else 1.0
 
     def shadow(self) -> Alarm:
         """Let it answer copies until it is worse for sure, or was long and often enough not."""
@@ -96,7 +97,7 @@ class _Trial:
             one, other, graded = int(pairs[0, 1]), int(pairs[1, 0]), int(pairs.sum())
             self.measured("graded", float(graded))
             log_e = float(sequential.log_evidence(one, one + other, 0.5, (1.0, 1.0)))
-            worse = self._worse(log_e)
+            worse = self._worse(log_e, self.plan.alpha)
             if worse or (graded >= self.plan.min_graded and self.stage.now >= begin_s + self.plan.dwell):
                 self.judge.shadow(0.0, None)
                 return worse
@@ -113,7 +114,7 @@ class _Trial:
             graded += n1
             self.measured("graded", float(after[1, 0]))
             self._evidence += evidence.log_ratios(n0, k0, n1, k1)
-            if self._worse(float(evidence.mixed(self._evidence))):
+            if self._worse(float(evidence.mixed(self._evidence)), self.plan.alpha):
                 return True
             if graded >= self.plan.min_graded and self.stage.now >= begin_s + self.plan.dwell:
                 return False
@@ -126,7 +127,9 @@ class _Trial:
             now = self._arms()[1]
             graded, wrong = now - before
             self.measured("graded", float(now[0]))
-            if graded and self._worse(float(sequential.log_evidence(wrong, graded, self.baseline))):
+            if not graded:
+                continue
+            if self._worse(float(sequential.log_evidence(wrong, graded, self.baseline)), self.plan.alpha / 2):
                 return True
         return False  # nobody had looked before: there is nothing to hold it against
 
@@ -136,9 +139,9 @@ class _Trial:
         self.step(0.0)
         self.measured("rolled_back_s", float(self.stage.now))
 
-    def _worse(self, log_e: float) -> bool:
-        """Return whether the evidence is enough, and tell so."""
-        if log_e < self.enough:
+    def _worse(self, log_e: float, alpha: float) -> bool:
+        """Return whether the evidence is enough for a false alarm with chance *alpha* at most, and tell so."""
+        if log_e < -math.log(alpha):
             return False
         self.measured("noticed_s", float(self.stage.now))
         self.tell("release_alarm", evidence=math.exp(min(log_e, 700.0)))

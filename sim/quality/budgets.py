@@ -40,11 +40,6 @@ def spent(burn_rate: float, window_s: float, period_s: float = MONTH_S) -> float
     return burn_rate * window_s / period_s
 
 
-def most_burn(budget: float) -> float:
-    """Return the burn rate of a total outage, 1 / *budget*: no alert above it can ever fire."""
-    return 1 / _budget(budget)
-
-
 def table(budget: float, alerts: tuple[BurnAlert, ...] = CLASSIC, period_s: float = MONTH_S) -> list[Burned]:
     """Return what each of *alerts* means under *budget*; one that asks for more than every request is not reachable."""
     _budget(budget)

@@ -28,9 +28,10 @@ def verified(
 
     The first answer is right with chance *p*. The verifier flags wrong ones with chance *sensitivity* (d) and right
     ones with chance *false_alarm* (f). After the last retry whatever came is delivered; None retries until one passes.
-    A share *systematic* of the failures repeats itself however often it is retried.
     With q = p f + (1 - p) d flagged and A = p (1 - f) let through right: A (1 + q + ... + q^(r-1)) + q^r p, and
     A / (1 - q) without a limit; calls are 1 + q + ... + q^r.
+    A share *systematic* of the steps comes out the same however often it is tried, as `systematic` of an agent says:
+    of what retries gain, the rest is left.
     """
     for value, what in (
         (p, "p"),
@@ -39,28 +40,29 @@ def verified(
         (systematic, "systematic"),
     ):
         chance(value, what)
-    hopeless = (1 - p) * systematic
-    if hopeless >= 1:
-        return Step(0.0, _geometric(sensitivity, retries))
-    each = p / (1 - hopeless)  # of the others, the chance at every try
-    flagged = each * false_alarm + (1 - each) * sensitivity
-    through = each * (1 - false_alarm)
+    if retries is not None and retries < 0:
+        raise ValueError(f"expected retries of 0 or more, not {retries}")
+    flagged = p * false_alarm + (1 - p) * sensitivity
+    through = p * (1 - false_alarm)
     if retries is None:
         right = through / (1 - flagged) if flagged < 1 else 0.0
     else:
-        right = through * (_geometric(flagged, retries - 1) if retries else 0.0) + flagged**retries * each
-    calls = (1 - hopeless) * _geometric(flagged, retries)
-    if hopeless:
-        calls += hopeless * _geometric(sensitivity, retries)
-    return Step((1 - hopeless) * right, calls)
+        right = through * (_geometric(flagged, retries - 1) if retries else 0.0) + flagged**retries * p
+    ways = (
+        (1 - systematic, right, flagged),
+        (systematic * p, 1.0, false_alarm),
+        (systematic * (1 - p), 0.0, sensitivity),
+    )
+    return Step(
+        sum(share * each for share, each, _ in ways),
+        sum(share * _geometric(again, retries) for share, _, again in ways if share),
+    )
 
 
 def _geometric(q: float, last: int | None) -> float:
     """1 + q + ... + q^last, or the whole series."""
     if last is None:
         return 1 / (1 - q) if q < 1 else math.inf
-    if last < 0:
-        raise ValueError(f"expected retries of 0 or more, not {last}")
     return (1 - q ** (last + 1)) / (1 - q) if q < 1 else last + 1.0
 
 
@@ -81,14 +83,3 @@ def fit_beta(mean: float, k: int, all_k: float) -> tuple[float, float]:
 
     size = math.exp(optimize.brentq(gap, -30.0, 18.0, xtol=1e-13))
     return mean * size, (1 - mean) * size
-
-
-def irreversible_after(silent: float, steps: int, irreversible: float) -> float:
-    """Return how many actions that cannot be undone an agent takes, on average, after its first silent error.
-
-    Each of *steps* goes wrong unnoticed with chance *silent*; a share *irreversible* of the steps cannot be undone.
-    The sum over i of silent (1 - silent)^(i-1) irreversible (steps - i).
-    """
-    chance(silent, "silent")
-    chance(irreversible, "irreversible")
-    return irreversible * sum(silent * (1 - silent) ** (i - 1) * (steps - i) for i in range(1, steps + 1))

@@ -1,17 +1,15 @@
-"""Which answers to grade: strata, how many of each, weights that undo it, and many tests at once.
+"""Which answers to grade: strata, how many of each, and many tests at once.
 
-Sources: Neyman, JRSS 97 (1934) 558; Cochran, *Sampling Techniques* (1977), chapter 5; Horvitz and Thompson, JASA 47
-(1952) 663; Hajek (1971); Kullback and Leibler (1951) for the answers a test needs (Chernoff-Stein); Holm, Scandinavian
-Journal of Statistics 6 (1979) 65; Benjamini and Hochberg, JRSS B 57 (1995) 289.
+Sources: Neyman, JRSS 97 (1934) 558; Cochran, *Sampling Techniques* (1977), chapter 5; Kullback and Leibler (1951) for the answers a test needs (Chernoff-Stein); Holm,
+Scandinavian Journal of Statistics 6 (1979) 65; Benjamini and Hochberg, JRSS B 57 (1995) 289.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sim.quality.rates import combined, z_of
+from sim.quality.rates import combined
 from sim.theory.chance import Interval
 from sim.theory.counted import wilson
 
@@ -91,38 +89,8 @@ def stratified(
     return Interval(middle, max(0.0, low), min(1.0, high))
 
 
-def horvitz_thompson(values: ArrayLike, chances: ArrayLike, population: int, confidence: float = 0.95) -> Interval:
-    """Return the mean over *population* of *values* that were graded each with its own chance (Poisson sampling)."""
-    y, p = _sampled(values, chances)
-    mean = float((y / p).sum()) / population
-    half = z_of(confidence) * math.sqrt(float(((1 - p) * (y / p) ** 2).sum())) / population
-    return Interval(mean, mean - half, mean + half)
-
-
-def hajek(values: ArrayLike, chances: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the mean of *values* weighted with 1 / chance, over the sum of these weights: steadier, barely biased."""
-    y, p = _sampled(values, chances)
-    size = float((1 / p).sum())
-    mean = float((y / p).sum()) / size
-    half = z_of(confidence) * math.sqrt(float(((1 - p) * ((y - mean) / p) ** 2).sum())) / size
-    return Interval(mean, mean - half, mean + half)
-
-
-def _sampled(values: ArrayLike, chances: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    y, p = np.asarray(values, float), np.asarray(chances, float)
-    if y.shape != p.shape or y.size == 0 or np.any(p <= 0) or np.any(p > 1):
-        raise ValueError("expected graded answers, each with its chance in (0, 1] of being graded")
-    return y, p
-
-
-def bonferroni(p_values: ArrayLike) -> np.ndarray:
-    """Return p-values adjusted so that any false alarm among them all is as rare as said."""
-    p = np.asarray(p_values, float)
-    return np.minimum(1.0, p * p.size)
-
-
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Return p-values adjusted as by Bonferroni, from the smallest on and never less powerful."""
+    """Return p-values adjusted so that any false alarm among them all is as rare as said: Bonferroni, step by step."""
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))

@@ -16,7 +16,7 @@ TEAM_METRICS = (
     *("wait_mean", "wait_p50", "wait_p95", "queue_mean", "busy_share"),
     *("caught", "caught_share", "withheld", "delivered_wrong", "delivered_share"),
 )
-REVIEW_METRICS = ("escalated", "caught", "caught_share", "withheld", "delivered_wrong")
+REVIEW_METRICS = ("escalated", "caught", "caught_share", "withheld", "delivered_wrong", "delivered_bad")
 """Of all teams together."""
 SWITCH_METRICS = ("flips", "open_share")
 RELEASE_METRICS = ("released_s", "noticed_s", "rolled_back_s", "graded")
@@ -84,6 +84,13 @@ def _gate(scenario: Scenario, one: Gate) -> Iterator[tuple[tuple[str | int, ...]
     if scenario.quality is None or scenario.quality.confidence is None:
         yield ("gate",), "expected `quality: {confidence: ...}` in the scenario, which it goes by"
     teams = [other.team for other in scenario.control if isinstance(other, Team)]
+    others = [other for other in scenario.control if isinstance(other, Gate) and other is not one]
+    if one.load_aware is not None and any(other.to == one.to for other in others):
+        yield ("load_aware",), f"expected no other gate to {one.to}, whose time it fills by itself"
+    first = next(iter(scenario.fleet.pools))
+    agents = [name for name, cohort in scenario.workload.cohorts.items() if cohort.agent and (cohort.pool or first) == one.gate]
+    if agents:
+        yield ("gate",), f"expected a pool that no agent asks, for agents do not wait for a person; {agents[0]} does"
     if one.to not in teams:
         yield ("to",), not_among(one.to, "team", teams) if teams else "expected a team, which `control` has not"
 

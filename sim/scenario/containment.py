@@ -151,6 +151,7 @@ class Release(Model):
     min_graded: Count = 500
     """Fewest evaluated answers of the version in the shadow, or at each step."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Chance of an alarm about a version that is as good as the one before, however often one looks."""
+    """Chance of an alarm about a version that is as good as the one before, however often one looks: in the trial, and
+    again once everybody has it."""
     rollback: Duration = 60.0
     """Time from the alarm until nobody gets it any more: a flag takes a minute, a pipeline an hour."""

@@ -1,14 +1,18 @@
 """How an error rate is known: grading, judges that err, signals that lag, and what moves together without a cause."""
 
+import math
+
 import numpy as np
 
-from sim.quality import delays, judges
+from sim.quality import delays, gates, judges, latent
 from sim.seed.lab import Lab
 from sim.seed.verdicts import Check, Found, exact
 
 PER_S = 10e6 / 86400
 SENSITIVITY, SPECIFICITY = 0.9, 0.95
 ERROR = 0.01
+KAPPA, HELD = 2.0, 0.05
+"""How well the model knows when it is wrong (small: well), and the share of answers that people look at first."""
 HUMAN = 2200
 """Answers that people grade: 2,000 of them to learn the judge's false alarms, 200 to learn its misses."""
 
@@ -64,8 +68,8 @@ def lag(lab: Lab) -> Found:
         noise = np.sort(rng.uniform(0, horizon, rng.poisson(0.05 * horizon / 10)))
         hours = np.arange(1, 49) * 3600
         seen, usual = np.searchsorted(told, hours), 0.005 * hours
-        excess = seen + np.searchsorted(noise, hours) - usual
-        return float(hours[(excess > 3 * np.sqrt(usual)).argmax()] / 3600)
+        stands_out = seen + np.searchsorted(noise, hours) - usual > 3 * np.sqrt(usual)
+        return float(hours[stands_out.argmax()] / 3600) if stands_out.any() else math.inf
 
     found = lab.sample("lag", noticed)
     missed = {name: delays.excess(s, PER_S, rise) for name, s in SIGNALS.items()}
@@ -159,7 +163,9 @@ def systems(lab: Lab) -> Found:
             extra = rng.poisson(delays.excess(min(noticed_s, 86400), PER_S, 0.02))
             return float((rng.poisson(1e5) + extra) * left)
 
-        return day(86400, 1.0) / day(300, 0.056)
+        one = latent.draw(rng, 500_000, 1 - ERROR, KAPPA)
+        caught = gates.judge(gates.of_share(one.confidence, HELD), one.confidence, one.correct).caught.estimate
+        return day(86400, 1.0) / day(300, 1 - caught)
 
     found = lab.sample("systems", harm)
     why = (
