@@ -18,6 +18,7 @@ from sim.engine.fleet import Fleet
 from sim.engine.hardware import resolve
 from sim.engine.state import METRICS, MINUTE_COLUMNS
 from sim.errors import RunError
+from sim.ids import is_step
 from sim.quality.judge import Judge
 from sim.quality.reading import containment_of, rules_of
 from sim.quality.review import Team
@@ -28,7 +29,6 @@ from sim.scenario import Scenario
 from sim.scenario.targets import largest
 from sim.service import client_policy, pool_config
 from sim.spool import Spool
-from sim.workload.agents import is_step
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from sim import scenario, theory, workload
 from sim.errors import ScenarioError
+from sim.ids import first_try, is_step, request_id
 from sim.quality.chains import verified
 from sim.quality.judge import Judge
 from sim.quality.reading import rules_of
 from sim.records import ATTEMPT, Outcome
 from sim.scenario import Scenario
 from sim.series import NAME
-from sim.workload.agents import first_try, is_step, request_id
 from sim.world import World, simulate
 
 TEXT = """

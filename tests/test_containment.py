@@ -225,7 +225,7 @@ def test_a_small_cohort_spends_its_budget_while_the_whole_one_is_hardly_touched(
         ("{gate: chat, below: 1%, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}", (), "below and lowest"),
         ("{gate: chat, lowest: 5%, to: pp}, {team: p, reviewers: 1, handling: 1m}", (), "did you mean 'p'"),
         ("{gate: chat, lowest: 5%, to: people}", (), "expected a team"),
-        ("{gate: chat, load_aware: 90%, to: p}, {gate: small, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}",
+        ("{gate: chat, load_aware: 1, to: p}, {gate: small, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}",
          (), "expected no other gate to p"),
         ("{gate: chat, lowest: 5%, to: p}, {team: p, reviewers: 1, handling: 1m}",
          ("workload.cohorts.all.agent={steps: 2}",), "agents do not wait for a person; all does"),

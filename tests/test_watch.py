@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import scenario
+from sim.draws import Luck
 from sim.quality.alarm import QUIET_S, SAID, Alarms, metric_names
 from sim.quality.correlation import Coupling, Moments
 from sim.quality.signals import Signal, Signals
 from sim.quality.signals import given as given_by
 from sim.records import ATTEMPT, Outcome
 from sim.series import NAME
-from sim.workload.draws import Luck
 from sim.world import World
 
 NAMES = ("agent-compounding", "load-coupled-quality", "misrouting", "silent-cohort")
@@ -81,7 +81,7 @@ def test_an_alarm_keeps_quiet_for_a_month_and_sees_a_disaster_in_hours() -> None
 
 
 def chain(up: int, limit: int, rate: float) -> float:
-    """Return the average run length of a CUSUM on whole steps, up *up* with chance *rate*, else down one: (I - Q) x = 1.
+    """Return the average run length of a CUSUM, up *up* steps with chance *rate*, else down one: (I - Q) x = 1.
 
     Source: Brook and Evans, Biometrika 59 (1972) 539.
     """

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from sim.draws import NEAREST_ONE, Luck, who
 from sim.workload import lengths
-from sim.workload.draws import NEAREST_ONE, Luck, who
 from sim.workload.fitted import FITS, fit
 
 ALPHA = 1e-3

@@ -13,10 +13,11 @@ from scipy import stats
 
 from sim import workload
 from sim.errors import ScenarioError
+from sim.ids import IDS
 from sim.records import REQUEST
 from sim.scenario import Scenario, loads
 from sim.workload import arrivals
-from sim.workload.crowds import IDS, merged
+from sim.workload.crowds import merged
 
 ALPHA = 1e-3
 CHAT = {"prompt_tokens": {"lognormal": {"median": 300, "sigma": 0.7}}, "output_tokens": {"exponential": {"mean": 200}}}

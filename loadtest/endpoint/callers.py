@@ -7,6 +7,7 @@ from zlib import crc32
 import numpy as np
 
 from sim import workload
+from sim.draws import Luck, who
 from sim.engine.hardware import PoolSpec
 from sim.errors import InputError
 from sim.records import REQUEST
@@ -14,7 +15,6 @@ from sim.scenario import Clients, Scenario
 from sim.words import not_among
 from sim.workload import prefixes
 from sim.workload.cohorts import CohortTable
-from sim.workload.draws import Luck, who
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Alarms:
         self._watch(len(self._sum) - 1, said)
 
     def _watch(self, k: int, said: np.ndarray) -> None:
-        """Let the *k*-th go through verdicts in their order: S is the walk less its lowest point, if that is below 0."""
+        """Let the *k*-th go through verdicts in order: S is the walk less its lowest point, if that is below 0."""
         if not len(said) or self.first_s[k] < math.inf:
             return
         walk = self._sum[k] + np.cumsum(np.where(said["flagged"] == 1, self._bad[k], self._good[k]))

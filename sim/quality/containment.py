@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from sim.draws import Luck, exponential, who
 from sim.quality.gates import Gate, of_share
 from sim.quality.review import Staff, Team
 from sim.records import Outcome
 from sim.summary import ratio
-from sim.workload.draws import Luck, exponential, who
 
 MINUTE_S = 60.0
 ENOUGH = 5_000

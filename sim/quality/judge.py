@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import special
 
+from sim.draws import Luck, who
+from sim.ids import first_try
 from sim.quality.alarm import SAID
 from sim.quality.chances import CELLS, chances, logits
 from sim.quality.verdicts import KINDS, VERDICT
 from sim.records import Answerer, Outcome
-from sim.workload.agents import first_try
-from sim.workload.draws import Luck, who
 
 _SESSION = np.uint64(0x5851F42D4C957F2D)  # sessions are not named like requests
 MINUTE_S = 60.0

@@ -1,7 +1,8 @@
 """Which answers to grade: strata, how many of each, and many tests at once.
 
-Sources: Neyman, JRSS 97 (1934) 558; Cochran, *Sampling Techniques* (1977), chapter 5; Kullback and Leibler (1951) for the answers a test needs (Chernoff-Stein); Holm,
-Scandinavian Journal of Statistics 6 (1979) 65; Benjamini and Hochberg, JRSS B 57 (1995) 289.
+Sources: Neyman, JRSS 97 (1934) 558; Cochran, *Sampling Techniques* (1977), chapter 5; Kullback and Leibler (1951) for
+the answers a test needs (Chernoff-Stein); Holm, Scandinavian Journal of Statistics 6 (1979) 65; Benjamini and Hochberg,
+JRSS B 57 (1995) 289.
 """
 
 from collections.abc import Sequence

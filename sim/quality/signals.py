@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from sim.draws import Luck, who
 from sim.records import Outcome
-from sim.workload.draws import Luck, who
 
 
 @dataclass(frozen=True)

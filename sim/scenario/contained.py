@@ -88,9 +88,9 @@ def _gate(scenario: Scenario, one: Gate) -> Iterator[tuple[tuple[str | int, ...]
     if one.load_aware is not None and any(other.to == one.to for other in others):
         yield ("load_aware",), f"expected no other gate to {one.to}, whose time it fills by itself"
     first = next(iter(scenario.fleet.pools))
-    agents = [name for name, cohort in scenario.workload.cohorts.items() if cohort.agent and (cohort.pool or first) == one.gate]
-    if agents:
-        yield ("gate",), f"expected a pool that no agent asks, for agents do not wait for a person; {agents[0]} does"
+    for name, cohort in scenario.workload.cohorts.items():
+        if cohort.agent and (cohort.pool or first) == one.gate:
+            yield ("gate",), f"expected a pool that no agent asks, for agents do not wait for a person; {name} does"
     if one.to not in teams:
         yield ("to",), not_among(one.to, "team", teams) if teams else "expected a team, which `control` has not"
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sim.draws import Luck
 from sim.errors import ScenarioError
 from sim.scenario import Cohort, Dist, Scenario
 from sim.words import not_among
 from sim.workload import prefixes
-from sim.workload.draws import Luck
 from sim.workload.fitted import FITS
 from sim.workload.lengths import MAX_TOKENS, Empirical, Fixed, Gamma, Geometric, Lengths, Lognormal, Table
 

@@ -12,17 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.errors import ScenarioError
+from sim.ids import IDS
 from sim.scenario import Scenario
 from sim.scenario.faults import Surge
 from sim.scenario.targets import EVERYBODY
 from sim.scenario.workload import ArrivalProcess
 from sim.workload.arrivals import Arrivals, Part, RateCurve, steps
-
-IDS = 1 << 40
-"""Ids of one crowd, of its users and of their requests: the k-th begins at k times this; the usual users are the 0-th.
-
-More than any run can play, and a million surges fit into 63 bits.
-"""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from scipy.special import gammaincinv, ndtr, ndtri
 
-from sim.workload.draws import NEAREST_ONE
+from sim.draws import NEAREST_ONE
 
 MAX_TOKENS = 10_000_000
 """No request is longer: the longest context window that any published model claims."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from sim.draws import Luck, who
 from sim.errors import InputError
 from sim.scenario import Scenario
 from sim.words import show
-from sim.workload.draws import Luck, who
 
 WORDS = '{"messages": [...]} or {"prompt": "..."}'
 

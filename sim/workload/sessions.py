@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sim.draws import Luck, exponential, who
 from sim.records import REQUEST
 from sim.workload import prefixes
 from sim.workload.cohorts import CohortTable
-from sim.workload.draws import Luck, exponential, who
 from sim.workload.lengths import Lengths
 
 CONTEXT_TOKENS = 131_072

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sim.draws import Luck, who
 from sim.errors import ScenarioError
 from sim.records import REQUEST
 from sim.scenario import Scenario
@@ -21,7 +22,6 @@ from sim.workload import prefixes
 from sim.workload.agents import Agents
 from sim.workload.cohorts import CohortTable, lengths
 from sim.workload.crowds import Crowds, surges
-from sim.workload.draws import Luck, who
 from sim.workload.sessions import CONTEXT_TOKENS, Circle, Conversations
 from sim.workload.traces import Trace, load
 
