@@ -236,6 +236,7 @@ def test_a_small_cohort_spends_its_budget_while_the_whole_one_is_hardly_touched(
         ("{team: p, reviewers: 1, handling: 1m}, {team: p, reviewers: 2, handling: 1m}", (), "got another"),
         ("{team: p, reviewers: 1, handling: {exponential: {mean: 1m}, lognormal: {median: 1m, sigma: 1}}}", (),
          "exactly one of"),
+        ("{team: p, reviewers: 1, handling: {lognormal: {median: 1m, sigma: 1000}}}", (), "at most 5"),
         ("{quality_breaker: chat, open_above: 1%, close_below: 2%}", (), "at most open_above"),
         ("{quality_breaker: chat, open_above: 2%, close_below: 1%, fallback: chat}", (), "another pool"),
         ("{quality_breaker: chat, open_above: 2%, close_below: 1%, sure: 10%}", (), "at least 50%"),

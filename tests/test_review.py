@@ -166,6 +166,13 @@ def test_a_wait_of_years_is_a_wait() -> None:
     assert team.waits.quantile_s(0.95) >= 365 * 86_400
 
 
+def test_a_review_of_a_million_years_keeps_nobody_waiting() -> None:
+    team = Team(Staff(((0.0, 1), (3600.0, 2))), 1000.0)
+    team.take(np.array([1.0]), np.array([3e13]), None, np.ones(1), np.zeros(1))
+    team.close()
+    assert (team.reviewed, team.caught) == (1, 1)
+
+
 @pytest.mark.parametrize("day", [1, 3, 30, 365])
 def test_a_shift_begins_at_its_time_on_any_day(day: int) -> None:
     begin_s = 8 * 3600 + 0.1

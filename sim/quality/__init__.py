@@ -4,7 +4,7 @@ Pure mathematics, one idea a file, each with the paper it comes from: `rates` (h
 takes), `volume` (wrong answers a minute, a day, before noon), `chains` (steps that compound, verifiers, retries),
 `spread` (who meets the errors), `mix` (benchmark against production), `calibration` and `gates` (what a confidence
 says, and what acting on it catches), `latent` (answers to try both on), `answers` (a user's own file), `judges` and
-`sampling` (estimates from graded answers), `sequential` and `cusum` (noticing a change without fooling oneself),
+`sampling` (estimates from graded answers), `sequential` and `evidence` (noticing a change without fooling oneself),
 `delays`, `budgets`, and `decision` (is it good enough?).
 
 And one judge for simulated runs: `judge` (was this answer right? a pure function of the request and what happened to

@@ -132,7 +132,7 @@ class Team:
 
     def close(self) -> None:
         """Let everybody who waits be reviewed, or leave."""
-        while self._queue or self._ends:
+        while self._queue:  # what has been begun is counted, however long it takes
             self._pass(min([*self._ends[:1], self._shift_s]))
         self._settle()
 

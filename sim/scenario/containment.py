@@ -60,7 +60,7 @@ class LognormalTime(Model):
 
     median: LongerThanZero
     """Its median."""
-    sigma: NotNegative
+    sigma: Annotated[NotNegative, Field(le=5)]
     """Standard deviation of the logarithm."""
 
 
