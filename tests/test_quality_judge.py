@@ -34,8 +34,8 @@ def near(share: float, n: float) -> object:
     return pytest.approx(share, abs=5.0 * (share * (1.0 - share) / n) ** 0.5 + 1e-9)
 
 
-@pytest.mark.parametrize("error", [0.001, 0.01, 0.2, 0.5])
-@pytest.mark.parametrize("discrimination", [None, 0.5, 2.0, 50.0])
+@pytest.mark.parametrize("error", [0.001, 0.01, 0.2, 0.5, 0.95])
+@pytest.mark.parametrize("discrimination", [None, 0.001, 0.03, 0.5, 2.0, 50.0, 1e15])
 @pytest.mark.parametrize("user_sigma", [0.0, 1.0])
 def test_the_mean_chance_is_the_error_of_the_cohort(
     error: float, discrimination: float | None, user_sigma: float

@@ -5,6 +5,8 @@ from scipy import optimize, special
 
 CELLS = 8192
 """Quantiles of the chance that are told apart; each stands for the mean of its cell, so the mean is exact."""
+ALIKE = 1e6
+"""A discrimination above which chances differ by less than a thousandth, and inverting their Beta takes for ever."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _NEVER = 1e-12  # keeps a logit finite
@@ -17,12 +19,20 @@ def chances(error: float, discrimination: float | None) -> np.ndarray:
     The mean of a cell of a Beta(a, b) comes from the distribution function of Beta(a + 1, b). Kept are chances of
     being wrong, because most are so near to 0 that those of being right would be 1.
     """
-    if discrimination is None or error in (0.0, 1.0):
+    if discrimination is None or discrimination > ALIKE or error in (0.0, 1.0):
         return np.full(CELLS, error)
     a, b = discrimination * error, discrimination * (1.0 - error)
-    edges = special.betaincinv(a, b, np.linspace(0.0, 1.0, CELLS + 1))
-    partial = error * special.betainc(a + 1.0, b, edges)
-    return np.clip(np.diff(partial) * CELLS, _NEVER, 1.0 - _NEVER)
+    below = np.linspace(0.0, 1.0, CELLS + 1)
+    edges = special.betaincinv(a, b, below)
+    found = np.diff(error * special.betainc(a + 1.0, b, edges)) * CELLS
+    # near 1 a float tells chances apart worse than near 0, so above a half those of being right are counted
+    half = min(int(np.searchsorted(edges, 0.5)), CELLS)
+    right = special.betaincinv(b, a, 1.0 - below[half:])
+    found[half:] = 1.0 + np.diff((1.0 - error) * special.betainc(b + 1.0, a, right)) * CELLS
+    middle = max(half - 1, 0)
+    found[middle] = 0.0
+    found[middle] = error * CELLS - found.sum()  # where all or nothing is likely, this cell has both
+    return np.clip(found, _NEVER, 1.0 - _NEVER)
 
 
 def logits(chance: np.ndarray, user_sigma: float) -> np.ndarray:
