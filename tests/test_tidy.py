@@ -63,6 +63,8 @@ LAYERS = {
 }
 # Neighbours on one floor do not import each other, except these. The ground floor is many small files of one room.
 NEIGHBOURS = {
+    ("sim.planning", "sim.report"),
+    ("sim.planning", "sim.run"),
     ("sim.seed", "sim.run"),
     ("sim.seed", "sim.report"),
     ("sim.world", "sim.control"),
