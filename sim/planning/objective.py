@@ -3,7 +3,7 @@
 A run is one draw of users, luck and step times. After n of them the next one keeps a bound with confidence c when
 the one-sided prediction limit of a normal sample, mean + t(c, n - 1) s sqrt(1 + 1/n), does (Hahn and Meeker,
 *Statistical Intervals*, 1991, section 4.7), on a scale on which the metric is roughly normal: the logarithm of a
-time, the arcsine of the root of a share. Looks before the last split the error between them (Bonferroni).
+time, the arcsine of the root of a share. Each look before the last takes a tenth of the error away (Bonferroni).
 """
 
 import math
@@ -20,6 +20,8 @@ from sim.words import show
 SHARES = ("errors", "kv_mean", "kv_max", "prefix_hit", "recomputed", "wrong_share", "task_success")
 MOST_BROKEN = 2
 """Runs that may not break a bound before a fleet is given up: no confidence of 90% or more comes back from that."""
+EARLY = 0.1
+"""Share of the error that each look before the last may use."""
 
 
 @dataclass(frozen=True)
@@ -145,17 +147,19 @@ class Jury:
         n = len(self.runs)
         if n not in self._looks:
             return None
-        error = (1 - self.confidence) / len(self._looks)
-        sure = all(self._within(bound, 1 - error) for bound in self.bounds)
+        sure = all(self._within(bound) for bound in self.bounds)
         if sure:
             return True
         return False if n >= self.most else None
 
-    def _within(self, bound: Bound, confidence: float) -> bool:
-        values = [run.metrics.get(bound.metric, math.nan) for run in self.runs]
-        if len(values) == 1:
-            return bound.kept_by(self.runs[0])
-        reached = limit(bound, values, confidence)
+    @property
+    def _sure(self) -> float:
+        """The confidence of a limit after so many runs, with which all looks together have the one asked for."""
+        early = len(self._looks) - 1
+        return 1 - (1 - self.confidence) * (EARLY if len(self.runs) < self.most else 1 - EARLY * early)
+
+    def _within(self, bound: Bound) -> bool:
+        reached = limit(bound, [run.metrics.get(bound.metric, math.nan) for run in self.runs], self._sure)
         return reached >= bound.bound if bound.least else reached <= bound.bound
 
     def findings(self) -> list[Judged]:
@@ -164,9 +168,8 @@ class Jury:
         for bound in self.bounds:
             values = [run.metrics.get(bound.metric, math.nan) for run in self.runs]
             enough = not any(run.overloaded for run in self.runs)
-            error = (1 - self.confidence) / len(self._looks)
-            kept = enough and self._within(bound, 1 - error)
-            reached = limit(bound, values, self.confidence) if enough else math.nan
+            reached = limit(bound, values, self._sure) if enough else math.nan
+            kept = enough and self._within(bound)
             found.append(Judged(bound, tuple(values), reached, kept))
         return found
 

@@ -22,6 +22,8 @@ from sim.scenario import Scenario
 from sim.words import count
 
 FEW_REQUESTS = 1000
+LOOKS_S = 60.0
+"""Time between looks at a fleet on which nobody acts: each costs as much as hundreds of requests."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def lean(scenario: Scenario) -> Scenario:
     settings: dict[tuple[str | int, ...], Any] = {("alerts",): [], ("expect",): {}, ("rows",): "none"}
     if scenario.quality is None and not scenario.control:
         settings["telemetry",] = None
+        settings["scrape_interval",] = max(scenario.scrape_interval, LOOKS_S)
     return scenarios.changed(scenario, settings)
 
 
