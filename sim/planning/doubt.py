@@ -24,7 +24,11 @@ class Doubt:
     said: tuple[str, ...]
 
     def factors(self, i: int, n: int) -> dict[str, float]:
-        """Return the factor of every pool in run *i* of *n*; pools are slow together, which is the worse case."""
+        """Return the factor of every pool in run *i* of *n*; pools are slow together, which is the worse case.
+
+        Runs after the first *n* begin again.
+        """
+        i %= n
         from scipy import special
 
         k = n - 1 - i // 2 if i % 2 == 0 else i // 2

@@ -4,6 +4,8 @@ A run is one draw of users, luck and step times. After n of them the next one ke
 the one-sided prediction limit of a normal sample, mean + t(c, n - 1) s sqrt(1 + 1/n), does (Hahn and Meeker,
 *Statistical Intervals*, 1991, section 4.7), on a scale on which the metric is roughly normal: the logarithm of a
 time, the arcsine of the root of a share. Each look before the last takes a tenth of the error away (Bonferroni).
+Where runs fall into two heaps that limit is far beyond both; but the next of n + 1 runs is the worst of them once in
+n + 1 times whatever the distribution (section 5.4), so n >= c / (1 - c) runs that all keep the bound are enough too.
 """
 
 import math
@@ -20,6 +22,8 @@ from sim.words import show
 SHARES = ("errors", "kv_mean", "kv_max", "prefix_hit", "recomputed", "wrong_share", "task_success")
 MOST_BROKEN = 2
 """Runs that may not break a bound before a fleet is given up: no confidence of 90% or more comes back from that."""
+LOOKS = (4, 6)
+"""Runs after which it is looked whether they are enough already."""
 EARLY = 0.1
 """Share of the error that each look before the last may use."""
 
@@ -35,7 +39,15 @@ class Bound:
     @property
     def text(self) -> str:
         """The promise as `--slo` takes it."""
-        return f"{self.metric} {'>=' if self.least else '<='} {self.bound:.12g}"
+        return f"{self.metric} {'>=' if self.least else '<='} {self._written}"
+
+    @property
+    def _written(self) -> str:
+        if claims.is_time(self.metric):
+            return f"{self.bound:.12g}s" if self.bound >= 1 else f"{1e3 * self.bound:.12g}ms"
+        if self.metric.rpartition(".")[2] in SHARES:
+            return f"{100 * self.bound:.12g}%"
+        return f"{self.bound:.12g}"
 
     def kept_by(self, played: Played) -> bool:
         """Return whether one run keeps it; one that has no such number does not."""
@@ -126,11 +138,12 @@ class Jury:
     """Judges one fleet, run by run, until it is sure: kept, broken, or no more runs."""
 
     def __init__(self, bounds: Sequence[Bound], most: int, confidence: float) -> None:
-        """Judge *bounds* after at most *most* runs; the next run shall keep them with *confidence*."""
+        """Judge *bounds* after *most* runs, or fewer; the next run shall keep them with *confidence*."""
         self.bounds, self.most, self.confidence = tuple(bounds), most, confidence
         self.runs: list[Played] = []
-        early = sorted({n for n in (4, 6) if n < most})
-        self._looks = (*early, most)
+        self._looks = (*(n for n in LOOKS if n < most), most)
+        self.enough = max(most, math.ceil(confidence / (1 - confidence) - 1e-9))
+        """Runs after which order alone decides, when all of them have kept every bound."""
 
     def add(self, played: Played) -> None:
         """Hear of one more run."""
@@ -139,27 +152,29 @@ class Jury:
     @property
     def verdict(self) -> bool | None:
         """Whether the promises are kept; None where more runs have to tell."""
-        if any(run.overloaded for run in self.runs):
+        n, broken = len(self.runs), max(map(self._broken, self.bounds))
+        if broken >= MOST_BROKEN or any(run.overloaded for run in self.runs):
             return False
-        for bound in self.bounds:
-            if sum(not bound.kept_by(run) for run in self.runs) >= min(MOST_BROKEN, self.most):
-                return False
-        n = len(self.runs)
-        if n not in self._looks:
-            return None
-        sure = all(self._within(bound) for bound in self.bounds)
-        if sure:
+        if n in self._looks and all(self._within(bound) for bound in self.bounds):
             return True
-        return False if n >= self.most else None
+        if n >= self.most and broken:
+            return False
+        return True if n >= self.enough else None
 
-    @property
-    def _sure(self) -> float:
-        """The confidence of a limit after so many runs, with which all looks together have the one asked for."""
+    def _broken(self, bound: Bound) -> int:
+        return sum(not bound.kept_by(run) for run in self.runs)
+
+    def limit(self, bound: Bound) -> float:
+        """Return what the next run's metric stays within; not a number where so many runs do not tell."""
+        values = [run.metrics.get(bound.metric, math.nan) for run in self.runs]
+        if len(values) >= self.enough and not self._broken(bound):
+            return min(values) if bound.least else max(values)
         early = len(self._looks) - 1
-        return 1 - (1 - self.confidence) * (EARLY if len(self.runs) < self.most else 1 - EARLY * early)
+        share = EARLY if len(values) < self.most else 1 - EARLY * early
+        return limit(bound, values, 1 - (1 - self.confidence) * share)
 
     def _within(self, bound: Bound) -> bool:
-        reached = limit(bound, [run.metrics.get(bound.metric, math.nan) for run in self.runs], self._sure)
+        reached = self.limit(bound)
         return reached >= bound.bound if bound.least else reached <= bound.bound
 
     def findings(self) -> list[Judged]:
@@ -167,10 +182,9 @@ class Jury:
         found = []
         for bound in self.bounds:
             values = [run.metrics.get(bound.metric, math.nan) for run in self.runs]
-            enough = not any(run.overloaded for run in self.runs)
-            reached = limit(bound, values, self._sure) if enough else math.nan
-            kept = enough and self._within(bound)
-            found.append(Judged(bound, tuple(values), reached, kept))
+            told = not any(run.overloaded for run in self.runs)
+            reached = self.limit(bound) if told else math.nan
+            found.append(Judged(bound, tuple(values), reached, told and self._within(bound)))
         return found
 
     def worst(self) -> Bound:

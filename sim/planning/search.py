@@ -127,7 +127,7 @@ class Bench:
         said: list[str] = []
         while jury.verdict is None:
             first = len(jury.runs)
-            batch = range(first, min(first + self.at_once, most))
+            batch = range(first, min(first + self.at_once, jury.enough))
             played = [
                 self.executor.submit(trials.play, self._slower_or_faster(scenario, i, most), scenario.seed + i)
                 for i in batch
