@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +57,6 @@ def command(
     from loadtest import play, preflight
     from loadtest.knee import judging, stages
 
-    if find_spec("locust") is None:
-        raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
     if low > high:
         raise InputError(f"--from {low:g}: expected no more than --to {high:g}")
     stage_s = asking.seconds("--stage", stage)
@@ -79,6 +76,7 @@ def command(
 
 def _searched(order: Any, found: Any, wanted: Any, folder: Path, no_figures: bool, as_json: bool) -> int:
     """Search, print what was found, and return the exit code."""
+    asking.require_locust()
     from loadtest.knee import told
     from loadtest.knee.stages import Stages
 

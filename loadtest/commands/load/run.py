@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +79,6 @@ def command(
     """
     from loadtest import play, preflight
 
-    if find_spec("locust") is None:
-        raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
     if run_commands and speed != 1:
         raise InputError("--run-commands: expected none with --speed, for commands take their time on the wall clock")
     sent = asking.headers(headers)
@@ -119,6 +116,7 @@ def command(
 
 def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group]", as_json: bool, draw: bool) -> int:
     """Print what came of a run, and of the rules; return the exit code."""
+    asking.require_locust()
     from loadtest import play
 
     for said in judging.not_injected(run):
