@@ -54,6 +54,7 @@ def command(
     judged by the share of its requests. Exit code 0: the knee was found, or everything was kept. 1: not even the first
     rate is. 2: bad input. 3: the tester was the limit. 4: the endpoint does not do its part. 130: interrupted.
     """
+    asking.require_locust()
     from loadtest import play, preflight
     from loadtest.knee import judging, stages
 
@@ -76,7 +77,6 @@ def command(
 
 def _searched(order: Any, found: Any, wanted: Any, folder: Path, no_figures: bool, as_json: bool) -> int:
     """Search, print what was found, and return the exit code."""
-    asking.require_locust()
     from loadtest.knee import told
     from loadtest.knee.stages import Stages
 

@@ -77,6 +77,7 @@ def command(
     input. 3: not valid, the tester was saturated. 4: the endpoint does not do its part. 130: interrupted; rows so far
     are kept.
     """
+    asking.require_locust()
     from loadtest import play, preflight
 
     if run_commands and speed != 1:
@@ -116,7 +117,6 @@ def command(
 
 def _concluded(run: results.Run, rules: tuple[str, ...], groups: "Sequence[Group]", as_json: bool, draw: bool) -> int:
     """Print what came of a run, and of the rules; return the exit code."""
-    asking.require_locust()
     from loadtest import play
 
     for said in judging.not_injected(run):
