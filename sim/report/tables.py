@@ -234,6 +234,7 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
             commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
         if not run.info.get("stand_in_fleet"):
             commands.append((again, "the same users, simulated"))
+            commands.append((f"blowout calibrate {folder}", "step times out of what was measured"))
     elif seen.seeds == 1:
         commands.append((f"{again} --seeds 10", "the same with intervals"))
     if seen.points and seen.kind == "simulated":
