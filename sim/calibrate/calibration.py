@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.calibrate import factor, fit
 from sim.calibrate.runs import Measured
-from sim.calibrate.scale import scale_interval
+from sim.calibrate.scale import WAY_SD, scale_interval
 from sim.calibrate.steplog import Ints, StepLog, together
 from sim.engine.profiles import PROFILE_FORMAT
 from sim.rng import stream
@@ -64,7 +64,8 @@ def _of_logs(runs: Sequence[Measured]) -> Calibration:
         **_tables(found, log, batch[1]),
         **{name: round(way[0], 6) for name, way in ways.items()},
         "noise": {
-            "sigma": round(found.fast, 4), "slow_sigma": round(found.slow, 4), "slow_period_s": fit.HOST_WINDOW_S,
+            "sigma": round(found.fast, 4), "slow_sigma": round(found.slow, 4),
+            "slow_period_s": round(fit.stretch_s(log, found), 1),
         },
         "range": {"sequences": batch, "prompt_tokens": prompt, "context": _context(runs)},
         **_ends(scale, intervals),
@@ -75,7 +76,7 @@ def _of_logs(runs: Sequence[Measured]) -> Calibration:
 def _of_rows(runs: Sequence[Measured], hardware: str | None) -> Calibration:
     found = factor.scale_grid(runs, hardware, stream(SEED, "bootstrap"))
     scale = scale_interval(found.paces, found.within)
-    intervals = {"factor": found.interval} | ({"egress_s": found.way[1:]} if found.way else {})
+    intervals = {"factor": found.interval} | ({"egress_s": _way_ends(*found.way)} if found.way else {})
     asks = np.concatenate([one.asks for one in runs])
     most = [min(int(asks["prompt_tokens"].max()), max(one.config.max_tokens for one in runs))]
     profile = {
@@ -121,18 +122,23 @@ def _ends(scale: tuple[float, float], intervals: Mapping[str, Sequence[float]]) 
 
 
 def _ways(runs: Sequence[Measured]) -> tuple[dict[str, tuple[float, float, float]], list[str]]:
-    """Return the mean ways to the engine and back, each with its 95% interval over requests; and what is not told."""
+    """Return the mean ways to the engine and back, each with its 95% interval in another run; and what is not told."""
     ways = [way for one in runs if (way := one.transport()) is not None]
     if not ways:
         return {}, ["the logs do not show when requests reached the engine, so ingress and egress are left at 0"]
-    there = np.array([way.ingress_s for way in ways])
-    spread = float(np.mean([way.ingress_error_s for way in ways])) / np.sqrt(len(ways))
-    back = np.array([way.egress_s for way in ways])
-    wide = max(float(np.mean([way.egress_error_s for way in ways])) / np.sqrt(len(ways)), float(np.ptp(back)) / 4)
-    return {
-        name: (float(mean), max(0.0, float(mean - 1.96 * error)), float(mean + 1.96 * error))
-        for name, mean, error in (("ingress_s", there.mean(), spread), ("egress_s", float(np.median(back)), wide))
-    }, []
+    there, back = (float(np.mean([getattr(way, name) for way in ways])) for name in ("ingress_s", "egress_s"))
+    whole = max(there + back, 1e-6)
+    error = float(np.mean([np.hypot(way.ingress_error_s, way.egress_error_s) for way in ways])) / whole
+    low, high = scale_interval(
+        [max(way.ingress_s + way.egress_s, 1e-6) / whole for way in ways], error / len(ways) ** 0.5, WAY_SD
+    )
+    return {name: (mean, mean * low, mean * high) for name, mean in (("ingress_s", there), ("egress_s", back))}, []
+
+
+def _way_ends(mean: float, low: float, high: float) -> tuple[float, float]:
+    """Return the 95% interval of a way in another run, of whose mean here *low* to *high* is known."""
+    ends = scale_interval([1.0], np.log(high / low) / (2 * 1.96), WAY_SD)
+    return mean * ends[0], mean * ends[1]
 
 
 def _met_often(values: Ints, often: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sim.calibrate.fit import DRAWS
-from sim.calibrate.play import play
+from sim.calibrate.play import most_at_once, play
 from sim.calibrate.runs import Measured
 from sim.calibrate.steplog import Floats, Ints
 from sim.engine.hardware import nearest
@@ -193,9 +193,7 @@ def _blocks(one: Measured) -> Ints:
 
 def _at_once(one: Measured) -> int:
     """Return the most requests that were in flight at once, for one replica, and no more than it has seats."""
-    change = np.concatenate([np.ones(len(one)), -np.ones(len(one))])
-    order = np.argsort(np.concatenate([one.sent_s, one.sent_s + one.e2e_s]), kind="stable")
-    most = int(np.cumsum(change[order]).max())
+    most = most_at_once(one.sent_s, one.sent_s + one.e2e_s)
     return min(math.ceil(most / one.config.replicas), one.config.max_seqs)
 
 

@@ -10,6 +10,7 @@ from sim.errors import InputError
 
 HOST_WINDOW_S = 1.0
 """The host's speed is taken as constant within this; residuals of E1 and E2 are correlated over about a second."""
+LONG_WINDOW_S, FEWEST_WINDOWS = 10.0, 4
 NODES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 ENOUGH = 40  # steps at or above a node, for it to be fitted by itself
 TAIL = 0.005  # share of steps at either end whose time is pulled in while fitting
@@ -127,6 +128,20 @@ def work_of(log: StepLog, steps: StepTimes) -> Floats:
     decode = steps.decode_s[np.minimum(log.decoding, len(steps.decode_s) - 1), 0]
     work: Floats = steps.base_s + decode + steps.tokens_s[np.minimum(log.prompt, len(steps.tokens_s) - 1)]
     return work
+
+
+def stretch_s(log: StepLog, fit: Fit) -> float:
+    """Return how long the host's speed stays what it is, seconds: stretches that explain how little long means vary.
+
+    If it is drawn anew every T seconds, the variance of means over ten seconds is T/10 of that within a stretch.
+    """
+    window = (log.end_s / LONG_WINDOW_S).astype(int)
+    took, work = np.bincount(window, log.took_s), np.bincount(window, fit.work_s)
+    known = work > 0.2 * LONG_WINDOW_S
+    if known.sum() < FEWEST_WINDOWS or not fit.slow:
+        return HOST_WINDOW_S
+    long = float(np.log(took[known] / work[known]).std())
+    return min(max(HOST_WINDOW_S, LONG_WINDOW_S * (long / fit.slow) ** 2), LONG_WINDOW_S)
 
 
 # --- how sure all this is ---------------------------------------------------------------------------------------------

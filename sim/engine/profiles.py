@@ -36,7 +36,7 @@ PROFILE_FIELDS = {
     "runs": "a list of the runs that it rests on",
     "range": "the least and the most that was measured, {sequences: [1, 24], prompt_tokens: ..., context: ...}",
     "scale": "the 95% interval of one factor on all step times, {low: 0.9, high: 1.1}",
-    "intervals": "the 95% intervals of the numbers above, by name",
+    "intervals": "the 95% intervals of the numbers above by name, {ingress_s: [0.002, 0.009]}",
 }
 """The keys of a profile file, and what each means. Tables are straight lines through (0, 0) and their points."""
 TABLES = ("base_s", "decode_s", "prefill_s")
@@ -56,7 +56,8 @@ class Profile:
     """Measured step times: see `PROFILE_FIELDS`; tables are (points, seconds) beginning at (0, 0).
 
     *grid* stands in place of the tables, with one *factor*. *noise* is (sigma, slow sigma, slow period in seconds),
-    *range* the least and the most of what `RANGES` names, *scale* the 95% interval of one factor on everything.
+    *range* the least and the most of what `RANGES` names, *scale* the 95% interval of one factor on everything,
+    *intervals* those of single numbers by name.
     """
 
     source: str
@@ -74,6 +75,7 @@ class Profile:
     measured: date | None = None
     range: dict[str, tuple[float, float]] | None = None
     scale: tuple[float, float] | None = None
+    intervals: dict[str, tuple[float, float]] | None = None
 
     def steps(
         self, max_num_seqs: int, max_num_batched_tokens: int, factor: float = 1.0, overhead_s: float = 0.0
@@ -172,11 +174,14 @@ def _provenance(path: Path, data: dict[str, Any]) -> dict[str, Any]:
             found["measured"] = date.fromisoformat(str(day))
         except ValueError:
             raise HardwareError(f"{path}: measured: expected {PROFILE_FIELDS['measured']}, got {day!r}") from None
-    if (bounds := data.get("range")) is not None:
-        pairs = bounds.values() if isinstance(bounds, dict) and set(bounds) <= set(RANGES) else [None]
-        if not all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs):
-            raise HardwareError(f"{path}: range: expected {PROFILE_FIELDS['range']}, got {bounds!r}")
-        found["range"] = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    for key in ("range", "intervals"):
+        if (bounds := data.get(key)) is not None:
+            pairs = bounds.values() if isinstance(bounds, dict) else [None]
+            if not all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs):
+                raise HardwareError(f"{path}: {key}: expected {PROFILE_FIELDS[key]}, got {bounds!r}")
+            found[key] = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    if unknown := set(found.get("range", ())) - set(RANGES):
+        raise HardwareError(f"{path}: range.{min(unknown)}: unknown; expected one of {', '.join(RANGES)}")
     if (scale := data.get("scale")) is not None:
         ends: list[Any] = [scale.get(name) for name in ("low", "high")] if isinstance(scale, dict) else []
         if not (len(ends) == 2 and all(map(_is_number, ends)) and 0 < ends[0] <= ends[1]):
