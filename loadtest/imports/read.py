@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loadtest.imports import tables, vllm_bench
+from loadtest.imports import aiperf, guidellm, tables, vllm_bench
 from loadtest.imports.requests import Imported
 from sim.errors import InputError
 
@@ -30,9 +30,12 @@ def read(path: Path, tool: str | None, columns: Mapping[str, str]) -> Imported:
     if columns:
         raise InputError(f"--columns: only says what is what in a CSV, and {path} is none")
     data = _json(path)
-    if tool == "vllm-bench" or (tool is None and vllm_bench.knows(data)):
-        return vllm_bench.read(path, data)
-    raise InputError(f"{path}: not recognised as a file of {', '.join(FORMATS)}; say which with --format")
+    for name, module in (("vllm-bench", vllm_bench), ("guidellm", guidellm), ("aiperf", aiperf)):
+        if tool in (None, name) and module.knows(data):
+            return module.read(path, data)  # type: ignore[attr-defined, no-any-return]
+    if tool:
+        raise InputError(f"{path}: not what {tool} writes; leave --format out to have it recognised")
+    raise InputError(f"{path}: not recognised; expected requests as {', '.join(FORMATS)} has them")
 
 
 def _json(path: Path) -> Any:
