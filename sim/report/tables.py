@@ -6,6 +6,7 @@ Plain text wherever nobody watches; nothing in it depends on how long the run to
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import IO, TYPE_CHECKING, Any
 
 from sim.report import checked, parts, printing, tester, twins, words
@@ -201,7 +202,7 @@ def _unit(verdict: Mapping[str, Any]) -> str:
 def assumptions(run: "Run") -> list[str]:
     """Return what the numbers rest on, one line each."""
     seen = view(run)
-    lines = list(seen.assumptions)
+    lines = [words.aged(line, date.today()) for line in seen.assumptions]
     said = " ".join(lines).lower()
     if seen.uncalibrated and "uncalibrated" not in said:
         lines.append("uncalibrated: step times are kernel estimates that no measurement of this service has corrected")
