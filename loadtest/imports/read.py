@@ -32,7 +32,7 @@ def read(path: Path, tool: str | None, columns: Mapping[str, str]) -> Imported:
     data = _json(path)
     for name, module in (("vllm-bench", vllm_bench), ("guidellm", guidellm), ("aiperf", aiperf)):
         if tool in (None, name) and module.knows(data):
-            return module.read(path, data)  # type: ignore[attr-defined, no-any-return]
+            return module.read(path, data)
     if tool:
         raise InputError(f"{path}: not what {tool} writes; leave --format out to have it recognised")
     raise InputError(f"{path}: not recognised; expected requests as {', '.join(FORMATS)} has them")
