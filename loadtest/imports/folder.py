@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loadtest import synthesis
+from loadtest import scrape, synthesis
 from loadtest.counts import Counts
 from loadtest.imports.requests import UNIX_FROM, Imported, Request, check, column
 from sim import __version__, results
@@ -18,6 +18,7 @@ from sim.errors import InputError
 from sim.records import ATTEMPT, Answerer, Outcome
 from sim.results import SCRAPED, Recorder, Run
 from sim.scenario import Scenario, digest, dump
+from sim.series import SeriesSet
 from sim.summary import BIN_LOW_S, BIN_RATIO
 from sim.words import did_you_mean
 
@@ -39,9 +40,13 @@ def write(found: Imported, source: Path, scenario: Scenario | None, folder: Path
     own = _scenario(scenario, rows, played_s)
     counts = Counts(own, own.seed)
     recorder = Recorder(folder)
-    recorder.rows(counts.add(rows))
-    counts.look(float(np.nanmax(rows["finished_s"])))
+    looks_s = np.arange(0.0, max(played_s, float(rows["finished_s"].max())) + own.scrape_interval, own.scrape_interval)
+    done = np.searchsorted(rows["finished_s"], looks_s, "right")
+    for t_s, ended in zip(looks_s, np.split(rows, done[:-1])):
+        recorder.rows(counts.add(ended))
+        counts.look(float(t_s))
     counts.gateway().write(folder / SCRAPED)
+    recorder.series(scrape.engines(SeriesSet(), "", looks_s, own.scrape_interval))  # nobody asked the engines
     histograms = counts.histograms(_gaps(found.requests), played_s)
     notes = [f"imported from {source.name}, as {found.tool} wrote it: what only the engine knows is not there"]
     if scenario is None:
