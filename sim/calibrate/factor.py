@@ -27,6 +27,8 @@ AROUND = np.geomspace(0.6, 1.6, 9)
 """Factors around the one found at which runs are played again, to find it anew in stretches of time drawn anew."""
 BLOCKS = 20
 FEWEST_BLOCKS = 5
+TOLD = 0.1
+"""Share of the time to the first token, below which what is left of it is more likely an error than a way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,10 @@ def _drawn(times: Sequence[_Times], factor: float, rng: np.random.Generator) -> 
 def _way(
     runs: Sequence[Measured], key: GridKey, factor: float, rng: np.random.Generator
 ) -> tuple[float, float, float] | None:
-    """Return how much later than the engine says first tokens came, with its 95% interval; None if that may be 0."""
+    """Return how much later than the engine says first tokens came, with its 95% interval; None if it is not told.
+
+    It may be 0, or is so small a part of them (they queued, then) that it may as well be the engine's.
+    """
     rests, weights = [], []
     for one in runs:
         late_s = one.ttft_s - _played(one, key, factor)[0]
@@ -176,7 +181,10 @@ def _way(
     rest, weight = np.concatenate(rests), np.concatenate(weights)
     picks = rng.integers(0, len(rest), (DRAWS, len(rest)))
     low, high = np.quantile(rest[picks].sum(axis=1) / np.maximum(weight[picks].sum(axis=1), 1), [0.025, 0.975])
-    return (float(rest.sum() / weight.sum()), float(low), float(high)) if low > 0 else None
+    mean = float(rest.sum() / weight.sum())
+    if low <= 0 or mean < TOLD * float(np.mean([np.nanmean(one.ttft_s) for one in runs])):
+        return None
+    return mean, float(low), float(high)
 
 
 def _blocks(one: Measured) -> Ints:
