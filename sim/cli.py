@@ -19,6 +19,8 @@ COMMANDS = {
     "scenarios": ("sim.commands.scenarios", "List the scenarios that are shipped."),
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
     "load": ("loadtest.commands.load", "Drive a real endpoint with the users of a scenario."),
+    "import": ("loadtest.commands.importing", "Make a measured run of another tool's file of requests."),
+    "calibrate": ("sim.commands.calibrate", "Make step times out of measured runs, and say how far to trust them."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "compare": ("sim.commands.compare", "Say whether two runs differ by more than their noise."),
     "plan": ("sim.commands.plan", "Find the cheapest fleet that keeps its promises."),
