@@ -51,7 +51,7 @@ def of(scenario: Scenario, said: float | None = None) -> Doubt:
     words: list[str] = []
     for name, pool in scenario.fleet.pools.items():
         spec = resolve(pool, where=f"fleet.pools.{name}")
-        measured = getattr(spec, "scale", None)
+        measured = spec.profile.scale if spec.profile else None
         if said is not None:
             intervals[name] = (1 / (1 + said), 1 + said)
             why = "as --model-error says"

@@ -22,6 +22,8 @@ from sim.scenario import Scenario
 from sim.words import count
 
 FEW_REQUESTS = 1000
+NO_ROWS = "no rows are kept"
+"""Begins a note that every run of a plan has, and that says nothing here."""
 LOOKS_S = 60.0
 """Time between looks at a fleet on which nobody acts: each costs as much as hundreds of requests."""
 
@@ -118,7 +120,7 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
     if question.survive and not space.rungs:
         raise InputError("--survive: expected replicas that vary, such as --vary replicas=1:32")
     cases = fleets.cases(scenario, question.survive, question.under)
-    doubt = doubts.of(scenarios.changed(scenario, space.settings(space.fleets[-1])), question.model_error)
+    doubt = _doubt(space, question.model_error)
     bench = Bench(space, question.bounds, cases, doubt, executor, question.seeds, question.confidence, at_once, tell)
     kinds = search.cheapest(bench)
     kept = sorted((one for one in kinds.values() if one is not None), key=lambda one: one.fleet.cost)
@@ -158,6 +160,21 @@ def lean(scenario: Scenario) -> Scenario:
         settings["telemetry",] = None
         settings["scrape_interval",] = max(scenario.scrape_interval, LOOKS_S)
     return scenarios.changed(scenario, settings)
+
+
+def _doubt(space: Space, said: float | None) -> Doubt:
+    """Return what there is to doubt in the step times of the first fleet that can be built.
+
+    Raises:
+        InputError: none can.
+    """
+    why: InputError | None = None
+    for fleet in space.fleets:
+        try:
+            return doubts.of(scenarios.changed(space.scenario, space.settings(fleet)), said)
+        except InputError as error:
+            why = why or error
+    raise why or InputError("expected a fleet to choose from")
 
 
 def _nearness(condition: search.Condition) -> float:
@@ -207,6 +224,9 @@ def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
     for name, pool in chosen.fleet.pools.items():
         spec = resolve(pool, where=name)
         notes |= dict.fromkeys((f"pool {name}: step times: {spec.provenance}", *spec.notes))
+    shown = [run for one in best.conditions for run in one.runs] if best else runs
+    said = (note for run in shown for note in run.notes if ": step times: " not in note and NO_ROWS not in note)
+    notes |= dict.fromkeys(said)
     few = min((run.metrics["requests"] for run in runs), default=math.inf)
     if few < FEW_REQUESTS:
         notes[f"few samples: with {few:,.0f} requests a run, a P99 rests on the slowest handful"] = None
