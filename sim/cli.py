@@ -18,6 +18,7 @@ COMMANDS = {
     "check": ("sim.commands.check", "Check a scenario without playing it."),
     "scenarios": ("sim.commands.scenarios", "List the scenarios that are shipped."),
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
+    "sweep": ("sim.commands.sweep", "Play every combination of settings, on all cores or a cluster."),
     "load": ("loadtest.commands.load", "Drive a real endpoint with the users of a scenario."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "compare": ("sim.commands.compare", "Say whether two runs differ by more than their noise."),
