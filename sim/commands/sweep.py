@@ -77,7 +77,7 @@ def command(
         click.echo(f"interrupted; {_kept(sweep)}", err=True)
         return 130
     except BlowoutError as error:
-        raise type(error)(f"{error}; {_kept(sweep)}" if sweep.kept else str(error)) from None
+        raise type(error)(f"{error}; {_kept(sweep)}") from None
     with to_a_reader():
         if as_json:
             from sim.results import plain
@@ -128,13 +128,18 @@ def _play(sweep: sweeps.Sweep, executor: str, scheduler: str | None, workers: in
         done = len(sweep.kept) == sweep.size
         going = "all of them" if done else f"{len(sweep.kept):,}; going on"
         click.echo(f"{sweep.path}: of {count(sweep.size, 'trial')} it holds {going}", err=True)
+        if done:
+            return sweeps.finish(sweep, "complete")
     if executor == "processes":
         warm()  # before they fork
     with _players(executor, scheduler, workers) as (players, at_once), progress_of(sweep.scenario.name) as progress:
-        sweeps.play(sweep, players, at_once, progress, lost() if executor == "dask" else LOST)
+        return sweeps.play(sweep, players, at_once, progress, lost() if executor == "dask" else LOST)
 
 
 def _kept(sweep: sweeps.Sweep) -> str:
-    """Return what there is of *sweep*, and the command that goes on."""
+    """Return what there is of *sweep*, and the command that goes on; nothing stays where nothing was played."""
+    if not sweep.kept:
+        sweeps.discard(sweep)
+        return "nothing was played"
     held = f"{len(sweep.kept):,} of {count(sweep.size, 'trial')} kept in {sweep.path}"
     return f"{held}; to go on: {sweep.goes_on}"

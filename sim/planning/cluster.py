@@ -5,6 +5,7 @@ shared with them, no file system either: trials go there, numbers come back.
 """
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -18,6 +19,7 @@ from sim.planning.trials import LOST, cores
 if TYPE_CHECKING:
     from distributed import Client
 
+ADDRESS = re.compile(r"(tcp|tls|ws|wss)://[^\s/]+:\d+/?")
 PATIENCE_S = 10.0
 """How long a scheduler, and then its first worker, may take to answer."""
 
@@ -64,6 +66,8 @@ def lost() -> tuple[type[BaseException], ...]:
 def _client(scheduler: Any) -> "Client":
     import distributed
 
+    if isinstance(scheduler, str) and not ADDRESS.fullmatch(scheduler):
+        raise InputError(f"--scheduler {scheduler}: expected an address such as tcp://host:8786")
     try:
         return distributed.Client(scheduler, timeout=PATIENCE_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError):
@@ -71,8 +75,6 @@ def _client(scheduler: Any) -> "Client":
             f"--scheduler {scheduler}: no Dask scheduler answered within {PATIENCE_S:g} s; "
             "`dask scheduler` starts one, and prints its address"
         ) from None
-    except ValueError as error:
-        raise InputError(f"--scheduler {scheduler}: expected an address such as tcp://host:8786 ({error})") from None
 
 
 def _threads(client: "Client", scheduler: str) -> int:

@@ -15,7 +15,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +137,7 @@ def play(
         state = "interrupted"
         try:
             for trial, played in play_all(executor, missing, workers, check, lost):
-                row = {"point": trial.point, "seed": trial.seed, **_kept(played)}
+                row = results.plain({"point": trial.point, "seed": trial.seed, **_kept(played)})
                 add(row)
                 sweep.kept[trial.point, trial.seed] = row
                 done_s += trial.scenario.duration
@@ -146,8 +146,22 @@ def play(
             state = "failed"
             raise
         finally:
-            sweep.write(state)
-            write_table(sweep)
+            finish(sweep, state)
+
+
+def finish(sweep: Sweep, state: str) -> None:
+    """Write how far *sweep* came, and its table."""
+    sweep.write(state)
+    write_table(sweep)
+
+
+def discard(sweep: Sweep) -> None:
+    """Take away what `open_sweep` wrote, if nothing came of it."""
+    if not sweep.kept:
+        for name in ("sweep.json", "scenario.yaml", "table.parquet", TRIALS):
+            (sweep.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something else
+            sweep.path.rmdir()
 
 
 def write_table(sweep: Sweep) -> None:
@@ -211,7 +225,7 @@ def _adding(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         file.truncate(_whole(file.read()))
 
         def add(row: Mapping[str, Any]) -> None:
-            file.write(json.dumps(results.plain(row), allow_nan=False).encode() + b"\n")
+            file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
             file.flush()
 
         yield add

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.planning.sweep import Sweep
+from sim.planning.sweep import OVERLOADED, Sweep
 from sim.planning.sweep_table import assumptions, estimate, heading, value
 from sim.report import style, words
 from sim.units import is_number
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 MOST_COLOURS = len(style.SERIES)
 MOST_COLUMNS = 4
+MOST_TICKS = 8
 ROW_INCHES = 1.55
+SMALL = 0.05
 
 
 def write(sweep: Sweep, metrics: Sequence[str]) -> Path:
@@ -75,10 +77,12 @@ def _draw(sweep: Sweep, metrics: Sequence[str], keys: Sequence[str], title: str,
                 f"{name}, {told}" if told and row == 0 else name, size=9, weight="bold", loc="left", pad=5
             )
         _look(axes[row], metric)
+    ticks = spread(range(len(vary[keys[0]])), MOST_TICKS)
+    numeric = _numeric(vary[keys[0]])
     for ax in axes[-1]:
         ax.set_xlabel(words.axis_name(keys[0]))
-        if not _numeric(vary[keys[0]]):
-            ax.set_xticks(range(len(vary[keys[0]])), [value({"": one}, "") for one in vary[keys[0]]])
+        names = [value({"": vary[keys[0]][k]}, "") for k in ticks]
+        ax.set_xticks([vary[keys[0]][k] for k in ticks] if numeric else ticks, names)
     if len(keys) > 1:
         style.legend(figure, _handles(keys, colours))
     return figure
@@ -107,6 +111,8 @@ def _look(axes: Sequence["Axes"], metric: str) -> None:
     style.from_zero(axes)
     if words.quantity(metric, 0.5) == words.percent(0.5):
         style.percent_axis(axes[0].yaxis)
+        if axes[0].get_ylim()[1] < SMALL:
+            axes[0].yaxis.set_major_formatter(lambda share, _: words.percent(share))
     else:
         style.count_axis(axes[0].yaxis)
 
@@ -133,5 +139,6 @@ def _small_print(sweep: Sweep, keys: Sequence[str]) -> str:
         if len(vary[key]) > most:
             told.append(f"{most} of {len(vary[key])} values of {heading(key, keys)} are drawn.")
     told += [f"Drawn at {heading(key, keys)} {value({key: vary[key][0]}, key)}." for key in keys[3:]]
-    told.append("A point that was OVERLOADED has no mark.")
+    if any(row["label"] == OVERLOADED for row in sweep.kept.values()):
+        told.append("A point that was OVERLOADED has no mark.")
     return " ".join([*told, *(f"{line[0].upper()}{line[1:]}." for line in assumptions(sweep)[:3])])

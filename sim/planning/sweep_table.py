@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 METRICS = ("ttft_p50", "ttft_p99", "e2e_p99", "errors", "goodput_per_s", "kv_max")
 MOST_ROWS = 30
 MOST_NOTES = 8
-PADDING = 3
+PADDING = 2
 
 
 def show(sweep: Sweep, metrics: Sequence[str], file: IO[str] | None = None) -> None:
@@ -46,11 +46,11 @@ def _table(sweep: Sweep, metrics: Sequence[str], shown: Sequence[int], width: in
     rows = [[*_row(sweep, k, metrics), _labels(sweep, k)] for k in shown]
     titles = [*(heading(key, keys) for key in keys), *map(words.metric_name, metrics), ""]
     longest = [max(map(len, column)) + PADDING for column in zip(titles, *rows)]
-    if sum(longest) > width - PADDING:
+    if sum(longest) > width:
         rows = [[re.sub(r" (?=[\[(])", "\n", cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, PADDING, 0, 0), header_style="bold")
     for title in titles:
-        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+        table.add_column(title, justify="right" if title else "left")
     for before, k, row in zip([-1, *shown], shown, rows):
         if k != before + 1:
             table.add_row("...")
