@@ -48,7 +48,7 @@ def cluster(scheduler: str | None, workers: int | None = None) -> Iterator[tuple
             return
         with (
             distributed.LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=workers or cores(), threads_per_worker=1, memory_limit=0, dashboard_address=None,
+                n_workers=workers or cores(), threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             ) as local,
             _client(local) as client,

@@ -200,6 +200,7 @@ def _kept(played: Played) -> dict[str, Any]:
         "notes": [*played.notes, *([played.overloaded] if played.overloaded else [])],
         "uncalibrated": played.uncalibrated,
         "kv_override": played.kv_override,
+        "wall_s": played.wall_s,
     }
 
 
