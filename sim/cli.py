@@ -22,6 +22,7 @@ COMMANDS = {
     "load": ("loadtest.commands.load", "Drive a real endpoint with the users of a scenario."),
     "report": ("sim.commands.report", "Draw the figures and the report of a run again."),
     "compare": ("sim.commands.compare", "Say whether two runs differ by more than their noise."),
+    "plan": ("sim.commands.plan", "Find the cheapest fleet that keeps its promises."),
     "why": ("sim.commands.why", "Say why the slowest requests of a run were slow."),
     "odds": ("sim.commands.odds", "Say what an error rate comes to at scale, on the back of an envelope."),
     "calibration": ("sim.commands.calibration", "Say what a model's confidence is worth, from your own answers."),

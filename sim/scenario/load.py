@@ -136,6 +136,27 @@ def points(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
     return combined
 
 
+def changed(scenario: Scenario, settings: Mapping[Keys, Any]) -> Scenario:
+    """Return *scenario* with *settings* in place (by keys as `sim.scenario.paths.resolve` gives them).
+
+    It has neither sweep nor claims.
+
+    Raises:
+        ScenarioError: what is wrong then, in one sentence a line that begins with the field.
+    """
+    tree: Any = _without_sweep(scenario)
+    for keys, value in settings.items():
+        tree = put(tree, keys, value)
+    try:
+        one = _validated(tree, {"need_files": False})
+        wrong = list(disagreements(one))
+    except ValidationError as error:
+        wrong = problems(error)
+    if wrong:
+        raise ScenarioError(listed(f"{dotted(keys)}: {said}" for keys, said in wrong))
+    return one
+
+
 def at_points(scenario: Scenario, check: Check) -> Iterator[Problem]:
     """Yield what *check* finds wrong at every point once, and what is wrong at some with the first of them."""
     played = points(scenario)
