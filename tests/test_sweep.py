@@ -4,7 +4,6 @@ import importlib.util
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -120,7 +119,7 @@ def test_a_fleet_that_cannot_keep_up_is_a_row_with_a_label_and_no_numbers(
     code, out, err = typed("tiny.yaml", *setting, "--out", "a")
     assert (code, err) == (0, "")
     fine, over = rows("a")
-    assert (fine["label"], over["label"]) == ("", "OVERLOADED")
+    assert (fine["label"], over["label"]) == ("STABLE", "OVERLOADED")
     assert fine["requests"] > 0
     assert {over[name] for name in over if name not in ("workload.rate_per_s", "seed", "label")} == {None}
     assert [line for line in out.splitlines() if "2000" in line and "OVERLOADED" in line and "–" in line]
@@ -140,8 +139,8 @@ def pretended(size: int) -> Sweep:
     scenario = loads(TINY, overrides=["claims={}"], swept={"workload.rate_per_s": list(range(1, size + 1))})
     kept = {
         (k, seed): {
-            "point": k, "seed": seed, "label": "", "notes": [], "uncalibrated": False, "kv_override": False, "wall_s": 0.1,
-            "metrics": {"ttft_p99": k + seed / 10},
+            "point": k, "seed": seed, "label": "STABLE", "notes": [], "uncalibrated": False, "kv_override": False,
+            "wall_s": 0.1, "metrics": {"ttft_p99": k + seed / 10},
         }
         for k in range(size)
         for seed in (0, 1, 2)
@@ -152,7 +151,7 @@ def pretended(size: int) -> Sweep:
 def test_a_long_table_shows_its_ends_and_says_where_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:
     sweep_table.show(pretended(200), ["ttft_p99"])
     out = capsys.readouterr().out
-    shown = [int(line.split()[0]) for line in out.splitlines() if re.match(r" *\d+ +[\d.]+ m?s", line)]
+    shown = [int(line.split()[0]) for line in out.splitlines() if "STABLE" in line]
     assert shown == [*range(1, 16), *range(186, 201)]
     assert "..." in out
     assert "30 of 200 points; all are in a/table.parquet" in out
@@ -162,6 +161,7 @@ def test_a_point_of_which_a_seed_was_overloaded_has_no_estimate() -> None:
     sweep = pretended(2)
     assert sweep_table.estimate(sweep, 1, "ttft_p99")["estimate"] == pytest.approx(1.1)
     sweep.kept[1, 2] |= {"label": "OVERLOADED", "metrics": {}}
+    assert sweep_table.labels(sweep, 1) == "1 OVERLOADED, 2 STABLE"
     assert math.isnan(sweep_table.estimate(sweep, 1, "ttft_p99")["estimate"])
 
 

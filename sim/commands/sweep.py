@@ -17,7 +17,8 @@ from sim.interrupts import to_a_reader
 from sim.planning import sweep as sweeps
 from sim.planning import sweep_table
 from sim.planning.cluster import cluster, lost
-from sim.planning.trials import LOST, cores, crew
+from sim.planning.playing import LOST
+from sim.planning.trials import cores, crew
 from sim.planning.values import varied
 from sim.run import known_metrics
 from sim.scenario import points

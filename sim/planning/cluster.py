@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sim import __version__
 from sim.errors import EndpointError, InputError
-from sim.planning.trials import LOST, cores
+from sim.planning.playing import LOST
+from sim.planning.trials import cores
 
 if TYPE_CHECKING:
     from distributed import Client

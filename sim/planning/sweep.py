@@ -24,12 +24,12 @@ from typing import Any
 from sim import __version__, claims, results
 from sim.errors import InputError, RunError
 from sim.interrupts import Interrupts
-from sim.planning.trials import LOST, Played, Trial, play_all
+from sim.planning.playing import LOST, Measured, Trial, play_all
+from sim.planning.trials import Played
 from sim.scenario import Scenario, digest, dump, points, reread
 
 FORMAT = "blowout-sweep/1"
 TRIALS = "trials.jsonl"
-OVERLOADED = "OVERLOADED"
 
 Key = tuple[int, int]
 """The place of a point, and a seed."""
@@ -136,8 +136,8 @@ def play(
 
         state = "interrupted"
         try:
-            for trial, played in play_all(executor, missing, workers, check, lost):
-                row = results.plain({"point": trial.point, "seed": trial.seed, **_kept(played)})
+            for trial, measured in play_all(executor, missing, workers, check, lost):
+                row = results.plain({"point": trial.point, "seed": trial.seed, **_kept(measured)})
                 add(row)
                 sweep.kept[trial.point, trial.seed] = row
                 done_s += trial.scenario.duration
@@ -192,10 +192,11 @@ def _column(values: Sequence[Any]) -> Any:
     return pa.array([value if isinstance(value, str) else json.dumps(value) for value in values], pa.string())
 
 
-def _kept(played: Played) -> dict[str, Any]:
-    """Return what is kept of a trial. That it was OVERLOADED is a label, and there are no numbers then."""
+def _kept(measured: Measured) -> dict[str, Any]:
+    """Return what is kept of a trial; one whose backlog outgrew every bound has no numbers."""
+    played = measured.played
     return {
-        "label": OVERLOADED if played.overloaded else "",
+        "label": measured.label,
         "metrics": played.metrics,
         "notes": [*played.notes, *([played.overloaded] if played.overloaded else [])],
         "uncalibrated": played.uncalibrated,
@@ -244,7 +245,7 @@ def _read(path: Path) -> dict[Key, dict[str, Any]]:
     for number, line in enumerate(data[: _whole(data)].splitlines(), 1):
         try:
             row = json.loads(line)
-            kept[row["point"], row["seed"]] = {name: row[name] for name in (*_KEYS, *_kept(Played()))}
+            kept[row["point"], row["seed"]] = {name: row[name] for name in _FIELDS}
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{path}:{number}: expected a trial as `blowout sweep` wrote it, but it is broken"
@@ -284,4 +285,4 @@ def _flat(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield path, json.dumps(value)
 
 
-_KEYS = ("point", "seed")
+_FIELDS = ("point", "seed", *_kept(Measured(Played(), "")))

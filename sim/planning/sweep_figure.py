@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.planning.sweep import OVERLOADED, Sweep
+from sim.planning.sweep import Sweep
 from sim.planning.sweep_table import assumptions, estimate, heading, value
 from sim.report import style, words
 from sim.units import is_number
@@ -139,6 +139,6 @@ def _small_print(sweep: Sweep, keys: Sequence[str]) -> str:
         if len(vary[key]) > most:
             told.append(f"{most} of {len(vary[key])} values of {heading(key, keys)} are drawn.")
     told += [f"Drawn at {heading(key, keys)} {value({key: vary[key][0]}, key)}." for key in keys[3:]]
-    if any(row["label"] == OVERLOADED for row in sweep.kept.values()):
-        told.append("A point that was OVERLOADED has no mark.")
+    if not all(row["metrics"] for row in sweep.kept.values()):
+        told.append("A point whose backlog outgrew every bound has no mark.")
     return " ".join([*told, *(f"{line[0].upper()}{line[1:]}." for line in assumptions(sweep)[:3])])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from sim import claims, summary
-from sim.planning.sweep import OVERLOADED, Sweep
+from sim.planning.sweep import Sweep
 from sim.report import printing, words
 from sim.words import count
 
@@ -43,7 +43,7 @@ def _table(sweep: Sweep, metrics: Sequence[str], shown: Sequence[int], width: in
     from rich.table import Table
 
     keys = list(sweep.scenario.vary)
-    rows = [[*_row(sweep, k, metrics), _labels(sweep, k)] for k in shown]
+    rows = [[*_row(sweep, k, metrics), labels(sweep, k)] for k in shown]
     titles = [*(heading(key, keys) for key in keys), *map(words.metric_name, metrics), ""]
     longest = [max(map(len, column)) + PADDING for column in zip(titles, *rows)]
     if sum(longest) > width:
@@ -80,12 +80,11 @@ def as_json(sweep: Sweep, metrics: Sequence[str]) -> dict[str, Any]:
 def estimate(sweep: Sweep, point: int, metric: str) -> dict[str, Any]:
     """Return estimate, low and high of *metric* over the seeds of a *point* (`summary.interval`), and the values.
 
-    A point of which a seed was OVERLOADED has none: the seeds that came through would flatter it.
+    A point of which a seed has no numbers, for its backlog outgrew every bound, has none: the seeds that came through
+    would flatter it.
     """
-    trials = sweep.trials(point)
-    overloaded = any(row["label"] == OVERLOADED for row in trials)
-    values = [] if overloaded else [words.to_float(row["metrics"].get(metric)) for row in trials]
-    return summary.interval(values)
+    trials = [row["metrics"] for row in sweep.trials(point)]
+    return summary.interval([words.to_float(metrics.get(metric)) for metrics in trials] if all(trials) else [])
 
 
 def heading(key: str, keys: Sequence[str]) -> str:
@@ -105,7 +104,7 @@ def value(settings: Mapping[str, Any], key: str) -> str:
 def assumptions(sweep: Sweep) -> list[str]:
     """Return what the numbers rest on, one line each."""
     trials = [row for k in range(len(sweep.points)) for row in sweep.trials(k)]
-    lines = list(dict.fromkeys(note for row in trials if row["label"] != OVERLOADED for note in row["notes"]))
+    lines = list(dict.fromkeys(note for row in trials if row["metrics"] for note in row["notes"]))
     if len(lines) > MOST_NOTES:
         lines = [*lines[:MOST_NOTES], f"and {len(lines) - MOST_NOTES} more like these, in trials.jsonl"]
     if any(row["uncalibrated"] for row in trials) and "uncalibrated" not in " ".join(lines).lower():
@@ -163,9 +162,9 @@ def _row(sweep: Sweep, point: int, metrics: Sequence[str]) -> list[str]:
     return cells
 
 
-def _labels(sweep: Sweep, point: int) -> str:
+def labels(sweep: Sweep, point: int) -> str:
     """Return the labels of a point's trials, with how many there are of each where they differ."""
-    labels = [row["label"] for row in sweep.trials(point)]
-    if len(set(labels)) <= 1:
-        return "".join(labels[:1])
-    return ", ".join(f"{label} {labels.count(label)} of {len(labels)}" for label in dict.fromkeys(labels) if label)
+    found = [row["label"] for row in sweep.trials(point)]
+    if len(set(found)) <= 1:
+        return "".join(found[:1])
+    return ", ".join(f"{found.count(one)} {one}" for one in sorted(set(found)))

@@ -8,36 +8,16 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
-from typing import Any
 
 import numpy as np
 
 from sim.errors import RunError
 from sim.scenario import Scenario
-from sim.scenario.messages import condition
-
-AHEAD = 4
-"""Trials for each worker that are handed out before one comes back, so that none ever waits for the next."""
-
-LOST: tuple[type[BaseException], ...] = (BrokenProcessPool, CancelledError)
-"""What an executor raises when whoever played a trial is gone."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One (point, seed) to play; *point* is its place among the points, *settings* what varies (path -> value)."""
-
-    point: int
-    settings: Mapping[str, Any]
-    scenario: Scenario
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -79,57 +59,6 @@ def play(scenario: Scenario, seed: int) -> Played:
         result.kv_override,
         wall_s=time.perf_counter() - started,
     )
-
-
-def measure(scenario: Scenario, seed: int) -> Played:
-    """Play as `play` does, and return the metrics without the histograms, which are a thousand times as large."""
-    return replace(play(scenario, seed), histograms={})
-
-
-def play_all(
-    executor: Executor,
-    trials: Iterable[Trial],
-    workers: int,
-    check: Callable[[], None] = lambda: None,
-    lost: tuple[type[BaseException], ...] = LOST,
-) -> Iterator[tuple[Trial, Played]]:
-    """Let *executor*, which has so many *workers*, `measure` all *trials*; yield each as soon as it comes back.
-
-    *check* is called several times a second, and may raise to stop. *lost* are what the executor raises when whoever
-    played a trial is gone.
-
-    Raises:
-        RunError: a trial failed; the message begins with its point and seed.
-    """
-    ahead, left = AHEAD * workers, iter(trials)
-    waiting: dict[Future[Played], Trial] = {}
-    while True:
-        for trial in islice(left, ahead - len(waiting)):
-            waiting[executor.submit(measure, trial.scenario, trial.seed)] = trial
-        if not waiting:
-            return
-        done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-        for future in done:
-            trial = waiting.pop(future)
-            yield trial, _result(future, trial, lost)
-        check()
-
-
-def _result(future: "Future[Played]", trial: Trial, lost: tuple[type[BaseException], ...]) -> Played:
-    words = condition({**trial.settings, "seed": trial.seed})
-    try:
-        return future.result()
-    except RunError as error:
-        raise RunError(f"{words}: {error}") from None
-    except lost:
-        raise RunError(
-            f"{words}: whoever played it was killed or is gone, most likely because memory ran out; "
-            "expected to fit with fewer workers"
-        ) from None
-    except MemoryError:
-        raise RunError(f"{words}: memory ran out; expected to fit with a shorter duration") from None
-    except AssertionError as error:
-        raise RunError(f"{words}: a law of the engine was broken ({error}): a fault of Blowout's own") from error
 
 
 @contextmanager
