@@ -125,6 +125,9 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     chosen = " ".join(f"--set {shlex.quote(f'{key}={_typed(settings[key])}')}" for key in settings)
     again = f"blowout run {sweep.path / 'scenario.yaml'} {chosen}"
     commands.append((again, "one point in full: rows, figures, claims, and why its tail is slow"))
+    plan = f"blowout plan {sweep.path / 'scenario.yaml'} --slo 'ttft_p99 < 2s, errors < 0.1%'"
+    if any(key.endswith(("replicas", "hardware")) for key in settings):
+        commands.append((plan, "the cheapest fleet that keeps a promise"))
     if len(sweep.seeds) == 1:
         wider = [word for word in sweep.command if word != "--json"]
         commands.append((shlex.join([*wider, "--seeds", "10"]), "the same with intervals, into another folder"))

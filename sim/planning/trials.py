@@ -67,6 +67,8 @@ def crew(workers: int | None = None) -> Iterator[Executor]:
 
     An interrupt is the parent's to decide; they end with it, however it ends.
     """
+    import sim.world  # noqa: F401 - once, before they fork
+
     context = get_context("fork" if platform.system() == "Linux" else None)
     pool = ProcessPoolExecutor(workers or cores(), context, _start)
     try:
