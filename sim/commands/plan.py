@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,12 @@ from sim import scenario as scenarios
 from sim.commands import ready
 from sim.commands.alerts.common import JSON, NO_FIGURES, options
 from sim.commands.run import warm
-from sim.errors import InputError
+from sim.errors import BlowoutError, InputError
 from sim.interrupts import to_a_reader
 from sim.units import fraction
 
 if TYPE_CHECKING:
+    from sim.planning.objective import Bound
     from sim.planning.plan import Plan
 
 
@@ -68,16 +69,12 @@ def command(
 
     Exit code 0: there is one. 1: no fleet that may be chosen keeps them. 2: bad input. 130: interrupted.
     """
-    from sim.planning import fleets, headroom, objective, plan, prices, printed, trials, values
-    from sim.run import known_metrics
+    from sim.planning import fleets, headroom, plan, prices, printed, trials, values
 
     loaded = _one_point(ready.load(scenario, overrides))
-    known = known_metrics(loaded)
-    promised = slo or ", ".join(f"{name} <= {bound!r}s" if _is_time(name) else f"{name} <= {bound!r}"
-                                for name, bound in loaded.slo.targets.items())  # fmt: skip
     question = plan.Question(
         loaded,
-        objective.read(promised, known),
+        _promises(loaded, slo),
         tuple(fleets.axes(loaded, values.varied(vary))),
         prices.read(price),
         survive,
@@ -89,18 +86,17 @@ def command(
         None if model_error is None else _share("--model-error", model_error),
     )
     folder = results.new_folder(out, f"{loaded.name}-plan")
-    warm()
-    at_once = workers or trials.cores()
     try:
+        warm()
         with _told(loaded.name) as tell, trials.crew(workers) as crew:
-            found = plan.make(question, crew, at_once, tell)
+            found = plan.make(question, crew, workers or trials.cores(), tell)
     except KeyboardInterrupt:
+        _take_away(folder, out)
         click.echo("interrupted; nothing was decided", err=True)
         return 130
-    finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-    folder.mkdir(exist_ok=True)
+    except BlowoutError:
+        _take_away(folder, out)
+        raise
     results.write_json(folder / "plan.json", printed.as_json(found))
     commands = _written(found, folder, no_figures)
     with to_a_reader():
@@ -109,6 +105,25 @@ def command(
         else:
             printed.show(found, commands, sys.stdout)
     return 0 if found.best else 1
+
+
+def _take_away(folder: Path, out: Path | None) -> None:
+    """Remove *folder*, into which nothing was written, and what was made around it where *out* was left out."""
+    for path in (folder, *folder.parents[:2]) if out is None else (folder,):
+        with suppress(OSError):
+            path.rmdir()
+
+
+def _promises(loaded: scenarios.Scenario, slo: str | None) -> "tuple[Bound, ...]":
+    """Return the promises in *slo*, or those of the scenario itself."""
+    from sim.planning import objective
+    from sim.run import known_metrics
+
+    if slo is not None:
+        return objective.read(slo, known_metrics(loaded))
+    if not loaded.slo.targets:
+        raise InputError(f"{loaded.name} promises nothing: expected --slo, such as 'ttft_p99 < 2s, errors < 0.1%'")
+    return tuple(objective.Bound(name, bound) for name, bound in loaded.slo.targets.items())
 
 
 def _written(found: "Plan", folder: Path, no_figures: bool) -> list[tuple[str, str]]:
@@ -154,12 +169,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_time(name: str) -> bool:
-    from sim import claims
-
-    return claims.is_time(name)
 
 
 @contextmanager

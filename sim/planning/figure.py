@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BROKEN = "#9aa3ad"
+MOST_PANELS = 3
 
 
 def plate(plan: Plan) -> style.Plate:
@@ -25,7 +26,7 @@ def plate(plan: Plan) -> style.Plate:
     caption = (
         f"{plan.scenario.name}. A dot is a fleet that was played, in its hardest condition; from it a line goes up to "
         "what its next run stays within, with the confidence asked for. Open dots break some promise. Dashed: the "
-        f"bound. {plan.doubt.said[0] if plan.doubt.said else ''}. Prices: {plan.question.prices.source}."
+        f"bound. Not known: {plan.doubt.said[0]}. Prices: {plan.question.prices.source}."
     )
     return style.Plate("plan", "Cost against latency", title, caption, partial(_draw, plan, title, caption))
 
@@ -34,14 +35,14 @@ def _title(plan: Plan) -> str:
     currency = plan.question.prices.currency
     if plan.best is None:
         return "No fleet that may be chosen keeps every promise"
-    return (
-        f"{plan.space.words(plan.best.fleet)} keep every promise for {price(plan.best.fleet.cost)} {currency} an hour"
-        + (", and nothing cheaper does" if plan.below is not None else "")
+    cost = f"{price(plan.best.fleet.cost)} {currency} an hour"
+    return f"{plan.space.words(plan.best.fleet)} keeps every promise, for {cost}" + (
+        ", and nothing cheaper does" if plan.below is not None else ""
     )
 
 
 def _draw(plan: Plan, title: str, caption: str) -> "Figure":
-    bounds = list(plan.question.bounds)[:3]
+    bounds = _telling(plan)[:MOST_PANELS]
     figure, axes = style.sheet(
         title, "", caption, heights=(3.2,), widths=(1,) * len(bounds), sharey=False, gap=(0.75, 0.2), head=0.42
     )
@@ -51,6 +52,16 @@ def _draw(plan: Plan, title: str, caption: str) -> "Figure":
         _panel(ax, plan, bound, colours)
     style.legend(figure, _handles(colours))
     return figure
+
+
+def _telling(plan: Plan) -> list[Bound]:
+    """Return the promises about which fleets differ; the first of all where they do not."""
+    seen: dict[Bound, set[float]] = {bound: set() for bound in plan.question.bounds}
+    for verdict in plan.known:
+        for condition in verdict.conditions:
+            for found in condition.findings:
+                seen[found.bound] |= {value for value in found.values if np.isfinite(value)}
+    return [bound for bound, values in seen.items() if len(values) > 1] or list(plan.question.bounds[:1])
 
 
 def _kind(plan: Plan, verdict: Verdict) -> str:
@@ -78,8 +89,8 @@ def _panel(ax: "Axes", plan: Plan, bound: Bound, colours: dict[str, str]) -> Non
     if log:
         ax.set_yscale("log")
         style.log_seconds(ax.yaxis)
-    elif bound.metric == "errors":
-        style.percent_axis(ax.yaxis)
+    else:
+        style.from_zero([ax])
     _money_axis(ax.xaxis)
     ax.set_xlabel(f"{plan.question.prices.currency} an hour")
     ax.set_title(f"{words.metric_name(bound.metric)}, bound {words.quantity(bound.metric, bound.bound)}", size=9,

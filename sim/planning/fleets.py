@@ -99,19 +99,27 @@ class Space:
         return dict(zip((axis.keys for axis in self.axes), fleet.values))
 
     def words(self, fleet: Fleet) -> str:
-        """Return *fleet* in words, such as ``h100, 4 replicas``."""
-        said = []
+        """Return *fleet* in words, such as ``4 x h100``, ``chat: 4 replicas, max_num_seqs 64``."""
         several = len(self.scenario.fleet.pools) > 1
-        for axis, value in zip(self.axes, fleet.values):
-            whose = f"{axis.keys[2]}: " if several and axis.keys[:2] == ("fleet", "pools") else ""
-            match axis.keys[-1]:
+        said: dict[str, list[str]] = {}
+        chosen = {axis.keys: value for axis, value in zip(self.axes, fleet.values)}
+        for keys, value in chosen.items():
+            whose = str(keys[2]) if several and keys[:2] == ("fleet", "pools") else ""
+            parts = said.setdefault(whose, [])
+            hardware = chosen.get((*keys[:-1], "hardware"))
+            match keys[-1]:
+                case "replicas" if hardware is not None:
+                    parts.insert(0, f"{value} x {hardware}")
                 case "replicas":
-                    said.append(f"{whose}{value} replica{'' if value == 1 else 's'}")
+                    parts.insert(0, f"{value} replica{'' if value == 1 else 's'}")
+                case "hardware" if (*keys[:-1], "replicas") in chosen:
+                    pass
                 case "hardware" | "model":
-                    said.append(f"{whose}{value}")
+                    parts.append(str(value))
                 case _:
-                    said.append(f"{axis.name} {show(value)}")
-        return ", ".join(said) or "as the scenario says"
+                    parts.append(f"{keys[-1]} {show(value)}")
+        words = [f"{whose}: {', '.join(parts)}" if whose else ", ".join(parts) for whose, parts in said.items()]
+        return "; ".join(words) or "as the scenario says"
 
     def at_least(self, one: Fleet, other: Fleet) -> bool:
         """Return whether *one* has everything that *other* has: the same kind, and no rung lower."""

@@ -33,7 +33,7 @@ def label(played: Played) -> str:
 def growth(played: Played) -> float:
     """Return by how many seconds the mean time to the first token grows in each second of the run's second half.
 
-    In a queue that overflows, who comes dt later waits dt x (1 - capacity / arrivals) longer. Least squares over
+    In a queue that overflows, who comes dt later waits dt x (arrivals / capacity - 1) longer. Least squares over
     windows of 1/240 of the run; 0 where there are too few.
     """
     counted = played.histograms["ttft_by_window"]

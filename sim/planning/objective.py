@@ -169,6 +169,8 @@ class Jury:
         values = [run.metrics.get(bound.metric, math.nan) for run in self.runs]
         if len(values) >= self.enough and not self._broken(bound):
             return min(values) if bound.least else max(values)
+        if len(values) < self._looks[0]:
+            return math.nan
         early = len(self._looks) - 1
         share = EARLY if len(values) < self.most else 1 - EARLY * early
         return limit(bound, values, 1 - (1 - self.confidence) * share)
