@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(TOOLS): $(READY)
 	@echo "adding what tests and load tests need (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,loadtest]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,loadtest,dask]'
 	@touch $@
 
 warm: $(READY) ## compile the engine, if this machine has not yet

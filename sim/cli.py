@@ -18,6 +18,7 @@ COMMANDS = {
     "check": ("sim.commands.check", "Check a scenario without playing it."),
     "scenarios": ("sim.commands.scenarios", "List the scenarios that are shipped."),
     "hardware": ("sim.commands.hardware", "List models, hardware and the step times there are."),
+    "sweep": ("sim.commands.sweep", "Play every combination of settings, on all cores or a cluster."),
     "load": ("loadtest.commands.load", "Drive a real endpoint with the users of a scenario."),
     "import": ("loadtest.commands.importing", "Make a measured run of another tool's file of requests."),
     "calibrate": ("sim.commands.calibrate", "Make step times out of measured runs, and say how far to trust them."),

@@ -37,13 +37,19 @@ class Played:
 
 
 def play(scenario: Scenario, seed: int) -> Played:
-    """Play *scenario* with one *seed*, without rows; that it cannot keep up is a result and no error."""
+    """Play *scenario* with one *seed*, without rows; that it cannot keep up is a result and no error.
+
+    Raises:
+        RunError: it failed in another way: Python of the user's own did.
+    """
     from sim.world import simulate
 
     started = time.perf_counter()
     try:
         result = simulate(scenario.model_copy(update={"rows": "none"}), seed)
     except RunError as error:
+        if not str(error).startswith("OVERLOADED"):  # as `sim.engine.fleet` calls it
+            raise
         return Played(overloaded=str(error), wall_s=time.perf_counter() - started)
     return Played(
         result.metrics,
@@ -61,6 +67,8 @@ def crew(workers: int | None = None) -> Iterator[Executor]:
 
     An interrupt is the parent's to decide; they end with it, however it ends.
     """
+    import sim.world  # noqa: F401 - once, before they fork
+
     context = get_context("fork" if platform.system() == "Linux" else None)
     pool = ProcessPoolExecutor(workers or cores(), context, _start)
     try:
