@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.host import HostClock, smoothed
 from benchmarks.replay import METRICS, TTFT, Host, Level, Outcome, levels, replay
 from benchmarks.rules import same_steps
-from benchmarks.steplog import Fit, HostClock, StepLog, fit_steps, smoothed, work_of
 from benchmarks.tables import Check, Report, Table, percent
+from sim.calibrate.fit import Fit, fit_steps, work_of
+from sim.calibrate.steplog import StepLog
 from sim.engine.latency import StepTimes
 
 EDGE_SHARE = 0.05

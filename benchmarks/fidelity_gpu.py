@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from benchmarks.steplog import Floats, Ints
 from benchmarks.tables import Check, Report, Table, percent
+from sim.calibrate.steplog import Floats, Ints
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import Grid, GridKey, from_grid, grids
 from sim.engine.models import ModelSpec, find_model

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.steplog import HOST_WINDOW_S, Floats, HostClock, Ints, StepLog, read_steps
-from benchmarks.transport import Admissions, Limits, Prompts, Transport, admissions, measure, taken_order
+from benchmarks.host import HostClock
+from sim.calibrate.fit import HOST_WINDOW_S
+from sim.calibrate.steplog import Floats, Ints, StepLog, read_steps
+from sim.calibrate.travel import Admissions, Limits, Prompts, Transport, admissions, measure, taken_order
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import StepTimes
 from sim.records import PREFIX, REQUEST

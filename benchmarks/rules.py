@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from benchmarks.replay import Level, asks_of, groups_of
-from benchmarks.transport import had_room
+from sim.calibrate.travel import had_room
 from sim.engine.fleet import Fleet, PoolConfig
 from sim.engine.latency import linear
 

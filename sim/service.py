@@ -1,6 +1,9 @@
 """The service as the engine knows it: pools and clients of a scenario, in the engine's own terms."""
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
 
 from sim.engine.config import ClientPolicy, PoolConfig
 from sim.engine.hardware import PoolSpec
@@ -43,11 +46,11 @@ def pool_config(scenario: Scenario, name: str, spec: PoolSpec) -> PoolConfig:
         watermark=spec.watermark_blocks,
         reserve_full=spec.reserve_full_isl,
         chunked=spec.chunked_prefill,
-        noise=pool.noise.sigma,
-        slow_noise=pool.noise.slow_sigma,
-        slow_period_s=pool.noise.slow_period,
-        ingress_s=pool.ingress,
-        egress_s=pool.egress,
+        noise=spec.noise_sigma,
+        slow_noise=spec.slow_sigma,
+        slow_period_s=spec.slow_period_s,
+        ingress_s=spec.ingress_s,
+        egress_s=spec.egress_s,
         fallback=pool.fallback,
     )
 
@@ -83,3 +86,41 @@ def client_policy(clients: Clients) -> ClientPolicy:
 def or_inf(value: float | None) -> float:
     """Return *value*, or infinity where nobody set one."""
     return math.inf if value is None else value
+
+
+class Met:
+    """What the pools of a run have met, to be held against what their profiles have measured.
+
+    Batches are those seen when replicas are looked at; prompts and answers those that were asked for.
+    """
+
+    def __init__(self, specs: Mapping[str, PoolSpec]) -> None:
+        self._specs = specs
+        self._watched = any(spec.profile is not None and spec.profile.range for spec in specs.values())
+        self._sequences, self._prompt, self._context = np.zeros((3, len(specs)), np.int64)
+
+    def heard(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Pass on *chunks* of requests (`sim.records.REQUEST`), having looked at their lengths."""
+        for rows in chunks:
+            self.hear(rows)
+            yield rows
+
+    def hear(self, rows: np.ndarray) -> None:
+        """Look at the lengths of what is asked in *rows* (`sim.records.REQUEST`)."""
+        if self._watched and len(rows):
+            np.maximum.at(self._prompt, rows["pool"], rows["prompt_tokens"])
+            np.maximum.at(self._context, rows["pool"], rows["prompt_tokens"] + rows["output_tokens"])
+
+    def look(self, pool: np.ndarray, running: np.ndarray) -> None:
+        """Look at how many sequences are *running* on each replica, which is of a *pool* (index)."""
+        if self._watched:
+            np.maximum.at(self._sequences, pool, running.astype(np.int64))
+
+    def beyond(self, name: str) -> list[str]:
+        """Return what pool *name* met that its profile has not measured: a sentence each."""
+        spec, k = self._specs[name], list(self._specs).index(name)
+        if spec.profile is None:
+            return []
+        step = min(int(self._prompt[k]), spec.max_num_batched_tokens)
+        met = {"sequences": self._sequences[k], "prompt_tokens": step, "context": self._context[k]}
+        return [f"pool {name}: {said}" for said in spec.profile.beyond({key: float(n) for key, n in met.items()})]

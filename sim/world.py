@@ -27,7 +27,7 @@ from sim.records import ATTEMPT, PARTS
 from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Scenario
 from sim.scenario.targets import largest
-from sim.service import client_policy, pool_config
+from sim.service import Met, client_policy, pool_config
 from sim.spool import Spool
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
@@ -68,7 +68,8 @@ class World(simpy.Environment):
         self.specs = {name: resolve(pool, where=f"fleet.pools.{name}") for name, pool in scenario.fleet.pools.items()}
         longest = {name: spec.max_model_len for name, spec in self.specs.items()}
         self.users = users or workload.compile(scenario, seed, longest)
-        self.chunks = self.users.chunks()
+        self.met = Met(self.specs)
+        self.chunks = self.met.heard(self.users.chunks())
         rows = scenario.rows
         self.fleet = Fleet(
             [pool_config(scenario, name, spec) for name, spec in self.specs.items()],
@@ -122,7 +123,9 @@ class World(simpy.Environment):
             elif why == "script":
                 self._hear()
                 asks = self.fleet.take_asks().view(np.ndarray)
-                self.fleet.continue_sessions(asks, self.users.more(asks["session"]))
+                more = self.users.more(asks["session"])
+                self.met.hear(more)
+                self.fleet.continue_sessions(asks, more)
             elif why == "ended":
                 _ = self.judge  # who takes what has ended
             else:
@@ -180,6 +183,7 @@ class World(simpy.Environment):
                 if self.containment is not None:
                     self.containment.play(float(self.now))
             gauges = self.fleet.look()
+            self.met.look(self.fleet.reps.pool, gauges["running"])
             self.scrapes.append((self.now, gauges))
             if self.scenario.telemetry:
                 self._sample()
@@ -283,7 +287,7 @@ class World(simpy.Environment):
         notes = []
         for name, spec in self.specs.items():
             factor = ", as the scenario says" if scenario.fleet.pools[name].calibration != 1.0 else ""
-            notes += [f"pool {name}: step times: {spec.provenance}{factor}", *spec.notes]
+            notes += [f"pool {name}: step times: {spec.provenance}{factor}", *spec.notes, *self.met.beyond(name)]
         notes += self.users.notes
         if isinstance(scenario.rows, str) and scenario.rows == "none":
             notes.append("no rows are kept: percentiles come from histograms with bins of 1%")

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks import fidelity_cpu, fidelity_gpu
+from benchmarks.host import HostClock, smoothed
 from benchmarks.replay import Host, Level, levels, replay
 from benchmarks.rules import same_steps
-from benchmarks.steplog import HostClock, StepLog, fit_steps, read_steps, smoothed
 from benchmarks.tables import Check
-from benchmarks.transport import GRID_S, Prompts, taken_order, turnbull
+from sim.calibrate.fit import fit_steps
+from sim.calibrate.steplog import StepLog, read_steps
+from sim.calibrate.travel import GRID_S, Prompts, taken_order, turnbull
 
 SEEDS = 10
 JUDGED = ("B2_r2.25", "B3_r3", "E1_r6", "E2_r8")

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sim.engine import latency
 from sim.engine.hardware import PoolSpec, describe, nearest, resolve
 from sim.engine.latency import GridKey, grids
 from sim.engine.models import catalogue, find_model
 from sim.engine.physics import GIB, devices, find_hardware, kv_bytes_per_token, plan_memory
+from sim.engine.profiles import PROFILE_FORMAT
 from sim.errors import HardwareError
 from sim.scenario import Pool
 
@@ -223,7 +223,7 @@ def test_a_fine_tuned_model_uses_the_grid_of_its_sizes(tmp_path: Path):
 
 def test_a_profile_is_read_beside_the_scenario(tmp_path: Path):
     measured = {
-        "format": latency.PROFILE_FORMAT,
+        "format": PROFILE_FORMAT,
         "source": "a quiet machine",
         "base_s": 0.0065,
         "decode_s": {"1": 0.0025, "32": 0.018},

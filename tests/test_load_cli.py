@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -239,3 +240,30 @@ def test_a_server_that_closes_is_no_endpoint(capsys: pytest.CaptureFixture[str])
         thread.join(30)
     assert code == 4
     assert "closes the connection" in err
+
+
+WITHOUT_LOCUST = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("locust", "gevent"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "locust" else found(name, *more)
+sys.meta_path.insert(0, Blocked())
+from sim.cli import main
+main(sys.argv[1:])
+"""
+
+
+AT = "--url http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("command", ["selftest", f"run {AT}", f"knee {AT} --slo x"])
+def test_what_is_not_installed_is_one_sentence(command: str, tmp_path: Path) -> None:
+    typed = [sys.executable, "-c", WITHOUT_LOCUST, "load", *command.split()]
+    ended = subprocess.run(typed, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert "pip install 'blowout[loadtest]'" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1

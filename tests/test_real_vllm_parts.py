@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from benchmarks.real_vllm import install, model, page
-from benchmarks.real_vllm.log import HEADER, steps_between, together
 from benchmarks.real_vllm.predict import Calibration
 from benchmarks.real_vllm.quiet import Watch, busy_s, descendants, parent, used_s
 from benchmarks.real_vllm.server import PYTHON, MissingError, Settings, python
-from benchmarks.steplog import fit_steps, read_steps
-from benchmarks.transport import GRID_S, Transport
-from sim.engine.latency import read_profile
+from sim.calibrate.fit import fit_steps
+from sim.calibrate.steplog import read_steps, together
+from sim.calibrate.travel import GRID_S, Transport
+from sim.engine.profiles import read_profile
+from sim.errors import InputError
 from tests.test_fidelity import made_log
 
 LINE = (
@@ -25,21 +26,23 @@ LINE = (
     "{gen} generation tokens, iteration elapsed time: {ms:.2f} ms, CPU KV cache usage: {kv:.1f}%\n"
 )
 """As vLLM 0.32.0 logged it."""
+UNIX_S = 1_795_000_000
 
 
 def test_a_log_gives_the_steps_of_one_run_only(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
-    steps = [LINE.format(t=1000.0 + k / 50, k=k, ctx=int(k == 100), tokens=48 * (k == 100), gen=3, ms=15.5, kv=12.7)
+    steps = [LINE.format(t=UNIX_S + k / 50, k=k, ctx=int(k == 100), tokens=48 * (k == 100), gen=3, ms=15.5, kv=12.7)
              for k in range(300)]  # fmt: skip
-    log.write_text("1000.5 Route: /v1/models\n" + "".join(steps) + "1003.0 Engine 000: Avg prompt throughput: 1.0\n")
-    rows = steps_between(log, 1001.0, 1003.0)
-    assert len(rows) == 101
-    assert rows[50] == "1.000000,100,1,48,3,3,15.50,12.7"
-    (tmp_path / "steps.csv").write_text("\n".join([HEADER, *rows]))
-    read = read_steps(tmp_path / "steps.csv")
+    other = f"{UNIX_S}.5 Route: /v1/models\n", f"{UNIX_S}.7 Engine 000: Avg prompt throughput: 1.0\n"
+    log.write_text("".join([other[0], *steps, other[1]]))
+    read = read_steps(log, UNIX_S + 1.0, 2.0)
+    assert len(read) == 101
+    assert read.end_s[50] == pytest.approx(1.0)
+    assert (read.fresh[50], read.decoding[50], read.used[50]) == (48, 3, pytest.approx(0.127))
     assert read.took_s[1:] == pytest.approx(0.02, abs=1e-5)
     assert read.prompt.sum() == 48
-    assert not steps_between(log, 2000.0, 3000.0)
+    with pytest.raises(InputError, match="none of its 300 steps was logged while the run went on"):
+        read_steps(log, UNIX_S + 1000.0, 1000.0)
 
 
 def test_logs_put_together_count_no_pause_as_a_step() -> None:

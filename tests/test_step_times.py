@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.engine import latency
-from sim.engine.latency import FAR, Grid, GridKey, StepTimes, from_grid, grids, read_profile
+from sim.engine.latency import FAR, Grid, GridKey, StepTimes, from_grid, grids
 from sim.engine.models import DATA, catalogue, rows_of
 from sim.engine.physics import attention_floor_s, context_floor_s, devices, refuse_impossible, roofline
+from sim.engine.profiles import PROFILE_FORMAT, read_profile
 from sim.errors import HardwareError
 
 # Largest errors against the shipped tables, per cent: decode steps (estimates are noisy where they should be flat,
@@ -204,7 +205,7 @@ def test_a_linear_fit_is_what_it_says():
 # --- measured profiles ------------------------------------------------------------------------------------------------
 
 PROFILE = {
-    "format": latency.PROFILE_FORMAT,
+    "format": PROFILE_FORMAT,
     "source": "a quiet machine",
     "base_s": 0.0065,
     "decode_s": {"1": 0.0025, "8": 0.006, "16": 0.0058, "32": 0.018},

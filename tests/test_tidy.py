@@ -50,6 +50,7 @@ LAYERS = {
     "sim.service": 2,
     "sim.world": 2,
     "sim.control": 2,
+    "sim.calibrate": 2,
     "sim.run": 3,
     "sim.report": 3,
     "sim.planning": 3,
@@ -65,10 +66,13 @@ LAYERS = {
 }
 # Neighbours on one floor do not import each other, except these. The ground floor is many small files of one room.
 NEIGHBOURS = {
+    ("sim.planning", "sim.report"),
+    ("sim.planning", "sim.run"),
     ("sim.seed", "sim.run"),
     ("sim.seed", "sim.report"),
     ("sim.world", "sim.control"),
     ("sim.world", "sim.service"),
+    ("sim.calibrate", "sim.service"),
     ("loadtest", "sim.run"),
     ("loadtest", "sim.report"),
     ("loadtest.commands", "sim.commands"),

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fidelity_cpu import own_host
-from benchmarks.real_vllm.log import Measured, level_of, together
+from benchmarks.real_vllm.log import Measured, level_of
 from benchmarks.real_vllm.measure import LOG, MACHINE, MEASURED
 from benchmarks.replay import Level, Outcome, replay
 from benchmarks.rules import same_steps
-from benchmarks.steplog import HOST_WINDOW_S, Fit, fit_steps, work_of
-from benchmarks.transport import Limits, Transport
-from sim.engine.latency import PROFILE_FORMAT
+from sim.calibrate.fit import HOST_WINDOW_S, Fit, fit_steps, work_of
+from sim.calibrate.steplog import together
+from sim.calibrate.travel import Limits, Transport
+from sim.engine.profiles import PROFILE_FORMAT
 from sim.results import Run, read_json
 
 RATE = "workload.rate_per_s"
@@ -39,7 +40,7 @@ def opened(work: Path) -> list[Measured]:
             Measured(
                 rate_per_s=rate,
                 seed=member.seed,
-                level=level_of(member, rate, work / LOG, limits, work / "steps.csv"),
+                level=level_of(member, rate, work / LOG, limits),
                 metrics=member.info["metrics"],
                 foreign_cores=use["foreign_cores"],
                 own_cores=use["own_cores"],

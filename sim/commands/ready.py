@@ -3,8 +3,9 @@
 So whatever is wrong is said with its line before anything is played, and before there is a folder for results.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,13 +17,13 @@ from sim.scenario.control import Custom
 from sim.words import not_among
 
 
-def load(source: str, overrides: Sequence[str]) -> scenarios.Scenario:
-    """Return the scenario in the file *source*, or the shipped one of that name, with *overrides* in place.
+def load(source: str, overrides: Sequence[str], swept: Mapping[str, Sequence[Any]] | None = None) -> scenarios.Scenario:
+    """Return the scenario in *source*, a file or the name of a shipped one, with *overrides* in place and more *swept*.
 
     Raises:
         InputError: what is wrong, with its place in the file.
     """
-    return scenarios.load(source, overrides, also=problems, tell=lambda note: click.echo(note, err=True))
+    return scenarios.load(source, overrides, swept=swept, also=problems, tell=lambda note: click.echo(note, err=True))
 
 
 def problems(scenario: scenarios.Scenario) -> Iterator[scenarios.Problem]:

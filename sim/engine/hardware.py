@@ -23,6 +23,7 @@ from sim.engine.physics import (
     plan_memory,
     refuse_impossible,
 )
+from sim.engine.profiles import Profile, read_profile
 from sim.errors import HardwareError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class PoolSpec:
 
     ``kv_blocks`` are usable blocks (vLLM's null block is not among them). ``model``, ``hardware`` and ``memory``
     are None where the scenario names none. ``calibrated``: the step times were fitted by the user.
-    ``provenance`` says where the step times come from, ``notes`` what a reader of the results should know.
+    ``profile`` is None where step times come from elsewhere; it gives noise and the way to the client where the
+    scenario is silent. ``provenance`` says where step times come from, ``notes`` what a reader should know.
     """
 
     model: ModelSpec | None
@@ -59,6 +61,9 @@ class PoolSpec:
     noise_sigma: float
     slow_sigma: float
     slow_period_s: float
+    ingress_s: float
+    egress_s: float
+    profile: Profile | None
     calibrated: bool
     provenance: str
     notes: tuple[str, ...]
@@ -90,7 +95,9 @@ def _resolve(pool: "Pool", base: Path) -> PoolSpec:
         _check_weights(pool, model, hardware, memory)
     kv_blocks = _kv_blocks(pool, model, hardware, memory)
     max_model_len = _max_model_len(pool, model, kv_blocks)
-    steps, provenance = _steps(pool, base, model, hardware)
+    profile = read_profile(base / _form(pool)[1]) if _form(pool)[0] == "profile" else None
+    steps, provenance = _steps(pool, base, model, hardware, profile)
+    sigma, slow_sigma, slow_period_s = _noise(pool, profile)
     if pool.max_num_batched_tokens < pool.max_num_seqs:
         raise HardwareError(
             f"max_num_batched_tokens {pool.max_num_batched_tokens} is below max_num_seqs {pool.max_num_seqs}, so a "
@@ -118,9 +125,12 @@ def _resolve(pool: "Pool", base: Path) -> PoolSpec:
         reserve_full_isl=pool.reserve_full_isl,
         chunked_prefill=pool.chunked_prefill,
         steps=steps,
-        noise_sigma=pool.noise.sigma,
-        slow_sigma=pool.noise.slow_sigma,
-        slow_period_s=pool.noise.slow_period,
+        noise_sigma=sigma,
+        slow_sigma=slow_sigma,
+        slow_period_s=slow_period_s,
+        ingress_s=pool.ingress if pool.ingress is not None else profile.ingress_s if profile else 0.0,
+        egress_s=pool.egress if pool.egress is not None else profile.egress_s if profile else 0.0,
+        profile=profile,
         calibrated=_form(pool)[0] in {"linear", "profile"} or pool.calibration != 1.0,
         provenance=provenance,
         notes=tuple(notes),
@@ -222,7 +232,16 @@ def _form(pool: "Pool") -> tuple[str, Any]:
     return ("table", None) if pool.step_time is None else pool.step_time.choice
 
 
-def _steps(pool: "Pool", base: Path, model: ModelSpec | None, hardware: Hardware | None) -> tuple[StepTimes, str]:
+def _noise(pool: "Pool", profile: Profile | None) -> tuple[float, float, float]:
+    """Return the luck in step times: what the scenario says, else what the profile has measured."""
+    if pool.noise is not None:
+        return pool.noise.sigma, pool.noise.slow_sigma, pool.noise.slow_period
+    return (profile.noise if profile else None) or (0.0, 0.0, 10.0)
+
+
+def _steps(
+    pool: "Pool", base: Path, model: ModelSpec | None, hardware: Hardware | None, profile: Profile | None
+) -> tuple[StepTimes, str]:
     """Return the step times of *pool* and where they come from."""
     limits = (pool.max_num_seqs, pool.max_num_batched_tokens)
     scaled = f", times {pool.calibration:g}" if pool.calibration != 1.0 else ""
@@ -231,9 +250,9 @@ def _steps(pool: "Pool", base: Path, model: ModelSpec | None, hardware: Hardware
     if form == "linear":
         terms = (said.base, said.per_prefill_token, said.per_sequence, said.per_context_token)
         return latency.linear(*limits, *terms, pool.calibration, pool.overhead), f"linear fit of the scenario{scaled}"
-    if form == "profile":
-        profile = latency.read_profile(base / said)
-        return profile.steps(*limits, pool.calibration, pool.overhead), f"measured: {profile.source}{scaled}"
+    if profile is not None:
+        day = f", profile {Path(said).name}, measured on {profile.measured}" if profile.measured else ""
+        return profile.steps(*limits, pool.calibration, pool.overhead), f"measured: {profile.source}{day}{scaled}"
     key = _grid_key(pool, base, model, hardware, said)
     own, gpu, tp = catalogue()[key.model], devices()[key.hardware], key.tensor_parallel
     floors = attention_floor_s(own, gpu, tp), context_floor_s(own, gpu, tp)

@@ -1,4 +1,4 @@
-"""How long a step takes: tables in seconds, made from a tabulated grid, a linear fit or a measured profile.
+"""How long a step takes: tables in seconds, made from a tabulated grid, a linear fit or a profile.
 
 A step computes p prompt tokens (in chunks, each after some context) and one token for each of n decoding
 sequences. All engines share three facts, and `StepTimes` is made of them:
@@ -12,17 +12,14 @@ The grids are kernel estimates of aiconfigurator-core 0.12.0 (see `data/decode_m
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sim.engine.models import DATA, rows_of
-from sim.errors import HardwareError
 
 SOURCE = "kernel estimates of aiconfigurator-core 0.12.0"
 FAR = 131_072.0
@@ -150,16 +147,16 @@ def from_grid(
     *attention_floor_s* in a prompt, a token of context at least *context_floor_s* for each decoding sequence.
     """
     edges = np.concatenate([[0.0], grid.contexts, [FAR]])
-    table = _non_decreasing(_extended(grid, context_floor_s))
+    table = non_decreasing(_extended(grid, context_floor_s))
     base = float(table[0, 0])
     counts = np.arange(1, max_num_seqs + 1)
     decode = np.zeros((max_num_seqs + 1, len(edges)))
     for j in range(len(edges)):
-        decode[1:, j] = _line(counts, grid.sequences, table[:, j] - base)
+        decode[1:, j] = line(counts, grid.sequences, table[:, j] - base)
     pair_s = max(_attention_s(grid), attention_floor_s)
     alone = grid.prefill_s - base - 0.5 * pair_s * grid.prompts**2
-    nodes = _non_decreasing(np.concatenate([[0.0], np.maximum(alone, 0.0)])[None, :])[0]
-    tokens = _line(np.arange(max_num_batched_tokens + 1), np.concatenate([[0.0], grid.prompts]), nodes - nodes[0])
+    nodes = non_decreasing(np.concatenate([[0.0], np.maximum(alone, 0.0)])[None, :])[0]
+    tokens = line(np.arange(max_num_batched_tokens + 1), np.concatenate([[0.0], grid.prompts]), nodes - nodes[0])
     notes = []
     if max_num_seqs > grid.sequences[-1]:
         notes.append(f"step times beyond {grid.sequences[-1]:.0f} sequences are extrapolated in a straight line")
@@ -182,14 +179,14 @@ def _extended(grid: Grid, context_floor_s: float) -> np.ndarray:
     return np.stack([first, *columns, beyond(len(columns) - 1, FAR)], axis=1)
 
 
-def _non_decreasing(table: np.ndarray) -> np.ndarray:
+def non_decreasing(table: np.ndarray) -> np.ndarray:
     """Return the mean of the lowest non-decreasing table above *table* and the highest one below it."""
     above = np.maximum.accumulate(np.maximum.accumulate(table, axis=0), axis=1)
     below = np.minimum.accumulate(np.minimum.accumulate(table[::-1, ::-1], axis=0), axis=1)[::-1, ::-1]
     return 0.5 * (above + below)
 
 
-def _line(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def line(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the broken line through (x, y) at *at*; beyond its end it goes on as it was."""
     slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
     return np.interp(at, x, y) + slope * np.maximum(at - x[-1], 0.0)
@@ -224,103 +221,3 @@ def linear(
     decode = counts[:, None] * (per_sequence_s + per_context_token_s * edges[None, :])
     tokens = np.arange(max_num_batched_tokens + 1) * per_prefill_token_s
     return StepTimes(base_s * factor + overhead_s, decode * factor, edges, tokens * factor)
-
-
-# --- from a measurement -----------------------------------------------------------------------------------------------
-
-PROFILE_FORMAT = "blowout-step-profile/1"
-PROFILE_FIELDS = {
-    "format": PROFILE_FORMAT,
-    "source": "what was measured, in words",
-    "base_s": "seconds of a step that does nothing else",
-    "decode_s": "seconds that so many decoding sequences add, such as {'1': 0.002, '8': 0.006}",
-    "prefill_s": "seconds that so many prompt tokens add, such as {'1': 0.0005} (a slope) or a table",
-    "context_s": "seconds for each token of context that decoding sequences read [0]",
-    "prefill_ctx_s": "seconds for each pair of a prompt token and a token it attends to [0]",
-    "overhead_s": "seconds of host time between steps [0]",
-}
-"""The keys of a profile file, and what each means. Tables are straight lines through (0, 0) and their points."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Measured step times: see `PROFILE_FIELDS`; tables are (points, seconds) beginning at (0, 0)."""
-
-    source: str
-    base_s: float
-    decode: tuple[tuple[float, ...], tuple[float, ...]]
-    prefill: tuple[tuple[float, ...], tuple[float, ...]]
-    context_s: float = 0.0
-    prefill_ctx_s: float = 0.0
-    overhead_s: float = 0.0
-
-    def steps(
-        self, max_num_seqs: int, max_num_batched_tokens: int, factor: float = 1.0, overhead_s: float = 0.0
-    ) -> StepTimes:
-        """Return these times for any batch; *factor* scales all but the overheads, in seconds."""
-        edges = np.array([0.0, FAR])
-        counts, prompt = np.arange(max_num_seqs + 1), np.arange(max_num_batched_tokens + 1)
-        x, y = np.array(self.prefill[0]), np.array(self.prefill[1])
-        alone = y - 0.5 * self.prefill_ctx_s * x * x  # measured on whole prompts, with their own attention
-        tokens = _line(prompt, x, _non_decreasing(np.maximum(alone, 0.0)[None, :])[0])
-        smooth = _non_decreasing(np.array(self.decode[1])[None, :])[0]
-        decode = _line(counts, np.array(self.decode[0]), smooth)
-        decode = decode[:, None] + self.context_s * counts[:, None] * edges[None, :]
-        notes = tuple(
-            f"measured step times end at {points[-1]:.0f} {name} and are extrapolated beyond"
-            for name, points, most in (
-                ("sequences", self.decode[0], max_num_seqs),
-                ("prompt tokens", self.prefill[0], max_num_batched_tokens),
-            )
-            if len(points) > 2 and most > points[-1]
-        )
-        base = self.base_s * factor + self.overhead_s + overhead_s
-        return StepTimes(base, decode * factor, edges, tokens * factor, self.prefill_ctx_s * factor, notes)
-
-
-def read_profile(path: Path) -> Profile:
-    """Return the measured step times in the JSON file at *path*; its keys are those of `PROFILE_FIELDS`.
-
-    Raises:
-        HardwareError: not JSON, a key missing, unknown or of the wrong kind.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HardwareError(f"{path}: expected a step profile in JSON, but it cannot be read ({error})") from None
-    if not isinstance(data, dict) or data.get("format") != PROFILE_FORMAT:
-        raise HardwareError(f"{path}: expected a JSON object with format: {PROFILE_FORMAT}")
-    for key in data:
-        if key not in PROFILE_FIELDS:
-            raise HardwareError(f"{path}: {key}: unknown; expected one of {', '.join(PROFILE_FIELDS)}")
-    return Profile(
-        source=str(data.get("source", path.name)),
-        base_s=_seconds(path, data, "base_s"),
-        decode=_table(path, data, "decode_s"),
-        prefill=_table(path, data, "prefill_s"),
-        context_s=_seconds(path, data, "context_s", 0.0),
-        prefill_ctx_s=_seconds(path, data, "prefill_ctx_s", 0.0),
-        overhead_s=_seconds(path, data, "overhead_s", 0.0),
-    )
-
-
-def _seconds(path: Path, data: dict[str, Any], key: str, default: float | None = None) -> float:
-    value = data.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < float("inf"):
-        got = "nothing" if value is None else repr(value)
-        raise HardwareError(f"{path}: {key}: expected {PROFILE_FIELDS[key]}, not below 0, got {got}")
-    return float(value)
-
-
-def _table(path: Path, data: dict[str, Any], key: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    table = data.get(key)
-    if not isinstance(table, dict) or not table:
-        raise HardwareError(f"{path}: {key}: expected {PROFILE_FIELDS[key]}, got {table!r}")
-    points = {}
-    for count, seconds in table.items():
-        good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0.0 <= seconds < float("inf")
-        if not (count.isdecimal() and int(count) > 0 and good):
-            raise HardwareError(f"{path}: {key}: expected {PROFILE_FIELDS[key]}, got {count!r}: {seconds!r}")
-        points[int(count)] = float(seconds)
-    counts = sorted(points)
-    return (0.0, *map(float, counts)), (0.0, *(points[count] for count in counts))

@@ -6,6 +6,7 @@ Plain text wherever nobody watches; nothing in it depends on how long the run to
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import IO, TYPE_CHECKING, Any
 
 from sim.report import checked, parts, printing, tester, twins, words
@@ -201,7 +202,7 @@ def _unit(verdict: Mapping[str, Any]) -> str:
 def assumptions(run: "Run") -> list[str]:
     """Return what the numbers rest on, one line each."""
     seen = view(run)
-    lines = list(seen.assumptions)
+    lines = [words.aged(line, date.today()) for line in seen.assumptions]
     said = " ".join(lines).lower()
     if seen.uncalibrated and "uncalibrated" not in said:
         lines.append("uncalibrated: step times are kernel estimates that no measurement of this service has corrected")
@@ -234,6 +235,7 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
             commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
         if not run.info.get("stand_in_fleet"):
             commands.append((again, "the same users, simulated"))
+            commands.append((f"blowout calibrate {folder}", "step times out of what was measured"))
     elif seen.seeds == 1:
         commands.append((f"{again} --seeds 10", "the same with intervals"))
     if seen.points and seen.kind == "simulated":

@@ -4,7 +4,9 @@ Nothing here draws: figures, tables and the page all take their words from this 
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from sim import claims
@@ -305,3 +307,13 @@ def _longer(parts: Sequence[tuple[str, float, float]], least_s: float) -> list[s
     """Return the three *parts* (name, tail, median) that grew most, by more than *least_s*, with both times."""
     grown = sorted(((a - b, name, a, b) for name, a, b in parts if a - b > least_s), reverse=True)
     return [f"{name} ({seconds(a)}, against {_beside(b, a)})" for _, name, a, b in grown[:3]]
+
+
+def aged(sentence: str, today: date) -> str:
+    """Return *sentence* with how long ago it was behind each day on which something in it was measured."""
+
+    def with_age(found: "re.Match[str]") -> str:
+        days = (today - date.fromisoformat(found[1])).days
+        return f"{found[0]} ({days:,} day{'s' * (days != 1)} ago)" if days > 0 else found[0]
+
+    return re.sub(r"measured on (\d{4}-\d\d-\d\d)", with_age, sentence)

@@ -7,7 +7,7 @@ from sim.scenario.answers import AnswerCheck
 from sim.scenario.clients import Clients
 from sim.scenario.files import shipped
 from sim.scenario.fleet import Fleet, LinearSteps, Noise, Pool, StepTime
-from sim.scenario.load import Check, at_points, digest, dump, load, loads, points, reread
+from sim.scenario.load import Check, at_points, changed, digest, dump, load, loads, points, reread
 from sim.scenario.messages import Problem
 from sim.scenario.models import Sample, Scenario, Slo
 from sim.scenario.schema import json_schema
@@ -35,6 +35,7 @@ __all__ = [
     "Trace",
     "Workload",
     "at_points",
+    "changed",
     "digest",
     "dump",
     "json_schema",

@@ -199,16 +199,16 @@ class Pool(Model):
     """One factor on all step times, from a measurement."""
     overhead: Duration = 0.0
     """Host time added to each step."""
-    ingress: Duration = 0.0
-    """Time between a client and the engine, for each request: proxy, HTTP, tokeniser."""
-    egress: Duration = 0.0
-    """Time between the engine and a client, for each answer."""
+    ingress: Duration | None = None
+    """Time between a client and the engine, for each request: proxy, HTTP, tokeniser; left out, its profile's or 0."""
+    egress: Duration | None = None
+    """Time between the engine and a client, for each answer; left out, its profile's or 0."""
     fallback: bool = False
     """Answers from here stand in for better ones: who answered is `fallback`, not `model`."""
     step_time: StepTime | None = None
     """Step times of one's own; left out, the tabulated ones of model and hardware."""
-    noise: Noise = Noise()
-    """Luck in step times."""
+    noise: Noise | None = None
+    """Luck in step times; left out, what its profile has measured, or none."""
     admission: Admission | None = None
     """What this pool refuses, in place of the fleet's `admission`."""
 

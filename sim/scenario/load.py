@@ -17,7 +17,7 @@ from sim.scenario.files import shipped
 from sim.scenario.fleet import ONLY_POOL
 from sim.scenario.messages import Problem, condition, dotted, listed, problems
 from sim.scenario.models import Scenario
-from sim.scenario.options import Option, left_out, lost_claims, override, replaced_by_trace
+from sim.scenario.options import Option, left_out, lost_claims, override, replaced_by_trace, vary
 from sim.scenario.paths import Keys, get, long_form, put, resolve
 from sim.words import did_you_mean, show
 
@@ -32,6 +32,7 @@ def load(
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
+    swept: Mapping[str, Sequence[Any]] | None = None,
     also: Check = lambda scenario: (),
     tell: Callable[[str], None] = lambda note: None,
 ) -> Scenario:
@@ -39,13 +40,14 @@ def load(
 
     *overrides* are texts ``a.b.c=value`` with a YAML value, put in place before anything is checked. A setting that
     is set so no longer varies, and claims about points that are not played fall away; *tell* is told. What *also*
-    finds wrong is placed in the file like everything else.
+    finds wrong is placed in the file like everything else. *swept* (path -> values) varies settings, beside or in place
+    of what the file varies.
 
     Raises:
         ScenarioError: what is wrong, one sentence a line, each with the line or the option it stands in.
     """
     path = shipped().get(str(path), Path(path)) if not os.path.isfile(path) else Path(path)
-    return loads(_read(path), str(path), overrides, path.parent, also=also, tell=tell)
+    return loads(_read(path), str(path), overrides, path.parent, swept=swept, also=also, tell=tell)
 
 
 def reread(path: Path) -> Scenario:
@@ -77,6 +79,7 @@ def loads(
     overrides: Sequence[str] = (),
     folder: Path | None = None,
     *,
+    swept: Mapping[str, Sequence[Any]] | None = None,
     also: Check = lambda scenario: (),
     tell: Callable[[str], None] = lambda note: None,
     need_files: bool = True,
@@ -92,6 +95,8 @@ def loads(
             f"{source}:1: expected a mapping with name, duration, fleet and workload, got {show(document.value)}"
         )
     tree, options, still = override(long_form(document.value), overrides)
+    tree, varied = vary(tree, swept or {})
+    options += varied
     places = _Places(document, options)
     context = {"folder": folder, "need_files": need_files}
     try:
@@ -101,8 +106,8 @@ def loads(
     scenario, wrong = _with_sweep(scenario, context)
     if wrong:
         raise places.error(wrong)
-    swept = still or any(option.keys[0] == "vary" for option in options)
-    lost = lost_claims(scenario, _combinations(scenario), options) if swept else []
+    changed = still or any(option.keys[0] == "vary" for option in options)
+    lost = lost_claims(scenario, _combinations(scenario), options) if changed else []
     kept = {name: claim for name, claim in scenario.claims.items() if name not in lost}
     scenario = scenario.model_copy(update={"claims": kept})
     wrong = [*at_points(scenario, disagreements), *broken_claims(scenario, _combinations(scenario))]
@@ -129,6 +134,27 @@ def points(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
             one = put(one, resolve(path, tree), value)
         combined.append((point, _validated(one, {"need_files": False})))
     return combined
+
+
+def changed(scenario: Scenario, settings: Mapping[Keys, Any]) -> Scenario:
+    """Return *scenario* with *settings* in place (by keys as `sim.scenario.paths.resolve` gives them).
+
+    It has neither sweep nor claims.
+
+    Raises:
+        ScenarioError: what is wrong then, in one sentence a line that begins with the field.
+    """
+    tree: Any = _without_sweep(scenario)
+    for keys, value in settings.items():
+        tree = put(tree, keys, value)
+    try:
+        one = _validated(tree, {"need_files": False})
+        wrong = list(disagreements(one))
+    except ValidationError as error:
+        wrong = problems(error)
+    if wrong:
+        raise ScenarioError(listed(f"{dotted(keys)}: {said}" for keys, said in wrong))
+    return one
 
 
 def at_points(scenario: Scenario, check: Check) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""``--set KEY=VALUE``: what an option changes in a scenario, and what it makes pointless there.
+"""``--set KEY=VALUE`` and ``--vary KEY=VALUES``: what options change in a scenario, and what they make pointless there.
 
 A setting that is set no longer varies, nor does what a trace replaces; claims about points that are then not played
 fall away. The user is told of both.
@@ -19,7 +19,7 @@ _TRACE = ("workload", "trace")
 
 @dataclass(frozen=True)
 class Option:
-    """One ``--set path=value``, which a message names in place of a line."""
+    """One ``--set path=value`` or ``--vary path=values``, which a message names in place of a line."""
 
     text: str
     keys: Keys
@@ -53,6 +53,39 @@ def override(tree: Any, overrides: Sequence[str]) -> tuple[Any, list[Option], li
             tree = put(tree, ("vary",), {varied: sweep[varied] for varied in sweep if varied not in overruled})
             still += overruled
     return tree, options, still
+
+
+def vary(tree: Any, swept: Mapping[str, Sequence[Any]]) -> tuple[Any, list[Option]]:
+    """Return *tree*, a scenario in its long form, with the values of *swept* (path -> values) in its `vary`, and those.
+
+    They take the place of the file's own values for that setting, however its path is written.
+
+    Raises:
+        ScenarioError: a path that names no setting, or one that another has named already.
+    """
+    options: list[Option] = []
+    taken: list[Keys] = []
+    for path, values in swept.items():
+        name = f"--vary {path}"
+        try:
+            keys = resolve(path, tree)
+        except ValueError as error:
+            raise ScenarioError(f"{name}: {error}") from None
+        if keys in taken:
+            raise ScenarioError(f"{name}: expected each setting once, got {'.'.join(map(str, keys))} again")
+        taken.append(keys)
+        sweep = get(tree, ("vary",))
+        kept = {old: sweep[old] for old in sweep if not _same(keys, old, tree)} if isinstance(sweep, dict) else {}
+        tree = put(tree, ("vary",), {**kept, path: list(values)})
+        options.append(Option(name, ("vary", path)))
+    return tree, options
+
+
+def _same(keys: Keys, path: str, tree: Any) -> bool:
+    try:
+        return resolve(path, tree) == keys
+    except ValueError:
+        return False  # the checks will say so
 
 
 def _overrules(keys: Keys, varied: str, tree: Any) -> bool:

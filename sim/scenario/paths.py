@@ -46,8 +46,8 @@ def put(tree: Any, keys: Keys, value: Any) -> Any:
 def resolve(path: str, tree: Any) -> Keys:
     """Return the keys that the dotted *path* means in *tree*, a scenario in its long form.
 
-    ``fleet.replicas`` means the only pool's; ``faults.0`` an entry of a list; behind mappings of free names the rest
-    of the path is one key (``vary.workload.rate_per_s``).
+    ``fleet.replicas`` means the only pool's, ``pools.chat.replicas`` that of the pool chat; ``faults.0`` an entry of a
+    list; behind mappings of free names the rest of the path is one key (``vary.workload.rate_per_s``).
 
     Raises:
         ValueError: there is no such setting.
@@ -55,6 +55,7 @@ def resolve(path: str, tree: Any) -> Keys:
     keys: Keys = ()
     here: Any = Scenario
     rest = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
+    rest = ["fleet", *rest] if rest[0] == "pools" else rest
     while rest:
         inside = container(_chosen(here, get(tree, keys)))
         if inside is Fleet and rest[0] in Pool.model_fields and rest[0] not in Fleet.model_fields:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ from sim.units import duration_s
 
 _HEADER = re.compile(r"([A-Za-z0-9-]+)\s*:\s*(\S.*)")
 _ALONE = {name: default for name, (_, default, _) in synthesis.OPTIONS.items()}
+
+
+def require_locust() -> None:
+    """Refuse to go on where the load tester is not installed: before anything of it is imported.
+
+    Raises:
+        InputError: it is not; the sentence says how it would be.
+    """
+    if find_spec("locust") is None:
+        raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
 
 
 def scenario(source: str | None, overrides: tuple[str, ...], seed: int | None, **given: Any) -> Scenario:

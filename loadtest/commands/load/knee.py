@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +54,10 @@ def command(
     judged by the share of its requests. Exit code 0: the knee was found, or everything was kept. 1: not even the first
     rate is. 2: bad input. 3: the tester was the limit. 4: the endpoint does not do its part. 130: interrupted.
     """
+    asking.require_locust()
     from loadtest import play, preflight
     from loadtest.knee import judging, stages
 
-    if find_spec("locust") is None:
-        raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
     if low > high:
         raise InputError(f"--from {low:g}: expected no more than --to {high:g}")
     stage_s = asking.seconds("--stage", stage)

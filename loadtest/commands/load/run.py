@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +77,9 @@ def command(
     input. 3: not valid, the tester was saturated. 4: the endpoint does not do its part. 130: interrupted; rows so far
     are kept.
     """
+    asking.require_locust()
     from loadtest import play, preflight
 
-    if find_spec("locust") is None:
-        raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
     if run_commands and speed != 1:
         raise InputError("--run-commands: expected none with --speed, for commands take their time on the wall clock")
     sent = asking.headers(headers)

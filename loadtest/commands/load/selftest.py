@@ -1,14 +1,14 @@
 """``blowout load selftest``: prove the tester itself on this machine."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from loadtest.commands.load import asking
 from sim import results
-from sim.errors import InputError, RunError
+from sim.errors import RunError
 from sim.interrupts import Interrupts, to_a_reader
 
 if TYPE_CHECKING:
@@ -26,10 +26,9 @@ def command(out: Path | None, as_json: bool) -> int:
     time, and whether every kind of failure is told from the others. Exit code 0: it can be trusted at every rate that
     was tried. 3: not at all of them; the sentence says up to which.
     """
+    asking.require_locust()
     from loadtest.proof import selftest, told
 
-    if find_spec("locust") is None:
-        raise InputError("load tests need Locust, which is not installed; try: pip install 'blowout[loadtest]'")
     folder = results.new_folder(out, "selftest") if out else None
     proof = _proof()
     if folder:

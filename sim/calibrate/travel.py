@@ -12,12 +12,14 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.steplog import Floats, Ints, StepLog
+from sim.calibrate.steplog import Floats, Ints, StepLog
 
 GRID_S = np.concatenate([np.arange(0.0005, 0.03, 0.0005), np.arange(0.03, 0.2, 0.002)])
 AHEAD = 3  # requests that one may overtake on its way
 USUAL_S = 0.005  # the way to the engine where the log cannot tell, because the engine was always full
 ENOUGH = 20  # intervals
+MEDIAN_ERROR = 1.253 * 1.483
+"""Standard error of a median of normal values, times the root of their number, over their median absolute deviation."""
 FIRST = 50
 """The way back is measured on this many requests only: it is the one thing taken from clients' latencies."""
 
@@ -143,15 +145,27 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Transport:
-    """Travel times: to the engine ``GRID_S`` with *chance*, back to the client *egress_s*."""
+    """Travel times: to the engine ``GRID_S`` with *chance*, back to the client *egress_s*.
+
+    *known*: how many requests told the first; *egress_error_s*: the standard error of the second.
+    """
 
     chance: Floats
     egress_s: float
+    known: int = 0
+    egress_error_s: float = 0.0
 
     @property
     def ingress_s(self) -> float:
         """The mean time to the engine."""
         return float(self.chance @ GRID_S)
+
+    @property
+    def ingress_error_s(self) -> float:
+        """The standard error of that mean, of as many requests as told it; where none did, the mean itself."""
+        if not self.known:
+            return self.ingress_s
+        return float(np.sqrt(self.chance @ (GRID_S - self.ingress_s) ** 2 / self.known))
 
     def draw(self, rng: np.random.Generator, n: int) -> Floats:
         """Return the travel times of *n* requests."""
@@ -172,7 +186,9 @@ def measure(
         chance = (np.abs(GRID_S - USUAL_S) < 1e-9).astype(float)
     else:
         chance = turnbull(low[room], high[room])
-    return Transport(chance, max(0.0, float(np.median(back_s))))
+    told = int(room.sum()) if room.sum() >= ENOUGH else 0
+    spread_s = float(np.median(np.abs(back_s - np.median(back_s)))) * MEDIAN_ERROR / np.sqrt(len(back_s))
+    return Transport(chance, max(0.0, float(np.median(back_s))), told, spread_s)
 
 
 def turnbull(low: Floats, high: Floats) -> Floats:

@@ -1,0 +1,69 @@
+"""GuideLLM's ``benchmarks.json``: benchmarks with their requests by status, times in Unix seconds.
+
+Source: `guidellm/schemas/request_stats.py` and `info.py` of GuideLLM 0.5 (``GenerativeRequestStats`` with
+request_start_time, request_end_time, time_to_first_token_ms, prompt_tokens, output_tokens; ``info.timings``).
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from loadtest.imports.requests import Imported, Request, number, shown, whole
+from sim.errors import InputError
+
+STATUSES = {"successful": 200, "errored": 502}
+"""Requests that were under way when a benchmark ended (incomplete) are left out."""
+
+
+def knows(data: Any) -> bool:
+    """Tell whether *data* is such a file."""
+    return isinstance(data, dict) and isinstance(data.get("benchmarks"), list)
+
+
+def read(path: Path, data: dict[str, Any]) -> Imported:
+    """Return the requests in *data*, the JSON at *path*: of all its benchmarks, as they came.
+
+    Raises:
+        InputError: a value is not what was expected; names file, record and field.
+    """
+    found: list[Request] = []
+    left_out = 0
+    for k, benchmark in enumerate(data["benchmarks"], start=1):
+        requests = benchmark.get("requests") if isinstance(benchmark, dict) else None
+        if not isinstance(requests, dict) or not isinstance(requests.get("successful"), list):
+            raise InputError(f"{path}, benchmark {k}: requests.successful: expected a list, got {shown(requests)}")
+        for name, status in STATUSES.items():
+            for n, one in enumerate(requests.get(name) or [], start=1):
+                found.append(_request(f"{path}, benchmark {k}, {name} record {n}", one, status))
+        left_out += len(requests.get("incomplete") or [])
+    if not found:
+        raise InputError(f"{path}: holds no requests; expected a report that keeps them")
+    notes = [f"{left_out} requests that were under way when a benchmark ended are left out"] if left_out else []
+    if len(data["benchmarks"]) > 1:
+        notes.append(f"{len(data['benchmarks'])} benchmarks at different loads, one after the other, are one run")
+    return Imported("guidellm", found, tuple(notes))
+
+
+def _request(where: str, one: Any, status: int) -> Request:
+    if not isinstance(one, dict):
+        raise InputError(f"{where}: expected a mapping, got {shown(one)}")
+    sent_s = number(one.get("request_start_time"), where, "request_start_time", "Unix seconds")
+    finished_s = number(one.get("request_end_time"), where, "request_end_time", "Unix seconds")
+    timings = (one.get("info") or {}).get("timings") or {}
+    asked_s, ttft_ms = timings.get("targeted_start"), one.get("time_to_first_token_ms")
+    good = status == 200
+    return Request(
+        where=where,
+        sent_s=sent_s,
+        finished_s=finished_s,
+        first_s=math.nan if ttft_ms is None else sent_s + number(ttft_ms, where, "time_to_first_token_ms") * 1e-3,
+        scheduled_s=math.nan if asked_s is None else number(asked_s, where, "info.timings.targeted_start"),
+        prompt_tokens=_tokens(one, "prompt_tokens", where, good),
+        output_tokens=_tokens(one, "output_tokens", where, good),
+        status=status,
+        ok=good,
+    )
+
+
+def _tokens(one: dict[str, Any], name: str, where: str, needed: bool) -> int:
+    return whole(one.get(name), where, name) if needed or one.get(name) is not None else -1

@@ -1,0 +1,60 @@
+"""`vllm bench serve --save-result --save-detailed`: one JSON object with a list of each number, an entry a request.
+
+Source: `vllm/benchmarks/serve.py` of vLLM 0.32 (``input_lens``, ``output_lens``, ``ttfts``, ``itls``, ``start_times``,
+``errors``; a request that failed has an error text or no output, and its ``ttft`` is 0).
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from loadtest.imports.requests import Imported, Request, listed, number, whole
+from sim.errors import InputError
+
+KEYS = ("input_lens", "output_lens", "ttfts", "itls")
+
+
+def knows(data: Any) -> bool:
+    """Tell whether *data* is such a file, with or without its details."""
+    return isinstance(data, dict) and ("request_throughput" in data or "ttfts" in data) and "backend" in data
+
+
+def read(path: Path, data: dict[str, Any]) -> Imported:
+    """Return the requests in *data*, the JSON at *path*.
+
+    Raises:
+        InputError: it has no details, or a value is not what was expected; names file, record and field.
+    """
+    if "ttfts" not in data or "start_times" not in data:
+        missing = "ttfts" if "ttfts" not in data else "start_times"
+        raise InputError(
+            f"{path}: {missing} is missing, so single requests cannot be told apart; expected a file that vllm bench "
+            "serve (0.11 or later) wrote with --save-result --save-detailed"
+        )
+    starts = listed(data, "start_times", str(path))
+    lists = {key: listed(data, key, str(path), len(starts)) for key in KEYS}
+    errors = data.get("errors")
+    errors = errors if isinstance(errors, list) and len(errors) == len(starts) else [""] * len(starts)
+    requests = []
+    for k, start in enumerate(starts):
+        where = f"{path}, record {k + 1}"
+        sent_s = number(start, where, "start_times", "seconds")
+        gaps_s = [number(gap, where, "itls", "seconds") for gap in listed({"itls": lists["itls"][k]}, "itls", where)]
+        ttft_s = number(lists["ttfts"][k], where, "ttfts", "seconds")
+        tokens = whole(lists["output_lens"][k], where, "output_lens")
+        good = not errors[k] and tokens > 0
+        requests.append(
+            Request(
+                where=where,
+                sent_s=sent_s,
+                first_s=sent_s + ttft_s if good else math.nan,
+                finished_s=sent_s + ttft_s + sum(gaps_s) if good else math.nan,
+                prompt_tokens=whole(lists["input_lens"][k], where, "input_lens"),
+                output_tokens=tokens,
+                status=200 if good else 502,
+                ok=good,
+                gaps_s=gaps_s,
+            )
+        )
+    notes = ("the end of an answer is its last token: vllm bench does not keep when the stream closed",)
+    return Imported("vllm-bench", requests, notes)

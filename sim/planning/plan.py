@@ -1,0 +1,240 @@
+"""A plan: the cheapest fleet that keeps its promises, why the next cheaper one does not, and how long it will do."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from sim import scenario as scenarios
+from sim.engine.hardware import resolve
+from sim.errors import InputError
+from sim.planning import doubt as doubts
+from sim.planning import fleets, headroom, reasons, search
+from sim.planning.doubt import Doubt
+from sim.planning.fleets import Axis, Case, Fleet, Space
+from sim.planning.headroom import Growth, Knee, Move
+from sim.planning.objective import Bound
+from sim.planning.prices import Prices
+from sim.planning.reasons import Reason
+from sim.planning.search import Bench, Verdict
+from sim.scenario import Scenario
+from sim.words import count
+
+FEW_REQUESTS = 1000
+NO_ROWS = "no rows are kept"
+"""Begins a note that every run of a plan has, and that says nothing here."""
+LOOKS_S = 60.0
+"""Time between looks at a fleet on which nobody acts: each costs as much as hundreds of requests."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a plan."""
+
+    scenario: Scenario
+    bounds: tuple[Bound, ...]
+    axes: tuple[Axis, ...]
+    prices: Prices
+    survive: int = 0
+    under: Scenario | None = None
+    growth: Growth | None = None
+    most_gpus: int | None = None
+    seeds: int = 10
+    confidence: float = 0.95
+    model_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Money:
+    """What a fleet costs: an hour; at the load that was played, a million output tokens and a thousand good answers."""
+
+    hour: float
+    million_tokens: float
+    thousand_good: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer. ``best`` is None where no fleet keeps the promises; ``nearest`` is then the one that misses least.
+
+    ``below`` is the next cheaper fleet of all, and ``fewer`` the one with fewer replicas of the same kind where that
+    is another; both were played and break a promise. Knees are factors on the planned load.
+    """
+
+    question: Question
+    space: Space
+    cases: tuple[Case, ...]
+    doubt: Doubt
+    best: Verdict | None
+    below: Verdict | None
+    fewer: Verdict | None
+    nearest: Verdict | None
+    kinds: dict[tuple[Any, ...], Verdict | None]
+    known: tuple[Verdict, ...]
+    knee: Knee | None
+    knee_of_one: Knee | None
+    moves: tuple[Move, ...]
+    assumptions: tuple[str, ...]
+    runs: int
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario that was played, at its peak."""
+        return self.space.scenario
+
+    def money(self, verdict: Verdict) -> Money:
+        """Return what the fleet of *verdict* costs, at the load that it was played with."""
+        usual = verdict.usual or verdict.conditions[-1]
+        rates = [run.metrics for run in usual.runs if run.metrics]
+        hour = verdict.fleet.cost
+
+        def each(name: str, number: float) -> float:
+            per_s = sum(one[name] for one in rates) / len(rates) if rates else math.nan
+            return hour / 3600 / per_s * number if per_s > 0 else math.inf
+
+        return Money(hour, each("throughput_tokens_per_s", 1e6), each("goodput_per_s", 1e3))
+
+    def reason(self, verdict: Verdict) -> Reason:
+        """Return why the fleet of *verdict* fails, or what it is nearest to failing in."""
+        return reasons.of(verdict.failed or max(verdict.conditions, key=_nearness))
+
+    @property
+    def days_left(self) -> float:
+        """How many days of growth the fleet holds; infinite where nothing grows."""
+        if self.question.growth is None or self.knee is None or not self.knee.keeps:
+            return math.inf
+        return self.question.growth.until(self.knee.keeps)
+
+
+def make(question: Question, executor: Executor, at_once: int, tell: Callable[[str], None] = lambda what: None) -> Plan:
+    """Return the answer to *question*, played on *executor*, *at_once* runs at a time; *tell* hears what is played.
+
+    Raises:
+        InputError: a question that has no answer whatever is played: no fleets, no price, one seed.
+    """
+    if question.seeds < 3:
+        raise InputError(f"--seeds: expected at least 3, or nothing can be said of the next run, got {question.seeds}")
+    scenario, at_peak = fleets.at_peak(lean(question.scenario))
+    space = Space(scenario, question.axes, question.prices, question.most_gpus)
+    if question.survive and not space.rungs:
+        raise InputError("--survive: expected replicas that vary, such as --vary replicas=1:32")
+    cases = fleets.cases(scenario, question.survive, question.under)
+    doubt = _doubt(space, question.model_error)
+    bench = Bench(space, question.bounds, cases, doubt, executor, question.seeds, question.confidence, at_once, tell)
+    kinds = search.cheapest(bench)
+    kept = sorted((one for one in kinds.values() if one is not None), key=lambda one: one.fleet.cost)
+    best, below, fewer = None, None, None
+    knee, knee_of_one = None, None
+    moves: tuple[Move, ...] = ()
+    if kept:
+        best, below = search.settled(bench, kept[0])
+        fewer = _fewer(bench, best, below)
+        chosen = bench.scenario(best.fleet)
+        knee = headroom.knee(bench, chosen, cases[0])
+        knee_of_one = _knee_of_one(bench, chosen, knee if len(cases) == 1 else None)
+        moves = tuple(headroom.moves(bench, best.fleet, headroom.doubts(scenario))) if space.rungs else ()
+    return Plan(
+        question,
+        space,
+        tuple(cases),
+        doubt,
+        best,
+        below,
+        fewer,
+        None if best else _nearest(bench),
+        kinds,
+        tuple(bench.known.values()),
+        knee,
+        knee_of_one,
+        moves,
+        tuple(filter(None, (at_peak, *doubt.said, *_notes(bench, best)))),
+        bench.played,
+    )
+
+
+def lean(scenario: Scenario) -> Scenario:
+    """Return *scenario* without what a plan has no use for: sweep, claims, alerts, series where nobody needs them."""
+    settings: dict[tuple[str | int, ...], Any] = {("alerts",): [], ("expect",): {}, ("rows",): "none"}
+    if scenario.quality is None and not scenario.control:
+        settings["telemetry",] = None
+        settings["scrape_interval",] = max(scenario.scrape_interval, LOOKS_S)
+    return scenarios.changed(scenario, settings)
+
+
+def _doubt(space: Space, said: float | None) -> Doubt:
+    """Return what there is to doubt in the step times of the first fleet that can be built.
+
+    Raises:
+        InputError: none can.
+    """
+    why: InputError | None = None
+    for fleet in space.fleets:
+        try:
+            return doubts.of(scenarios.changed(space.scenario, space.settings(fleet)), said)
+        except InputError as error:
+            why = why or error
+    raise why or InputError("expected a fleet to choose from")
+
+
+def _nearness(condition: search.Condition) -> float:
+    return max(
+        (condition.worst.excess(run.metrics.get(condition.worst.metric, math.nan)) for run in condition.runs),
+        default=math.inf,
+    )
+
+
+def _fewer(bench: Bench, best: Verdict, below: Verdict | None) -> Verdict | None:
+    """Return the fleet of the same kind with one rung less, unless it is *below* or cannot be built."""
+    space = bench.space
+    same = [one for one in space.fleets if one.cost < best.fleet.cost and space.at_least(best.fleet, one)]
+    if not same or (below is not None and same[-1].values == below.fleet.values):
+        return None
+    found = bench.judge(same[-1])
+    return found if found.conditions else None
+
+
+def _knee_of_one(bench: Bench, chosen: Scenario, known: Knee | None) -> Knee | None:
+    """Return the load that one replica holds, as a factor on the planned load; None with several pools.
+
+    *known* is that of the fleet itself, where nothing is taken from it.
+    """
+    if len(chosen.fleet.pools) != 1:
+        return None
+    ((name, pool),) = chosen.fleet.pools.items()
+    if pool.replicas == 1 and known is not None:
+        return known
+    one = scenarios.changed(chosen, {("fleet", "pools", name, "replicas"): 1})
+    return headroom.knee(bench, one, Case("one replica", lambda same: same), 1 / pool.replicas)
+
+
+def _nearest(bench: Bench) -> Verdict | None:
+    """Return the fleet that misses its promises least; of each kind the largest is played for it."""
+    for _, chains in bench.space.chains():
+        bench.judge(chains[-1][-1])
+    played = [one for one in bench.known.values() if one.failed]
+    return min(played, key=lambda one: _nearness(one.failed) if one.failed else math.inf, default=None)
+
+
+def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
+    """Return what a reader has to know of the runs that were played."""
+    runs = [run for verdict in bench.known.values() for one in verdict.conditions for run in one.runs if run.metrics]
+    notes: dict[str, None] = {}
+    chosen = bench.scenario(best.fleet) if best else bench.space.scenario
+    for name, pool in chosen.fleet.pools.items():
+        spec = resolve(pool, where=name)
+        notes |= dict.fromkeys((f"pool {name}: step times: {spec.provenance}", *spec.notes))
+    shown = [run for one in best.conditions for run in one.runs] if best else runs
+    said = (note for run in shown for note in run.notes if ": step times: " not in note and NO_ROWS not in note)
+    notes |= dict.fromkeys(said)
+    few = min((run.metrics["requests"] for run in runs), default=math.inf)
+    if few < FEW_REQUESTS:
+        notes[f"few samples: with {few:,.0f} requests a run, a P99 rests on the slowest handful"] = None
+    refused = [one for one in bench.known.values() if one.refused and not one.conditions]
+    if refused:
+        words = bench.space.words(refused[0].fleet)
+        notes[f"{count(len(refused), 'fleet')} cannot be built, such as {words}: {refused[0].refused}"] = None
+    return list(notes)
+
+
+__all__ = ["Fleet", "Plan", "Question", "lean", "make"]

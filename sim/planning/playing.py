@@ -1,0 +1,90 @@
+"""Many trials on whatever executor there is, each given back as soon as it was played."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from sim.errors import RunError
+from sim.planning.labels import label
+from sim.planning.trials import Played, play
+from sim.scenario import Scenario
+from sim.scenario.messages import condition
+
+AHEAD = 4
+"""Trials for each worker that are handed out before one comes back, so that none ever waits for the next."""
+
+LOST: tuple[type[BaseException], ...] = (BrokenProcessPool, CancelledError)
+"""What an executor raises when whoever played a trial is gone."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One (point, seed) to play; *point* is its place among the points, *settings* what varies (path -> value)."""
+
+    point: int
+    settings: Mapping[str, Any]
+    scenario: Scenario
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came back of a trial: its numbers, and STABLE, BACKLOGGED or OVERLOADED (`sim.planning.labels`)."""
+
+    played: Played
+    label: str
+
+
+def measure(scenario: Scenario, seed: int) -> Measured:
+    """Play *scenario* with one *seed*, and return its numbers without the histograms, a thousand times as large."""
+    played = play(scenario, seed)
+    return Measured(replace(played, histograms={}), label(played))
+
+
+def play_all(
+    executor: Executor,
+    trials: Iterable[Trial],
+    workers: int,
+    check: Callable[[], None] = lambda: None,
+    lost: tuple[type[BaseException], ...] = LOST,
+) -> Iterator[tuple[Trial, Measured]]:
+    """Let *executor*, which has so many *workers*, `measure` all *trials*; yield each as soon as it comes back.
+
+    *check* is called several times a second, and may raise to stop. *lost* are what the executor raises when whoever
+    played a trial is gone.
+
+    Raises:
+        RunError: a trial failed; the message begins with its point and seed.
+    """
+    ahead, left = AHEAD * workers, iter(trials)
+    waiting: dict[Future[Measured], Trial] = {}
+    while True:
+        for trial in islice(left, ahead - len(waiting)):
+            waiting[executor.submit(measure, trial.scenario, trial.seed)] = trial
+        if not waiting:
+            return
+        done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+        for future in done:
+            trial = waiting.pop(future)
+            yield trial, _result(future, trial, lost)
+        check()
+
+
+def _result(future: "Future[Measured]", trial: Trial, lost: tuple[type[BaseException], ...]) -> Measured:
+    words = condition({**trial.settings, "seed": trial.seed})
+    try:
+        return future.result()
+    except RunError as error:
+        raise RunError(f"{words}: {error}") from None
+    except lost:
+        raise RunError(
+            f"{words}: whoever played it was killed or is gone, most likely because memory ran out; "
+            "expected to fit with fewer workers"
+        ) from None
+    except MemoryError:
+        raise RunError(f"{words}: memory ran out; expected to fit with a shorter duration") from None
+    except AssertionError as error:
+        raise RunError(f"{words}: a law of the engine was broken ({error}): a fault of Blowout's own") from error

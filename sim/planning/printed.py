@@ -1,0 +1,291 @@
+"""A plan as a person reads it: the answer first, then why not less, how far it reaches, and what it rests on."""
+
+import math
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from sim.planning.objective import Judged
+from sim.planning.plan import Plan
+from sim.planning.reasons import Reason
+from sim.planning.search import Condition, Verdict
+from sim.report import printing, words
+from sim.words import count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+MOST_ROWS = 24
+MONTH_S = 30.4375 * 86400.0
+
+
+def show(plan: Plan, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
+    """Print *plan* to *file*, then *commands* worth typing next."""
+    blocks: list[printing.Block] = [("", [heading(plan)]), ("Answer", answer(plan))]
+    if plan.best is not None:
+        blocks.append(("Its promises", [_promises(plan.best)]))
+        blocks.append(("Why not less", why_not_less(plan)))
+        blocks.append(("How far it reaches", reach(plan)))
+        blocks.append(("What moves the answer most", moves(plan)))
+    blocks.append(("Fleets that were played", [_fleets(plan)]))
+    blocks.append(("What this rests on", [f"· {note}" for note in plan.assumptions]))
+    printing.show(blocks, commands, file)
+
+
+def heading(plan: Plan) -> str:
+    """Return what was asked, in a line or two."""
+    asked = plan.question
+    conditions = words.listing([case.name for case in plan.cases])
+    promises = ", ".join(bound.text for bound in asked.bounds)
+    return (
+        f"{plan.scenario.name}: the cheapest of {count(len(plan.space.fleets), 'fleet')} that keeps {promises}\n"
+        f"simulated; {conditions}; kept means that the next run keeps it too, with "
+        f"{words.percent(asked.confidence)} confidence, over users and step times; {count(plan.runs, 'run')}"
+    )
+
+
+def answer(plan: Plan) -> list["RenderableType"]:
+    """Return the answer in a sentence or two."""
+    from rich.text import Text
+
+    currency = plan.question.prices.currency
+    if plan.best is None:
+        return [Text(line) for line in _nobody(plan)]
+    money = plan.money(plan.best)
+    said = Text.assemble((plan.space.words(plan.best.fleet), "bold"), f": {count(plan.best.fleet.gpus, 'GPU')}, ")
+    said.append(f"{price(money.hour)} {currency} an hour")
+    each = f"{price(money.million_tokens)} {currency} for a million output tokens"
+    each += f", {price(money.thousand_good)} {currency} for a thousand good answers, at the load that was played."
+    return [said, Text(each)]
+
+
+def _nobody(plan: Plan) -> list[str]:
+    """Return that no fleet keeps the promises, what forbids it, and the best that can be had."""
+    if plan.nearest is None or plan.nearest.failed is None:
+        refused = next((one for one in plan.known if one.refused), None)
+        why = f": {plan.space.words(refused.fleet)}: {refused.refused}" if refused else ""
+        return [f"No fleet can be played{why}"]
+    reason = plan.reason(plan.nearest)
+    best = plan.space.words(plan.nearest.fleet)
+    what = words.quantity(reason.bound.metric, reason.typical)
+    return [
+        f"No fleet keeps {reason.bound.text}. The best that can be had is {what}, with {best}.",
+        _because(reason),
+    ]
+
+
+def _promises(verdict: Verdict) -> "RenderableType":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for name, justify in (("promise", "left"), ("", "left"), ("median run", "right"), ("next run within", "right"),
+                          ("bound", "right")):  # fmt: skip
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for condition in verdict.conditions:
+        for found in condition.findings:
+            table.add_row(
+                found.bound.metric, condition.case, *(_value(found, value) for value in (found.typical, found.limit)),
+                _value(found, found.bound.bound),
+            )  # fmt: skip
+    return table
+
+
+def _value(found: Judged, value: float) -> str:
+    return words.quantity(found.bound.metric, value)
+
+
+def why_not_less(plan: Plan) -> list["RenderableType"]:
+    """Return for each cheaper fleet that was played for it why it fails."""
+    lines: list[RenderableType] = []
+    for verdict in (plan.below, plan.fewer):
+        if verdict is None:
+            continue
+        named = f"{plan.space.words(verdict.fleet)} ({price(verdict.fleet.cost)} {plan.question.prices.currency}/h)"
+        if verdict.refused and not verdict.failed:
+            lines.append(f"{named}: {verdict.refused}.")
+            continue
+        reason = plan.reason(verdict)
+        lines.append(f"{named} {reason.case}: {sentence(reason)} {_because(reason)}".rstrip())
+    return lines or ["There is no cheaper fleet to choose."]
+
+
+def sentence(reason: Reason) -> str:
+    """Return which promise fails and by how much."""
+    metric, bound = reason.bound.metric, reason.bound
+    if reason.overloaded:
+        return f"{bound.metric} has no value; {reason.overloaded[0].lower()}{reason.overloaded[1:]}."
+    is_what = f"{metric} is {words.quantity(metric, reason.typical)} in the median run"
+    if bound.excess(reason.typical) > 1:
+        return f"{is_what}, bound {words.quantity(metric, bound.bound)}."
+    if bound.excess(reason.worst) > 1:
+        return f"{is_what} but {words.quantity(metric, reason.worst)} in one of them."
+    reach = words.quantity(metric, reason.limit) if math.isfinite(reason.limit) else "anything"
+    return f"{is_what}, but the next may have {reach}."
+
+
+def _because(reason: Reason) -> str:
+    said = f"{reason.label}." if reason.label != "STABLE" else ""
+    if reason.resource:
+        said += f" What runs out: {reason.resource}."
+    if reason.cohort:
+        said += f" It hits {reason.cohort} most."
+    return said.strip()
+
+
+def reach(plan: Plan) -> list["RenderableType"]:
+    """Return where the fleet breaks, when growth gets there, and what is left of the error budget."""
+    lines: list[RenderableType] = []
+    rate = plan.scenario.workload.rate_per_s
+    hardest = plan.cases[0].name
+
+    def load(factor: float) -> str:
+        return f"{words.significant(factor * rate)} requests/s" if rate else f"{words.significant(factor)} x the load"
+
+    if plan.knee is not None and plan.knee.keeps:
+        broken = f", breaks at {load(plan.knee.breaks)}" if plan.knee.known else ""
+        more = f" ({words.percent(plan.knee.keeps - 1)} more than planned)"
+        lines.append(f"The fleet, {hardest}, keeps its promises up to {load(plan.knee.keeps)}{more}{broken}.")
+    if plan.knee_of_one is not None and plan.knee_of_one.keeps:
+        lines.append(f"One replica holds {load(plan.knee_of_one.keeps)}.")
+    if plan.question.growth is not None and plan.knee is not None:
+        days = plan.days_left
+        lines.append(
+            f"Growing by {plan.question.growth.text}, it is enough for {_days(days)}."
+            if days > 0 else "It has no room to grow."
+        )  # fmt: skip
+    errors = next((bound for bound in plan.question.bounds if bound.metric == "errors"), None)
+    if errors is not None and plan.best is not None and plan.best.usual is not None:
+        spent = next(found.typical for found in plan.best.usual.findings if found.bound == errors)
+        month = MONTH_S / 60
+        lines.append(
+            f"Error budget: {words.significant(spent * month)} of {words.significant(errors.bound * month)} minutes a "
+            "month at this load, all the time."
+        )
+    return lines
+
+
+def _days(days: float) -> str:
+    if days < 60:
+        return count(round(days), "day")
+    return f"{days / 30.4375:.0f} months" if days < 730 else f"{days / 365.25:.1f} years"
+
+
+def moves(plan: Plan) -> list["RenderableType"]:
+    """Return what each doubt about an input would make of the answer."""
+    lines: list[RenderableType] = []
+    currency = plan.question.prices.currency
+    for move in plan.moves:
+        if move.fleet is None:
+            lines.append(f"{move.name}: no fleet of this kind is enough")
+        elif move.more > 0:
+            lines.append(f"{move.name}: {plan.space.words(move.fleet)}, {price(move.more)} {currency}/h more")
+        else:
+            lines.append(f"{move.name}: the same fleet")
+    return lines
+
+
+def _fleets(plan: Plan) -> "RenderableType":
+    from rich.table import Table
+
+    shown = frontier(plan)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("fleet")
+    for name in ("GPUs", f"{plan.question.prices.currency}/h", "per M tokens"):
+        table.add_column(name, justify="right")
+    for bound in plan.question.bounds:
+        table.add_column(bound.metric, justify="right")
+    table.add_column("queue")
+    table.add_column("")
+    for verdict in shown:
+        condition = verdict.failed or verdict.conditions[-1]
+        mark = "✓ chosen" if plan.best is verdict else "✓ kept" if verdict.kept else f"✗ {condition.case}"
+        table.add_row(
+            plan.space.words(verdict.fleet), str(verdict.fleet.gpus), price(verdict.fleet.cost),
+            price(plan.money(verdict).million_tokens),
+            *(_value(found, found.typical) for found in condition.findings), condition.label, mark,
+        )  # fmt: skip
+    return table
+
+
+def frontier(plan: Plan) -> list[Verdict]:
+    """Return the fleets worth a row, the cheapest first: those played, or the ones nearest to the answer's price."""
+    played = sorted((one for one in plan.known if one.conditions), key=lambda one: one.fleet.cost)
+    if len(played) <= MOST_ROWS:
+        return played
+    middle = plan.best.fleet.cost if plan.best else played[-1].fleet.cost
+    near = sorted(played, key=lambda one: abs(math.log(one.fleet.cost / middle)) if one.fleet.cost and middle else 0)
+    return sorted(near[:MOST_ROWS], key=lambda one: one.fleet.cost)
+
+
+def price(amount: float) -> str:
+    """Return an amount of money: ``6.00``, ``0.98``, ``1,240``, ``0.0031``."""
+    if not math.isfinite(amount):
+        return "–"
+    if amount >= 1000:
+        return f"{amount:,.0f}"
+    return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else words.significant(amount, 2)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return everything that was found, with JSON's types (what is not a number is None)."""
+    from sim.results import plain
+
+    best = plan.best
+    return dict(plain({
+        "scenario": plan.scenario.name,
+        "promises": [bound.text for bound in plan.question.bounds],
+        "conditions": [case.name for case in plan.cases],
+        "confidence": plan.question.confidence,
+        "currency": plan.question.prices.currency,
+        "prices": {"source": plan.question.prices.source, **plan.question.prices.hour},
+        "best": None if best is None else {**_fleet(plan, best), "cost": vars(plan.money(best))},
+        "next_cheaper": [_why(plan, one) for one in (plan.below, plan.fewer) if one is not None],
+        "nearest": None if plan.nearest is None else _why(plan, plan.nearest),
+        "knee": None if plan.knee is None else vars(plan.knee),
+        "knee_of_one_replica": None if plan.knee_of_one is None else vars(plan.knee_of_one),
+        "days_of_growth": plan.days_left,
+        "moves": [
+            {"what": one.name, "fleet": one.fleet and plan.space.words(one.fleet), "more_an_hour": one.more}
+            for one in plan.moves
+        ],
+        "fleets": [_fleet(plan, one) for one in sorted(plan.known, key=lambda one: one.fleet.cost)],
+        "assumptions": list(plan.assumptions),
+        "runs": plan.runs,
+    }))  # fmt: skip
+
+
+def _fleet(plan: Plan, verdict: Verdict) -> dict[str, Any]:
+    settings = {axis.name: value for axis, value in zip(plan.space.axes, verdict.fleet.values)}
+    return {
+        "fleet": plan.space.words(verdict.fleet),
+        "settings": settings,
+        "gpus": verdict.fleet.gpus,
+        "cost_an_hour": verdict.fleet.cost,
+        "kept": verdict.kept,
+        "refused": verdict.refused or None,
+        "conditions": [_condition(one) for one in verdict.conditions],
+    }
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    return {
+        "case": condition.case,
+        "label": condition.label,
+        "kept": condition.kept,
+        "promises": {
+            one.bound.metric: {"median": one.typical, "next_run_within": one.limit, "runs": list(one.values)}
+            for one in condition.findings
+        },
+    }
+
+
+def _why(plan: Plan, verdict: Verdict) -> dict[str, Any]:
+    if not verdict.conditions:
+        return {**_fleet(plan, verdict), "why": verdict.refused}
+    reason = plan.reason(verdict)
+    return {
+        **_fleet(plan, verdict),
+        "why": f"{reason.case}: {sentence(reason)} {_because(reason)}".strip(),
+        "promise": reason.bound.text,
+        "resource": reason.resource or None,
+        "cohort": reason.cohort or None,
+    }

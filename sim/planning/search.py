@@ -1,0 +1,199 @@
+"""The cheapest fleet that keeps its promises: bisection on each chain of fleets, and its footing checked at the end.
+
+On a chain only the number of replicas changes, and more is never worse; so the least that keeps the promises is found
+by halving. What is known of one fleet is known of all that have more, or less, of everything. That more is never
+worse is an assumption: the next cheaper fleet of all is played as well, and when it keeps the promises the search
+goes on below it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sim import scenario as scenarios
+from sim.engine.hardware import resolve
+from sim.errors import HardwareError, InputError, ScenarioError
+from sim.planning import labels, trials
+from sim.planning.doubt import Doubt
+from sim.planning.fleets import Case, Fleet, Space, calibrated
+from sim.planning.objective import Bound, Judged, Jury
+from sim.planning.trials import Played
+from sim.scenario import Scenario
+
+KEPT_TABLES = ("parts_tail", "parts_median", "parts_tail_first", "parts_median_first")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one fleet did under one condition: every promise with its runs, the runs, and what became of the queue."""
+
+    case: str
+    findings: tuple[Judged, ...]
+    runs: tuple[Played, ...]
+    label: str
+    kept: bool
+    worst: Bound
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one fleet; ``refused`` says why it cannot be built, or else its conditions say what it did."""
+
+    fleet: Fleet
+    kept: bool
+    conditions: tuple[Condition, ...] = ()
+    refused: str = ""
+
+    @property
+    def usual(self) -> Condition | None:
+        """What it did as it is, with nothing missing or broken; None where it failed before that was played."""
+        return next((one for one in self.conditions if one.case == "as it is"), None)
+
+    @property
+    def failed(self) -> Condition | None:
+        """The condition under which it broke a promise, if it did."""
+        return next((one for one in self.conditions if not one.kept), None)
+
+
+class Bench:
+    """Plays fleets until it is sure of them, and remembers what it found."""
+
+    def __init__(
+        self,
+        space: Space,
+        bounds: Sequence[Bound],
+        cases: Sequence[Case],
+        doubt: Doubt,
+        executor: Executor,
+        seeds: int,
+        confidence: float,
+        at_once: int,
+        tell: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        """Judge fleets of *space* by *bounds* under *cases*, with at most *seeds* runs each, *at_once* at a time."""
+        self.space, self.bounds, self.cases, self.doubt = space, tuple(bounds), tuple(cases), doubt
+        self.executor, self.seeds, self.confidence, self.at_once, self.tell = executor, seeds, confidence, at_once, tell
+        self.known: dict[tuple[Any, ...], Verdict] = {}
+        self.played = 0
+
+    def judge(self, fleet: Fleet) -> Verdict:
+        """Return whether *fleet* keeps every promise under every condition; it is played once at most."""
+        if fleet.values not in self.known:
+            self.known[fleet.values] = self._judge(fleet)
+        return self.known[fleet.values]
+
+    def _judge(self, fleet: Fleet) -> Verdict:
+        self.tell(self.space.words(fleet))
+        conditions = []
+        try:
+            scenario = self.scenario(fleet)
+            for case in self.cases:
+                conditions.append(self.condition(case.name, case.of(scenario), self.seeds))
+                if not conditions[-1].kept:
+                    break
+        except (HardwareError, ScenarioError, InputError) as error:
+            return Verdict(fleet, False, tuple(conditions), str(error).splitlines()[0])
+        return Verdict(fleet, all(one.kept for one in conditions), tuple(conditions))
+
+    def scenario(self, fleet: Fleet) -> Scenario:
+        """Return the scenario with *fleet* in it.
+
+        Raises:
+            HardwareError: its model does not fit, or nobody tabulated its step times.
+            ScenarioError: it contradicts the rest of the scenario.
+        """
+        scenario = scenarios.changed(self.space.scenario, self.space.settings(fleet))
+        for name, pool in scenario.fleet.pools.items():
+            resolve(pool, where=name)
+        return scenario
+
+    def _slower_or_faster(self, scenario: Scenario, i: int, n: int) -> Scenario:
+        """Return *scenario* with the step times of run *i* of *n*; where they would beat physics, as they are."""
+        factors = self.doubt.factors(i, n)
+        changed = calibrated(scenario, factors)
+        if min(factors.values()) < 1.0:
+            try:
+                for pool in changed.fleet.pools.values():
+                    resolve(pool)
+            except HardwareError:
+                return scenario
+        return changed
+
+    def condition(self, name: str, scenario: Scenario, most: int) -> Condition:
+        """Play *scenario* with seed after seed, at most *most*, until its promises are kept or broken for sure."""
+        jury = Jury(self.bounds, most, self.confidence)
+        said: list[str] = []
+        while jury.verdict is None:
+            first = len(jury.runs)
+            batch = range(first, min(first + self.at_once, jury.enough))
+            played = [
+                self.executor.submit(trials.play, self._slower_or_faster(scenario, i, most), scenario.seed + i)
+                for i in batch
+            ]
+            for future in played:
+                run = future.result()
+                self.played += 1
+                said.append(labels.label(run))
+                kept = {key: run.histograms[key] for key in KEPT_TABLES if key in run.histograms}
+                jury.add(replace(run, histograms=kept))
+                if jury.verdict is not None:
+                    break
+        order = (labels.STABLE, labels.BACKLOGGED, labels.OVERLOADED)
+        label = max(said, key=order.index) if not jury.verdict else max(set(said), key=said.count)
+        return Condition(name, tuple(jury.findings()), tuple(jury.runs), label, bool(jury.verdict), jury.worst())
+
+
+def cheapest(bench: Bench) -> dict[tuple[Any, ...], Verdict | None]:
+    """Return by kind of fleet (values of what is no rung) the cheapest that keeps the promises, None without one."""
+    found: dict[tuple[Any, ...], Verdict | None] = {}
+    for kind, chains in bench.space.chains():
+        best: Verdict | None = None
+        for chain in sorted(chains, key=lambda chain: chain[0].cost):
+            within = [fleet for fleet in chain if best is None or fleet.cost < best.fleet.cost]
+            k = _least(bench, within)
+            if k < len(within):
+                best = bench.judge(within[k])
+        found[kind] = best
+    return found
+
+
+def _least(bench: Bench, chain: Sequence[Fleet]) -> int:
+    """Return the index of the first fleet of *chain* that keeps the promises; its length when none does."""
+    low, high = 0, len(chain)
+    while low < high:
+        middle = math.isqrt((low + 1) * (high + 1)) - 1  # halves the ratio: fleets are seldom near the end of a range
+        if _keeps(bench, chain[middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _keeps(bench: Bench, fleet: Fleet) -> bool:
+    """Return whether *fleet* keeps the promises, from what is known of fleets with less or more, else by playing it."""
+    for other in bench.known.values():
+        if other.kept and bench.space.at_least(fleet, other.fleet):
+            return True
+        if not other.kept and not other.refused and bench.space.at_least(other.fleet, fleet):
+            return False
+    return bench.judge(fleet).kept
+
+
+def settled(bench: Bench, best: Verdict) -> tuple[Verdict, Verdict | None]:
+    """Return the cheapest fleet from *best* on downwards, and the next cheaper one, which breaks a promise; if any.
+
+    Both were played: that cheaper fleets are worse is not taken for granted here.
+    """
+    best = bench.judge(best.fleet)
+    while True:
+        cheaper = [fleet for fleet in bench.space.fleets if fleet.cost < best.fleet.cost]
+        below = None
+        for fleet in reversed(cheaper):
+            below = bench.judge(fleet)
+            if not below.refused:
+                break
+        if below is None or not below.kept:
+            return best, below
+        best = below

@@ -1,0 +1,84 @@
+"""What tests of plans share: small scenarios that are played in a moment, and a bench to judge their fleets on."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from sim import scenario as scenarios
+from sim.planning import doubt, fleets, objective, plan, prices, search
+from sim.run import known_metrics
+from sim.scenario import Scenario
+
+CHAT = """
+name: chat
+duration: 4m
+warmup: 30s
+fleet: {model: llama-3.1-8b, hardware: h100, replicas: 1}
+workload:
+  rate_per_s: 30
+  cohorts: {all: {prompt_tokens: {named: azure-conv-prompt}, output_tokens: {named: azure-conv-output}}}
+slo: {ttft_p99: 1s, errors: 0.1%}
+"""
+ONE_SEAT = """
+name: one-seat
+duration: 20m
+warmup: 2m
+fleet: {replicas: 1, kv_blocks: 100000, max_num_seqs: 1, max_num_batched_tokens: 256, step_time: {linear: {base: 10ms}}}
+workload:
+  rate_per_s: 4
+  cohorts: {all: {prompt_tokens: 1, output_tokens: {exponential: {mean: 100}}}}
+"""
+MEMORY = """
+name: memory
+duration: 4m
+warmup: 30s
+fleet: {replicas: 1, kv_blocks: 600, max_num_seqs: 64, max_num_batched_tokens: 2048,
+        step_time: {linear: {base: 8ms, per_prefill_token: 20us, per_sequence: 100us}}}
+workload:
+  rate_per_s: 12
+  cohorts:
+    all: {prompt_tokens: {lognormal: {median: 300, sigma: 0.7}}, output_tokens: {lognormal: {median: 120, sigma: 0.6}}}
+"""
+TWO_POOLS = """
+name: two-pools
+duration: 4m
+warmup: 30s
+fleet:
+  pools:
+    chat: {model: llama-3.1-8b, hardware: h100, replicas: 1}
+    deep: {model: llama-3.1-70b, hardware: h100, tensor_parallel: 4, replicas: 1}
+workload:
+  rate_per_s: 30
+  cohorts:
+    chat:
+      {share: 0.95, pool: chat, prompt_tokens: {named: azure-conv-prompt}, output_tokens: {named: azure-conv-output}}
+    deep: {share: 0.05, pool: deep, prompt_tokens: 500, output_tokens: {lognormal: {median: 400, sigma: 0.5}}}
+"""
+SLOW = CHAT + "faults: [{slow: main/0, from: 1m, to: 3m, factor: 4}]\n"
+
+
+def read(text: str) -> Scenario:
+    """The scenario in *text*, as a plan plays it."""
+    return plan.lean(scenarios.loads(text))
+
+
+def space_of(
+    scenario: Scenario, varied: dict[str, Sequence[Any]], given: dict[str, float] | None = None
+) -> fleets.Space:
+    """The fleets of *varied*, at the public prices or those *given*."""
+    cost = prices.Prices(given) if given else prices.read(None)
+    return fleets.Space(scenario, fleets.axes(scenario, varied), cost)
+
+
+def bench_of(
+    space: fleets.Space,
+    slo: str,
+    crew: Executor,
+    cases: Sequence[fleets.Case] = (),
+    seeds: int = 6,
+    error: float | None = 0.1,
+) -> search.Bench:
+    """A bench for the fleets of *space*."""
+    bounds = objective.read(slo, known_metrics(space.scenario))
+    usual = list(cases) or fleets.cases(space.scenario, 0, None)
+    return search.Bench(space, bounds, usual, doubt.of(space.scenario, error), crew, seeds, 0.95, 2)

@@ -1,0 +1,168 @@
+"""Other tools' files become measured runs that everything reads; what is wrong in them is told by place and field."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadtest.imports import read
+from sim.cli import main
+from sim.errors import InputError
+from sim.records import Outcome
+from sim.results import Run
+
+SAMPLES = Path(__file__).parent / "imports"
+GATEWAY = """asked_at,ttft_ms,total_ms,prompt_tokens,output_tokens,status
+2026-03-14T09:26:53.000Z,81,940,210,64,200
+2026-03-14T09:26:53.400Z,95,1210,340,80,200
+2026-03-14T09:26:54.100Z,,12,120,0,429
+2026-03-14T09:26:55.000Z,77,610,90,40,200
+"""
+COLUMNS = "sent=asked_at,ttft=ttft_ms,e2e=total_ms"
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str]) -> Typed:
+    def type_(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return type_
+
+
+def rows_of(folder: Path) -> dict[str, np.ndarray]:
+    table = Run.open(folder).members[0].attempts()
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def test_a_gateway_table_becomes_a_run_that_others_read(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "g.csv").write_text(GATEWAY)
+    code, out, err = typed("import", tmp_path / "g.csv", "--columns", COLUMNS, "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "the fleet is a stand-in" in out
+    rows = rows_of(tmp_path / "run")
+    order = np.argsort(rows["sent_s"])
+    assert rows["sent_s"][order] == pytest.approx([0.0, 0.4, 1.1, 2.0])
+    assert rows["outcome"][order].tolist() == [Outcome.OK, Outcome.OK, Outcome.REJECTED, Outcome.OK]
+    assert (rows["first_token_s"] - rows["sent_s"])[order] == pytest.approx(
+        [0.081, 0.095, np.nan, 0.077], abs=1e-5, nan_ok=True
+    )
+    info = Run.open(tmp_path / "run").info
+    assert (info["kind"], info["started"]) == ("measured", pytest.approx(1773480413.0))
+    for words in (("report", tmp_path / "run"), ("why", tmp_path / "run", "--no-figures")):
+        assert typed(*words)[0] == 0
+    assert typed("compare", tmp_path / "run", tmp_path / "run", "--no-figures")[0] == 0
+    assert typed("alerts", "eval", tmp_path / "run", "--rules", "seed", "--no-figures")[0] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "tool", "requests", "ok", "ttft_s"),
+    [
+        ("vllm-bench-0.32.json", "vllm-bench", 4, 3, 0.0521),
+        ("guidellm-0.5.json", "guidellm", 4, 3, 0.0915),
+        ("aiperf-0.5.jsonl", "aiperf", 3, 2, 0.255886568),
+    ],
+)
+def test_the_tools_are_recognised_and_no_text_is_kept(
+    name: str, tool: str, requests: int, ok: int, ttft_s: float, tmp_path: Path, typed: Typed
+) -> None:
+    assert read.read(SAMPLES / name, None, {}).tool == tool
+    code, _, err = typed("import", SAMPLES / name, "--out", tmp_path / "run", "--json")
+    assert code == 0, err
+    rows = rows_of(tmp_path / "run")
+    good = rows["outcome"] == Outcome.OK
+    assert (len(good), int(good.sum())) == (requests, ok)
+    first = np.flatnonzero(good)[np.argmin(rows["sent_s"][good])]
+    assert rows["first_token_s"][first] - rows["sent_s"][first] == pytest.approx(ttft_s, abs=1e-6)
+    assert (rows["prompt_tokens"][good] > 0).all()
+    assert all(b"SECRET" not in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert typed("import", SAMPLES / name, "--format", "csv", "--out", tmp_path / "no")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "columns", "says"),
+    [
+        ("", "", "sent=when,e2e=total_ms", "column 'when', which --columns calls sent, is missing; it has asked_at"),
+        ("asked_at", "x", "e2e=total_ms", "no column says when the request was sent; name it with --columns sent=NAME"),
+        (",340,", ",3.5,", COLUMNS, "line 3, column 'prompt_tokens': expected a whole number of tokens, got '3.5'"),
+        (",940,", ",fast,", COLUMNS, "line 2, column 'total_ms': expected a length of time, not below 0, got 'fast'"),
+        ("2026-03-14T09:26:55", "noon", COLUMNS, "line 5, column 'asked_at': expected a number or a date and time"),
+        ("81,940", "1081,940", COLUMNS, "line 2: times go backwards: the end came 0.141 s before the first token"),
+    ],
+)
+def test_a_mistake_in_a_table_is_told_by_line_and_column(
+    old: str, new: str, columns: str, says: str, tmp_path: Path, typed: Typed
+) -> None:
+    (tmp_path / "g.csv").write_text(GATEWAY.replace(old, new, 1) if old else GATEWAY)
+    code, _, err = typed("import", tmp_path / "g.csv", "--columns", columns, "--out", tmp_path / "run")
+    assert code == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        (
+            "vllm-bench-0.32.json",
+            lambda d: d.pop("start_times"),
+            "start_times is missing, so single requests cannot be",
+        ),
+        ("vllm-bench-0.32.json", lambda d: d["ttfts"].pop(), "ttfts: expected 4 entries, one a request, got 3"),
+        (
+            "vllm-bench-0.32.json",
+            lambda d: d["input_lens"].__setitem__(1, "x"),
+            "record 2: input_lens: expected a whole",
+        ),
+        (
+            "guidellm-0.5.json",
+            lambda d: d["benchmarks"][0]["requests"]["successful"][1].pop("request_start_time"),
+            "benchmark 1, successful record 2: request_start_time: expected Unix seconds, got nothing",
+        ),
+    ],
+)
+def test_a_mistake_in_a_tools_file_is_told_by_record_and_field(
+    name: str, change: Callable[[Any], object], says: str, tmp_path: Path
+) -> None:
+    data = json.loads((SAMPLES / name).read_text())
+    change(data)
+    (tmp_path / name).write_text(json.dumps(data))
+    with pytest.raises(InputError, match=re.escape(says)):
+        read.read(tmp_path / name, None, {})
+
+
+def test_what_is_no_file_of_requests_is_refused(tmp_path: Path, typed: Typed) -> None:
+    for text, says in (
+        ("", "is empty"),
+        ('{"a": 1}', "not recognised; expected requests as vllm-bench, guidellm, aiperf, csv"),
+        ('{"metadata": {"request_start_ns": 1}}\n{"broken', "line 2: expected JSON, but it is broken"),
+        ("sent_s,e2e_s\n", "has no rows; expected a request a row"),
+    ):
+        (tmp_path / "f").write_text(text)
+        code, _, err = typed("import", tmp_path / "f", "--out", tmp_path / "run")
+        assert (code, says in err) == (2, True), err
+    assert "cannot be read" in typed("import", tmp_path / "nothing", "--out", tmp_path / "run")[2]
+
+
+def test_cohorts_are_matched_by_name(tmp_path: Path, typed: Typed) -> None:
+    lengths = "prompt_tokens: 9, output_tokens: 9"
+    (tmp_path / "s.yaml").write_text(
+        "{name: two, duration: 60s, fleet: {kv_blocks: 400, step_time: {linear: {base: 10ms}}}, workload: {rate_per_s: "
+        f"1, cohorts: {{chat: {{share: 0.5, {lengths}}}, code: {{share: 0.5, {lengths}}}}}}}}}"
+    )
+    head, *lines = GATEWAY.splitlines()
+    table = [f"{head},kind", *(f"{line},{'code' if k == 2 else 'chat'}" for k, line in enumerate(lines))]
+    (tmp_path / "g.csv").write_text("\n".join(table))
+    words = ("import", tmp_path / "g.csv", "--scenario", tmp_path / "s.yaml")
+    assert typed(*words, "--columns", f"{COLUMNS},cohort=kind", "--out", tmp_path / "run")[0] == 0
+    assert sorted(rows_of(tmp_path / "run")["cohort"].tolist()) == [0, 0, 0, 1]
+    _, _, err = typed(*words, "--columns", COLUMNS, "--out", tmp_path / "no")
+    assert "line 2: which cohort it is of is not said; expected one of chat, code (name its column" in err

@@ -1,0 +1,223 @@
+"""Plans: the search finds what an exhaustive one does, its promise holds on fresh luck, and theory agrees."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import special
+
+from sim import theory
+from sim.planning import doubt, fleets, headroom, labels, plan, prices, reasons, search, trials
+from sim.planning.objective import Bound, Jury, limit
+from sim.planning.trials import Played
+from sim.run import known_metrics
+from tests import planning
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Executor]:
+    with trials.crew(2) as executor:
+        yield executor
+
+
+SMALL: dict[str, tuple[str, str, dict[str, Sequence[Any]], dict[str, float] | None, int]] = {
+    "kinds": (planning.CHAT, "ttft_p99 < 1s, itl_p99 < 120ms", {"replicas": range(1, 7), "hardware": ["a100", "h100"]},
+              None, 0),
+    "survive": (planning.CHAT, "ttft_p99 < 400ms, errors < 0.1%", {"replicas": range(1, 8)}, None, 1),
+    "memory": (planning.MEMORY, "ttft_p99 < 500ms, e2e_p99 < 20s", {"replicas": range(1, 9)}, {"none": 1.0}, 0),
+    "pools": (planning.TWO_POOLS, "cohort.chat.ttft_p99 < 500ms, cohort.deep.e2e_p99 < 25s",
+              {"pools.chat.replicas": range(1, 5), "pools.deep.replicas": range(1, 4)}, None, 0),
+    "slow": (planning.SLOW, "ttft_p99 < 400ms", {"replicas": range(1, 7)}, None, 0),
+    "seats": (planning.ONE_SEAT.replace("20m", "8m"), "queue_mean <= 200ms", {"replicas": range(5, 13)}, {"none": 1.0},
+              0),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_the_search_finds_what_an_exhaustive_one_does_and_it_holds_on_fresh_luck(name: str, crew: Executor) -> None:
+    text, slo, varied, given, survive = SMALL[name]
+    scenario = planning.read(text)
+    space = planning.space_of(scenario, varied, given)
+    cases = fleets.cases(scenario, survive, None)
+    searching = planning.bench_of(space, slo, crew, cases)
+    found = [one for one in search.cheapest(searching).values() if one is not None]
+    best, below = search.settled(searching, min(found, key=lambda one: one.fleet.cost))
+    exhaustive = planning.bench_of(space, slo, crew, cases)
+    every = [exhaustive.judge(fleet) for fleet in space.fleets]
+    cheapest = next(one for one in every if one.kept)
+    assert best.fleet.cost == cheapest.fleet.cost
+    assert best.kept
+    assert below is None or not below.kept
+    # Fresh users, and step times from all of the doubt's distribution.
+    scores = np.random.default_rng(7).standard_normal(20)
+    held = fresh(searching, best, scores, crew)
+    assert held >= 18, f"{space.words(best.fleet)} held {held} of 20"
+    if below is not None and not below.refused:
+        held = fresh(searching, below, scores, crew)
+        assert held < 20, f"{space.words(below.fleet)} held {held} of 20 as well"
+
+
+def fresh(bench: search.Bench, verdict: search.Verdict, scores: np.ndarray, crew: Executor) -> int:
+    """How many of as many fresh runs as there are *scores* keep every promise, under the hardest condition."""
+    scenario = bench.cases[0].of(bench.scenario(verdict.fleet))
+    low, high = bench.doubt.intervals[next(iter(scenario.fleet.pools))]
+    assert low * high == pytest.approx(1.0)
+    factors = np.exp(np.log(high) / doubt.Z95 * scores)
+    played = [
+        crew.submit(trials.play, fleets.calibrated(scenario, dict.fromkeys(scenario.fleet.pools, factor)), 1000 + i)
+        for i, factor in enumerate(map(float, factors))
+    ]
+    runs = [future.result() for future in played]
+    return sum(not run.overloaded and all(bound.kept_by(run) for bound in bench.bounds) for run in runs)
+
+
+@pytest.mark.slow
+def test_servers_for_a_load_grow_as_the_square_root_rule_says(crew: Executor) -> None:
+    """One seat a replica, exponential answers: nearly M/M/c, but for queues that are not shared."""
+    for load in (4, 9, 16, 25):
+        scenario = planning.read(planning.ONE_SEAT.replace("rate_per_s: 4", f"rate_per_s: {load}"))
+        space = planning.space_of(scenario, {"replicas": range(load, load + 14)}, {"none": 1.0})
+        bench = planning.bench_of(space, "queue_mean <= 100ms", crew, seeds=10, error=None)
+        (best,) = search.cheapest(bench).values()
+        assert best is not None
+        (needed,) = best.fleet.values
+        pooled = next(c for c in range(load + 1, 99) if theory.mmc_wait_s(load, 1.0, c) <= 0.1)
+        assert pooled <= needed <= pooled + 2
+        assert 1.0 <= (needed - load) / load**0.5 <= 2.1
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def run_of(**metrics: float) -> Played:
+    return Played(metrics)
+
+
+def test_the_next_run_keeps_a_bound_as_often_as_was_promised() -> None:
+    """Coverage of the prediction limit: 95% of next runs, whatever the spread."""
+    rng = np.random.default_rng(3)
+    bound = Bound("ttft_p99", 1.0)
+    for n in (4, 6, 10):
+        inside = [
+            np.exp(0.4 * rng.standard_normal()) <= limit(bound, np.exp(0.4 * rng.standard_normal(n)).tolist(), 0.95)
+            for _ in range(4000)
+        ]
+        assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
+
+
+def test_two_heaps_are_judged_by_order_and_not_by_a_normal_curve() -> None:
+    bound = Bound("itl_p99", 0.1)
+    jury = Jury([bound], 10, 0.95)
+    for i in range(19):
+        assert jury.verdict is None
+        jury.add(run_of(itl_p99=0.02 if i % 2 else 0.065))
+    assert jury.verdict is True
+    assert jury.findings()[0].limit == 0.065
+    assert limit(bound, [0.02, 0.065] * 5, 0.95) > 0.1
+
+
+def test_a_clear_case_takes_few_runs_and_two_broken_ones_are_enough() -> None:
+    clear = Jury([Bound("ttft_p99", 2.0)], 10, 0.95)
+    for value in (0.20, 0.21, 0.19, 0.22):
+        assert clear.verdict is None
+        clear.add(run_of(ttft_p99=value))
+    assert clear.verdict is True
+    bad = Jury([Bound("ttft_p99", 0.1)], 10, 0.95)
+    bad.add(run_of(ttft_p99=0.2))
+    assert bad.verdict is None
+    bad.add(run_of(ttft_p99=0.2))
+    assert bad.verdict is False
+    over = Jury([Bound("ttft_p99", 0.1)], 10, 0.95)
+    over.add(Played(overloaded="OVERLOADED: too many"))
+    assert over.verdict is False
+    missing = Jury([Bound("ttft_p99", 0.1)], 3, 0.95)
+    for _ in range(2):
+        missing.add(run_of(errors=1.0))
+    assert missing.verdict is False
+
+
+def test_a_share_that_is_always_nothing_is_kept() -> None:
+    jury = Jury([Bound("errors", 0.001)], 10, 0.95)
+    for _ in range(4):
+        jury.add(run_of(errors=0.0))
+    assert jury.verdict is True
+    assert jury.findings()[0].limit == 0.0
+
+
+def test_step_times_are_doubted_evenly_slowest_and_fastest_first() -> None:
+    one = doubt.Doubt({"chat": (1 / 1.2, 1.2)}, ())
+    factors = np.array([one.factors(i, 10)["chat"] for i in range(10)])
+    assert factors[0] == factors.max()
+    assert factors[1] == factors.min()
+    assert sorted(np.log(factors)) == pytest.approx(np.log(1.2) / doubt.Z95 * special.ndtri((np.arange(10) + 0.5) / 10))
+    assert one.factors(10, 10) == one.factors(0, 10)
+    certain = doubt.Doubt({"chat": (1.0, 1.0)}, ())
+    assert {certain.factors(i, 10)["chat"] for i in range(10)} == {1.0}
+
+
+# --- what is found ----------------------------------------------------------------------------------------------------
+
+
+def question(text: str, slo: str, varied: dict[str, Sequence[Any]], **more: Any) -> plan.Question:
+    scenario = planning.read(text)
+    bounds = planning.objective.read(slo, known_metrics(scenario))
+    given = prices.Prices({"none": 1.0, **prices.PUBLIC})
+    return plan.Question(scenario, bounds, tuple(fleets.axes(scenario, varied)), given, seeds=6, **more)
+
+
+@pytest.mark.slow
+def test_a_plan_survives_a_loss_knows_its_edge_and_what_ran_out(crew: Executor) -> None:
+    usual = plan.make(question(planning.MEMORY, "ttft_p99 < 500ms", {"replicas": range(1, 9)}), crew, 2)
+    safe = plan.make(
+        question(planning.MEMORY, "ttft_p99 < 500ms", {"replicas": range(1, 9)}, survive=1,
+                 growth=headroom.read_growth("8%/month")), crew, 2)  # fmt: skip
+    assert usual.best is not None
+    assert safe.best is not None
+    assert safe.best.fleet.values[0] == usual.best.fleet.values[0] + 1
+    assert usual.below is not None
+    assert not usual.below.kept
+    reason = usual.reason(usual.below)
+    assert "KV cache" in reason.resource
+    assert reason.label in (labels.OVERLOADED, labels.BACKLOGGED, labels.STABLE)
+    assert safe.knee is not None
+    assert 1.0 <= safe.knee.keeps < safe.knee.breaks <= safe.knee.keeps * headroom.NEAR
+    assert 0 <= safe.days_left == pytest.approx(safe.question.growth.until(safe.knee.keeps))  # type: ignore[union-attr]
+    assert safe.knee_of_one is not None
+    assert 0.0 < safe.knee_of_one.keeps < 1.0
+    money = safe.money(safe.best)
+    per_s = np.mean([run.metrics["throughput_tokens_per_s"] for run in safe.best.conditions[-1].runs])
+    assert money.million_tokens == pytest.approx(safe.best.fleet.cost / 3600 / per_s * 1e6)
+    assert {move.name for move in safe.moves} >= {"20% more requests", "answers 20% longer", "steps 10% slower"}
+    assert safe.moves[0].more == max(move.more for move in safe.moves)
+
+
+def test_what_nobody_can_keep_is_said_with_the_best_there_is(crew: Executor) -> None:
+    found = plan.make(question(planning.MEMORY, "itl_p99 < 5ms", {"replicas": [2, 8]}), crew, 2)
+    assert found.best is None
+    assert found.nearest is not None
+    reason = found.reason(found.nearest)
+    assert reason.bound.metric == "itl_p99"
+    assert reason.typical >= 0.008
+    assert reason.resource == reasons.RESOURCES["decode_alone_s"] or reason.resource == reasons.PROMPTS_OF_OTHERS
+
+
+def test_labels_tell_a_queue_that_grows_from_one_that_stands(crew: Executor) -> None:
+    text = planning.ONE_SEAT.replace("replicas: 1", "replicas: 4")
+    seen = {}
+    for rate in (1.0, 3.6, 6.0):
+        scenario = planning.read(text.replace("rate_per_s: 4", f"rate_per_s: {rate}"))
+        seen[rate] = labels.label(trials.play(scenario, 1))
+    assert seen == {1.0: labels.STABLE, 3.6: labels.BACKLOGGED, 6.0: labels.OVERLOADED}
+
+
+def test_waiting_grows_as_fluid_theory_says() -> None:
+    """Two a second come and hardly one is served: who comes a second later waits about a second longer."""
+    text = planning.ONE_SEAT.replace("rate_per_s: 4", "rate_per_s: 2").replace("duration: 20m", "duration: 60m")
+    patient = planning.read(text).model_copy(update={"drain": 7200.0})
+    played = trials.play(patient, 3)
+    service_s = 1.01  # a hundred tokens after the first, 10 ms each, and the step of the prompt
+    assert labels.growth(played) == pytest.approx(2 * service_s - 1, abs=0.12)
+    assert labels.label(played) == labels.OVERLOADED

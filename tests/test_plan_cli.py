@@ -1,0 +1,119 @@
+"""`blowout plan` as a user types it: what it prints and leaves behind, and each way to ask wrongly."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sim.cli import main
+from tests import planning
+
+SLO = "ttft_p99 < 500ms, errors < 0.1%"
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    file = tmp_path / "memory.yaml"
+    file.write_text(planning.MEMORY)
+    (tmp_path / "prices.yaml").write_text("none: 2\ncurrency: EUR\n")
+    return file
+
+
+def plan(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command."""
+    with pytest.raises(SystemExit) as end:
+        main(["plan", *map(str, args)])
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+@pytest.mark.slow
+def test_a_plan_is_printed_drawn_and_left_to_be_played(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = memory.parent / "out"
+    asked = (memory, "--slo", SLO, "--vary", "replicas=1:6", "--price", memory.parent / "prices.yaml", "--seeds", "4")
+    code, out, _ = plan(capsys, *asked, "--growth", "8%/month", "--survive", "1", "--out", folder)
+    assert code == 0
+    for said in ("Answer", "EUR an hour", "Why not less", "KV cache", "How far it reaches", "8%/month",
+                 "20% more requests", "What this rests on", "Next", "without 1 replica"):  # fmt: skip
+        assert said in out
+    found = json.loads((folder / "plan.json").read_text())
+    assert found["best"]["settings"] == {"main.replicas": found["best"]["gpus"]}
+    assert found["best"]["cost_an_hour"] == 2 * found["best"]["gpus"]
+    assert (folder / "plan.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(SystemExit) as end:
+        main(["check", str(folder / "scenario.yaml"), "--json"])
+    assert not end.value.code
+    capsys.readouterr()
+    # The same question has the same answer, and JSON says it all.
+    code, again, _ = plan(
+        capsys, *asked, "--growth", "8%/month", "--survive", "1", "--no-figures", "--out", folder / "b", "--json"
+    )
+    assert code == 0
+    assert json.loads(again) == found
+
+
+def test_nobody_keeps_it(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = plan(
+        capsys, memory, "--slo", "itl_p99 < 5ms", "--vary", "replicas=2,4", "--price", memory.parent / "prices.yaml",
+        "--seeds", "3", "--out", memory.parent / "out", "--no-figures",
+    )  # fmt: skip
+    assert code == 1
+    assert "No fleet keeps itl_p99 <= 5ms. The best that can be had is" in " ".join(out.split())
+    assert "What runs out:" in out
+
+
+WRONG = {
+    ("--slo", "ttft_p99 < 2"): "ttft_p99 is a time: expected a bound such as 2ms or 2s",
+    ("--slo", "ttft_p9 < 2s"): "--slo: unknown metric 'ttft_p9'",
+    ("--slo", "ttft_p99"): "--slo: expected a comparison",
+    ("--slo", "ttft_p99 < 2s, ttft_p99 < 3s"): "--slo: expected one bound a metric, got two of ttft_p99",
+    ("--slo", ""): "expected bounds",
+    ("--slo", "ttft_p99 / ttft_p50 < 3"): "expected one metric and its bound",
+    ("--vary", "replicas=8:2"): "expected a range from the lower value to the higher",
+    ("--vary", "replicas=0:4"): "expected whole numbers from 1 on",
+    ("--vary", "replica=1:4"): "no such setting; did you mean 'replicas'?",
+    ("--vary", "pools.other.replicas=1:4"): "--vary pools.other.replicas",
+    ("--vary", "replicas=1:4", "--vary", "fleet.replicas=1:4"): "expected each setting once",
+    ("--growth", "8%"): "--growth: expected such as 8%/month",
+    ("--confidence", "100%"): "--confidence: expected more than 0 and less than 100%",
+    ("--model-error", "20"): "--model-error: expected a fraction",
+    ("--price", "no.yaml"): "--price: no.yaml: cannot be read",
+    ("--under", "no-such"): "no-such: no such scenario file",
+    ("--seeds", "2"): "2 is not in the range x>=3",
+    ("--gpus", "1", "--vary", "replicas=2:4"): "--gpus: every fleet has more than 1",
+    ("--survive", "1", "--vary", "max_num_seqs=32,64", "--vary", "replicas=1"): "",
+}
+
+
+@pytest.mark.parametrize("options", WRONG, ids=" ".join)
+def test_a_wrong_question_is_one_sentence(
+    options: tuple[str, ...], memory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(memory.parent)
+    given = list(options)
+    if "--slo" not in given:
+        given += ["--slo", SLO]
+    if "--price" not in given:
+        given += ["--price", "prices.yaml"]
+    code, out, err = plan(capsys, memory.name, "--seeds", "3", *given, "--no-figures")
+    if not WRONG[options]:
+        assert code == 1  # nothing is left of one replica without one
+        assert "nothing is left of main without 1" in out
+        return
+    assert code == 2
+    assert WRONG[options] in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (memory.parent / "results").exists()
+
+
+def test_a_price_file_names_its_line(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = memory.parent / "prices.yaml"
+    for text, said in (
+        ("none: 2\nh100: cheap\n", "prices.yaml:2: h100: expected the price of a GPU for an hour"),
+        ("none: 2\nh1000: 3\n", "prices.yaml:2: h1000: no hardware 'h1000'"),
+        ("- 3\n", "expected lines such as `h100: 2.50`"),
+        ("h100: 3\n", "no price for none"),
+    ):
+        prices.write_text(text)
+        code, _, err = plan(capsys, memory, "--slo", SLO, "--price", prices, "--seeds", "3")
+        assert (code, said in err) == (2, True), err
