@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sim.report import checked, parts, tables, tester, twins, words
 from sim.report.figures import plates
 from sim.report.style import Plate
-from sim.report.view import Point, View, calmest, view, worst
+from sim.report.view import View, highest, lowest, view
 
 if TYPE_CHECKING:
     from sim.results import Run
@@ -91,12 +91,14 @@ def _checked(run: "Run") -> list[str]:
 
 
 def _tiles(seen: View) -> list[str]:
-    """Return the four figures to know, at the worst point, each above what it is at the calmest."""
+    """Return the four figures to know, at the worst point, each above what it is at the calmest (or the best)."""
     if not seen.points:
         return ["<p>Nothing was finished.</p>"]
-    bad, good = worst(seen.points), calmest(seen.points)
+    shown = seen.lead[: len(TILES)] or TILES
+    by = shown[0] if seen.lead else "ttft_p99"
+    bad, good = highest(seen.points, by), lowest(seen.points, by)
     tiles = []
-    for metric in TILES:
+    for metric in shown:
         where = [words.place(bad.label)] if bad.label else []
         if bad is not good:
             where.append(f"{words.quantity(metric, good.metric(metric).value)} {words.place(good.label)}")
@@ -135,24 +137,21 @@ def _figures(run: "Run", shown: Sequence[Plate]) -> list[str]:
 def _numbers(seen: View) -> list[str]:
     if not seen.points:
         return []
-    if len(seen.points) <= tables.MOST_COLUMNS:
-        head = ["", *tables.columns(seen)]
-        rows = [
-            (metric in KEY, [tables.name(metric), *(_cell(point, metric) for point in seen.points)])
-            for metric in tables.headline_metrics(seen)
-        ]
-    else:
-        head = ["", *tables.SWEEP.values()]
-        rows = [(False, [point.label, *(_cell(point, metric) for metric in tables.SWEEP)]) for point in seen.points]
-    return _section(
-        "The numbers", [_table(head, rows), f'<p class="small">{escape(tables.about(seen).capitalize())}.</p>']
-    )
+    shown = tables.grid(seen)
+    rows = [
+        (i in shown.key, [escape(title), *(_quiet(cells[i]) for _, cells in shown.columns)])
+        for i, title in enumerate(shown.rows)
+    ]
+    lines = [_table(["", *(title for title, _ in shown.columns)], rows)]
+    lines += [
+        f'<p class="small">{escape(line)}</p>' for line in (shown.same, f"{tables.about(seen).capitalize()}.") if line
+    ]
+    return _section("The numbers", lines)
 
 
-def _cell(point: Point, metric: str) -> str:
+def _quiet(text: str) -> str:
     """Return an estimate with its interval, the interval in a quieter colour."""
-    text = escape(tables.cell(point, metric))
-    return re.sub(r"( )([\[(].*)", r"\1<i>\2</i>", text)
+    return re.sub(r"( )([\[(].*)", r"\1<i>\2</i>", escape(text))
 
 
 def _table(head: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -> str:

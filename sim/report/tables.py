@@ -3,17 +3,18 @@
 Plain text wherever nobody watches; nothing in it depends on how long the run took.
 """
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.report import checked, parts, printing, tester, twins, words
+from sim.report import checked, mistakes, parts, printing, subject, tester, twins, words
 from sim.report.view import Point, View, view, worst
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from sim.results import Run
 
@@ -23,6 +24,8 @@ HEADLINE = (
     *("requests", "errors", "goodput_per_s", "throughput_tokens_per_s"),
     *("tasks", "task_success", "task_failed", "task_e2e_p50", "task_e2e_p99", "task_calls_mean", "irreversible_wrong"),
 )
+BESIDE = ("requests", "errors", "goodput_per_s", "ttft_p50", "ttft_p99", "e2e_p99", "kv_mean", "waiting_mean")
+"""What is still worth a row where a run is about right and wrong."""
 ONLY_IF_ANY = ("rejected", "timed_out", "failed", "cancelled", "unfinished", "wrong")
 WRONG = ("wrong_per_min_mean", "wrong_per_min_peak")
 USUAL = {"retries": 0.0, "hedges": 0.0, "amplification": 1.0, "prefix_hit": 0.0, "recomputed": 0.0}
@@ -36,7 +39,7 @@ SWEEP = {
     "preemptions": "preempted",
     "errors": "unanswered",
 }
-"""For a sweep too wide for columns: one row a point, and intervals for `SWEEP_INTERVALS` only."""
+"""For a sweep of many points: one row a point, and intervals for `SWEEP_INTERVALS` only, or for the first that lead."""
 SWEEP_INTERVALS = ("ttft_p50", "ttft_p99")
 NAMES = {
     "kv_mean": "KV cache in use, mean",
@@ -63,6 +66,10 @@ NAMES = {
     "recomputed": "prompt tokens computed again",
 }
 MOST_COLUMNS = 4
+MOST_LEADING = 10
+"""Metrics that lead the table of a sweep of many points; the rest is in summary.json."""
+LEAST_OF_A_CLAIM = 30
+"""Columns for what a claim says beside its verdict; in a narrower terminal it stands below the name."""
 ENOUGH_FOR_CLAIMS = 6
 """Seeds from which on their median has a 95% interval at all: even from the lowest to the highest of n values the
 chance to miss it is 2^(1-n) (order statistics), 6% for five."""
@@ -70,7 +77,7 @@ chance to miss it is 2^(1-n) (order statistics), 6% for five."""
 
 def name(metric: str) -> str:
     """Return what a row of a table calls *metric*."""
-    return NAMES.get(metric) or words.metric_name(metric)
+    return subject.name(metric) or NAMES.get(metric) or words.metric_name(metric)
 
 
 def headline_metrics(seen: View) -> list[str]:
@@ -78,22 +85,58 @@ def headline_metrics(seen: View) -> list[str]:
     known = set(seen.points[0].metrics) if seen.points else set()
     bad = [m for m in ONLY_IF_ANY if any(p.metric(m).value > 0 for p in seen.points)]
     unusual = [m for m, usual in USUAL.items() if any(p.metric(m).value > usual for p in seen.points)]
-    wanted = [*HEADLINE, *bad, *(WRONG if "wrong" in bad else ()), *unusual]
+    usual = BESIDE if seen.lead else HEADLINE
+    wanted = dict.fromkeys([*seen.lead, *usual, *bad, *(WRONG if "wrong" in bad else ()), *unusual])
     return [metric for metric in wanted if metric in known]
 
 
 def cell(point: Point, metric: str) -> str:
     """Return the estimate of *metric* at *point* with its interval."""
     estimate = point.metric(metric)
+    if metric.endswith(subject.NEVER) and (partly := subject.moment(estimate)):
+        return partly
     return words.interval(metric, estimate.value, estimate.low, estimate.high, estimate.is_range)
 
 
-def sweep_cells(point: Point) -> list[str]:
-    """Return one row of a sweep's table."""
-    return [
-        cell(point, metric) if metric in SWEEP_INTERVALS else words.quantity(metric, point.metric(metric).value)
-        for metric in SWEEP
-    ]
+@dataclass(frozen=True)
+class Grid:
+    """The headline figures as a table: names of rows, columns with a cell for each row, and what is the same in all."""
+
+    rows: list[str]
+    columns: list[tuple[str, list[str]]]
+    key: frozenset[int]  # rows to look at
+    same: str  # one line; empty where nothing is
+
+
+def grid(seen: View) -> Grid:
+    """Return the table of *seen*: a column a point, or of many points a row a point.
+
+    What is the same at every point steps back into one line, unless everything is, or it is what the run is about and
+    there is room.
+    """
+    points, sweep = seen.points, len(seen.points) > MOST_COLUMNS
+    metrics = headline_metrics(seen) if not sweep else list(dict.fromkeys([*seen.lead[:MOST_LEADING], *SWEEP]))
+    cells = {metric: [_cell(seen, point, metric, sweep) for point in points] for metric in metrics}
+    stays = () if sweep else seen.lead
+    same = [m for m in metrics if len(points) > 1 and len(set(cells[m])) == 1 and m not in stays]
+    same = [] if len(same) == len(metrics) else same
+    metrics = [metric for metric in metrics if metric not in same]
+    line = "; ".join(f"{name(m)} {cells[m][0].partition(' [')[0].partition(' (')[0]}" for m in same)
+    line = f"The same at every point: {line}." if same else ""
+    if sweep:
+        titles = {m: SWEEP.get(m) or name(m) for m in metrics}
+        return Grid([p.label for p in points], [(titles[m], cells[m]) for m in metrics], frozenset(), line)
+    by_point = [(title, [cells[m][i] for m in metrics]) for i, title in enumerate(columns(seen))]
+    key = seen.lead[:2] or SWEEP_INTERVALS
+    return Grid([name(m) for m in metrics], by_point, frozenset(i for i, m in enumerate(metrics) if m in key), line)
+
+
+def _cell(seen: View, point: Point, metric: str, sweep: bool) -> str:
+    """Return a cell of the table; in a *sweep* only what leads has an interval."""
+    partly = metric.endswith(subject.NEVER) and subject.moment(point.metric(metric))
+    if partly or not sweep or metric in (seen.lead[:2] or SWEEP_INTERVALS):
+        return cell(point, metric)
+    return words.quantity(metric, point.metric(metric).value)
 
 
 def columns(seen: View) -> list[str]:
@@ -103,28 +146,15 @@ def columns(seen: View) -> list[str]:
 
 def headline(run: "Run") -> list["RenderableType"]:
     """Return what was played and its headline figures, with intervals over seeds."""
-    from rich.table import Table
     from rich.text import Text
 
     seen = view(run)
     renderables: list[RenderableType] = [Text(seen.heading, style="bold"), Text(about(seen)), Text()]
     if not seen.points:
         return [*renderables, Text("Nothing was finished.")]
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    if len(seen.points) <= MOST_COLUMNS:
-        table.add_column("")
-        for title in columns(seen):
-            table.add_column(title, justify="right")
-        for metric in headline_metrics(seen):
-            look = "bold" if metric in ("ttft_p50", "ttft_p99") else ""
-            table.add_row(name(metric), *(cell(point, metric) for point in seen.points), style=look)
-    else:
-        table.add_column("", no_wrap=True)
-        for title in SWEEP.values():
-            table.add_column(title, justify="right", no_wrap=True)
-        for point in seen.points:
-            table.add_row(point.label, *sweep_cells(point))
-    return [*renderables, table]
+    shown = grid(seen)
+    renderables.append(printing.Beside(shown.rows, shown.columns, shown.key))
+    return [*renderables, *([Text(), Text(shown.same)] if shown.same else [])]
 
 
 def about(seen: View) -> str:
@@ -144,19 +174,50 @@ def about(seen: View) -> str:
 
 def claims(run: "Run") -> list["RenderableType"]:
     """Return the verdict on every claim: whether it holds, its estimate, interval and bound."""
-    from rich.table import Table
     from rich.text import Text
 
     if not run.verdicts:
         return []
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for title, justify in (("", "left"), ("claim", "left"), ("found", "right"), ("bound", "right"), ("", "left")):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
-    for verdict in run.verdicts:
-        passed = verdict["passed"]
-        mark = Text("✓ holds" if passed else "✗ fails", style="green" if passed else "bold red")
-        table.add_row(mark, verdict["name"], found(verdict), bound(verdict), Text(verdict["text"], style="dim"))
+    taken = [max(len(of(verdict)) for verdict in run.verdicts) for of in (lambda v: v["name"], found, bound)]
+    wide = sum(taken) + 4 * printing.GAP + len("✓ holds") + LEAST_OF_A_CLAIM
+    table = printing.ByWidth(wide, _claims(run.verdicts), _claims_below(run.verdicts))
     return [table, Text(tally(run.verdicts)), *map(Text, few_seeds(run.verdicts))]
+
+
+def _claims(verdicts: Sequence[Mapping[str, Any]]) -> "RenderableType":
+    """Return the table of *verdicts* for a terminal that is wide enough."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, printing.GAP, 0, 0), header_style="bold")
+    for title, justify in (("", "left"), ("claim", "left"), ("found", "right"), ("bound", "right")):
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("")
+    for verdict in verdicts:
+        row = (verdict["name"], found(verdict), bound(verdict))
+        table.add_row(_mark(verdict), *row, Text(verdict["text"], style="dim"))
+    return table
+
+
+def _claims_below(verdicts: Sequence[Mapping[str, Any]]) -> "RenderableType":
+    """Return the same for a narrow one: under the name of each claim what was found, and what it says."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, printing.GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for verdict in verdicts:
+        told = Text.assemble(f"{verdict['name']}: {found(verdict)}, {bound(verdict)}\n", (verdict["text"], "dim"))
+        table.add_row(_mark(verdict), told)
+    return table
+
+
+def _mark(verdict: Mapping[str, Any]) -> "Text":
+    """Return whether a claim holds."""
+    from rich.text import Text
+
+    return Text("✓ holds", style="green") if verdict["passed"] else Text("✗ fails", style="bold red")
 
 
 def tally(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -164,6 +225,8 @@ def tally(verdicts: Sequence[Mapping[str, Any]]) -> str:
     hold = sum(bool(verdict["passed"]) for verdict in verdicts)
     if hold == len(verdicts):
         return "The claim holds." if hold == 1 else f"All {hold} claims hold."
+    if len(verdicts) == 1:
+        return "The claim fails."
     return f"{len(verdicts) - hold} of {len(verdicts)} claims {'fails' if len(verdicts) - hold == 1 else 'fail'}."
 
 
@@ -192,11 +255,29 @@ def bound(verdict: Mapping[str, Any]) -> str:
 
 
 def _unit(verdict: Mapping[str, Any]) -> str:
-    """Return a metric with the unit of a claim: its own metric, a fraction for `within`, else a plain number."""
+    """Return a metric with the unit of a claim: its own or, of a difference, that of both; a fraction for `within`.
+
+    Anything else is a plain number.
+    """
     if verdict["op"] == "within":
         return "errors"
-    alone = re.match(r"\s*([\w.@-]+)\s*(\[[^]]*\])?\s*(<=|>=|<|>)", verdict["text"])
-    return alone[1] if alone else "ratio"
+    from sim.claims import parse
+
+    return _metric_of(parse(verdict["text"]).left) or "ratio"
+
+
+def _metric_of(node: Any) -> str | None:
+    """Return a metric in whose unit the value of *node* of a claim is; ``ratio`` of what has none, None of a number."""
+    from sim.claims import Arithmetic, Metric
+
+    if isinstance(node, Metric):
+        return node.name
+    if not isinstance(node, Arithmetic):
+        return None
+    left, right = _metric_of(node.left), _metric_of(node.right)
+    if node.sign != "/" and (left is None or right is None):
+        return left or right
+    return left if node.sign in "+-" and words.unit(left) == words.unit(right) else "ratio"
 
 
 def assumptions(run: "Run") -> list[str]:
@@ -218,6 +299,8 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
     seen, folder = view(run), run.path
     again = f"blowout run {folder / 'scenario.yaml'}"
     commands = []
+    hints = mistakes.next_settings(seen) if seen.kind == "simulated" else []
+    commands += [(f"{again} --set {setting}", what) for setting, what in hints]
     if (folder / "report.html").exists():
         commands.append((str(folder / "report.html"), "figures and explanation, in one file to open or send"))
     else:
@@ -283,11 +366,14 @@ def show(run: "Run", file: IO[str] | None = None) -> None:
 
 
 def why(seen: View) -> list[str]:
-    """Return what the slowest 1% waited for at the worst point, as sentences; nothing when it was not kept."""
+    """Return why answers were wrong, and what the slowest 1% waited for at the worst point, as sentences."""
     if not seen.points:
         return []
     point = worst(seen.points)
     if not point.members or "parts_tail_first" not in point.histograms[0]:
-        return []
+        return mistakes.sentences(seen)
     text = parts.told(parts.of_point(point), parts.ten(point, seen.kind).names)
-    return [text] if text else []
+    same = len(seen.points) > 1 and len({cell(one, "ttft_p99") for one in seen.points}) == 1
+    if seen.lead and same:
+        return mistakes.sentences(seen)  # latency does not come into it
+    return [*mistakes.sentences(seen), *([text] if text else [])]

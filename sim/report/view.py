@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.report import words
+from sim.report import subject, words
 
 if TYPE_CHECKING:
     from sim.results import Member, Run
@@ -118,6 +118,7 @@ class View:
     kv_note: str  # how the KV cache was set by hand; empty when it follows from memory
     assumptions: list[str]
     targets: Mapping[str, float] = field(default_factory=dict)  # of the SLO, by metric
+    scenario: Any = None  # `sim.scenario.Scenario`, as it was played
 
     @property
     def heading(self) -> str:
@@ -128,6 +129,11 @@ class View:
     def seeds(self) -> int:
         """The most seeds that any point was played with."""
         return max((len(point.members) for point in self.points), default=0)
+
+    @cached_property
+    def lead(self) -> tuple[str, ...]:
+        """The metrics that it is about, where it is about right and wrong; they stand before all others."""
+        return subject.leading(self.scenario, self.points) if self.scenario is not None else ()
 
     @property
     def small_print(self) -> str:
@@ -145,14 +151,24 @@ class View:
         return [self.points[round(i * (len(self.points) - 1) / (most - 1))] for i in range(most)]
 
 
+def lowest(points: Sequence[Point], metric: str) -> Point:
+    """Return the point at which *metric* is lowest."""
+    return min(points, key=lambda p: _or(p.metric(metric).value, math.inf))
+
+
+def highest(points: Sequence[Point], metric: str) -> Point:
+    """Return the point at which *metric* is highest."""
+    return max(points, key=lambda p: _or(p.metric(metric).value, -math.inf))
+
+
 def calmest(points: Sequence[Point]) -> Point:
     """Return the point with the lowest P99 of TTFT."""
-    return min(points, key=lambda p: _or(p.metric("ttft_p99").value, math.inf))
+    return lowest(points, "ttft_p99")
 
 
 def worst(points: Sequence[Point]) -> Point:
     """Return the point with the highest P99 of TTFT."""
-    return max(points, key=lambda p: _or(p.metric("ttft_p99").value, -math.inf))
+    return highest(points, "ttft_p99")
 
 
 def view(run: "Run") -> View:
@@ -187,6 +203,7 @@ def _view(run: "Run") -> View:
         kv_note=_kv_note(scenario) if summary.get("kv_override") else "",
         assumptions=list(summary.get("assumptions", ())),
         targets=scenario.slo.targets,
+        scenario=scenario,
     )
 
 

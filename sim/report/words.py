@@ -45,8 +45,18 @@ AXES = {
 }
 """Settings that have a better name than their own: what an axis says, and what a point is called."""
 
-DURATIONS = ("refresh", "timeout", "first_token_timeout", "deadline", "after", "base", "cold_start")
+DURATIONS = (
+    *("refresh", "timeout", "first_token_timeout", "deadline", "after", "base", "cold_start", "rollback", "dwell"),
+    *("hold", "window", "delay", "handling", "patience", "interval", "from", "to", "mean", "median", "max_wait"),
+)
 """Last words of settings that are times: a point's name gives them a unit."""
+SHARES = (
+    *("error", "share", "lowest", "load_aware", "alpha", "misses", "false_alarms", "sensitivity", "specificity"),
+    *("probe", "open_above", "close_below", "sure", "if_wrong", "if_right"),
+)
+"""The same of settings that are shares."""
+EVALUATED = "quality.evaluation.share."
+"""Behind it stands the cohort of whose answers a share is looked at."""
 
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
@@ -76,6 +86,14 @@ def tick(value: float) -> str:
     if scale > 1 and not (value / scale).is_integer():
         scale, unit = 1.0, "s"
     return f"{value / scale:,.6g} {unit}"
+
+
+def length(value: float) -> str:
+    """Return a time that somebody wrote: ``1 min``, ``90 s``, ``1 h``, in the largest unit in which it is whole."""
+    if value <= 0 or not float(value).is_integer():
+        return tick(value) if value else "0 s"
+    scale, unit = next((scale, unit) for scale, unit in ((3600, "h"), (60, "min"), (1, "s")) if value % scale == 0)
+    return f"{value / scale:,.0f} {unit}"
 
 
 def time_unit(value: float) -> tuple[float, str]:
@@ -133,6 +151,12 @@ def quantity(metric: str, value: float) -> str:
     return seconds(value) if is_time(kind) else number(value)
 
 
+def unit(metric: str) -> str:
+    """Return what *metric* is counted in: ``s``, ``%``, or nothing where it is a count or a rate."""
+    kind = _kind(metric)
+    return "%" if _is_fraction(kind) else "s" if is_time(kind) else ""
+
+
 def interval(metric: str, estimate: float, low: float, high: float, is_range: bool = False) -> str:
     """Return ``1.66 s [1.40, 2.01]``, the ends in the unit of the estimate; one seed, or no width, has no interval.
 
@@ -152,7 +176,9 @@ def interval(metric: str, estimate: float, low: float, high: float, is_range: bo
 
 def is_time(metric: str) -> bool:
     """Say whether *metric* (``ttft_p99``) is a time in seconds."""
-    return metric.removeprefix("task_").partition("_")[0] in (*TIMES, "recovery", "alarm")
+    if metric.endswith("_s") and not metric.endswith("_per_s"):
+        return True
+    return metric.removeprefix("task_").partition("_")[0] in (*TIMES, "wait")
 
 
 def _is_fraction(kind: str) -> bool:
@@ -161,7 +187,9 @@ def _is_fraction(kind: str) -> bool:
 
 def _kind(metric: str) -> str:
     """Return *metric* without its cohort and its window."""
-    return metric.partition("@")[0].rpartition(".")[2]
+    kind = metric.partition("@")[0].rpartition(".")[2]
+    # The queue of a team is of answers and counted; that of an engine is waited in.
+    return "waiting_mean" if metric.startswith("team.") and kind == "queue_mean" else kind
 
 
 def metric_name(metric: str) -> str:
@@ -188,6 +216,8 @@ def change(ratio: float) -> str:
 
 def axis_name(path: str) -> str:
     """Return what an axis over the setting *path* says."""
+    if path.startswith(EVALUATED):
+        return f"share of {path.removeprefix(EVALUATED)} evaluated"
     return AXES.get(path, (path.rpartition(".")[2], ""))[0]
 
 
@@ -210,20 +240,31 @@ def place(label: str) -> str:
 
 
 def _setting(path: str, value: Any) -> str:
+    if path.startswith(EVALUATED) and isinstance(value, float):
+        return f"{100 * value:.6g}% of {path.removeprefix(EVALUATED)} evaluated"
+    return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(_value(path, value))
+
+
+def _value(path: str, value: Any) -> str:
+    """Return a value of `vary` with the unit that its setting has."""
     if isinstance(value, Mapping | list):
         value = claims.value_name(value)
-    shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
     if isinstance(value, bool):
-        shown = shown.lower()  # as YAML says it
-    if isinstance(value, float) and path.rpartition(".")[2] in DURATIONS:
-        shown = tick(value) if value else "0 s"
-    return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(shown)
+        return str(value).lower()  # as YAML says it
+    if not isinstance(value, float):
+        return "none" if value is None else str(value)
+    last = path.rpartition(".")[2]
+    if last in DURATIONS:
+        return length(value)
+    return f"{100 * value:.6g}%" if last in SHARES else f"{value:g}"
 
 
 def between(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
     """Return ``between 6 and 7.2 requests/s`` for two points of one setting."""
     (path, low), (_, high) = *first.items(), *last.items()
-    return f"between {low:g} and {point_name(last)}" if path in AXES else f"between {point_name(first)} and {high:g}"
+    if path in AXES:
+        return f"between {low:g} and {point_name(last)}"
+    return f"between {point_name(first)} and {_value(path, high)}"
 
 
 def listing(things: Sequence[str]) -> str:
