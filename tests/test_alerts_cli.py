@@ -47,7 +47,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_eval_says_when_each_rule_fired_and_which_were_not_judged(typed: Typed) -> None:
-    code, out, err = typed("eval", "kv.parquet", "--rules", "rules.yml", "--figure", "new/alerts.png")
+    code, out, err = typed("eval", "kv.parquet", "--rules", "rules.yml", "--figure", "alerts.png")
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     assert ["High", "judged", "1", "1", "1", "15.0", "min"] in lines
@@ -55,7 +55,7 @@ def test_eval_says_when_each_rule_fired_and_which_were_not_judged(typed: Typed) 
     assert "1 of 1 judged alert fired, the first at 0:25:00: High. 2 rules could not be judged" in out
     assert "the aggregation topk (column 1)" in out
     assert "no series is called kw" in out
-    assert Path("new/alerts.png").read_bytes()[1:4] == b"PNG"
+    assert Path("alerts.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_eval_as_json(typed: Typed) -> None:

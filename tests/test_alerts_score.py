@@ -154,7 +154,7 @@ def flat(out: str) -> str:
 
 
 def test_a_crash_is_an_incident_that_a_rule_on_errors_catches(typed: Typed) -> None:
-    code, out, err = typed("run", "--rules", "rules.yml", "--figure", "new/score.png")
+    code, out, err = typed("run", "--rules", "rules.yml", "--figure", "score.png")
     assert (code, err) == (0, "")
     assert "2 of 2 page-worthy incidents caught" in out
     assert "the slo of the scenario (ttft_p99 2s, errors 0.5%)" in out

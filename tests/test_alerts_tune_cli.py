@@ -43,7 +43,7 @@ WEEKS = ("weeks.parquet", "--rules", "rules.yml", "--incidents", "weeks.csv")
 
 
 def test_tune_says_what_is_better_and_writes_it(typed: Typed) -> None:
-    code, out, err = typed(*WEEKS, "--tuning", "few.yml", "--out", "new/tuned.yml", "--figure", "new/tune.png")
+    code, out, err = typed(*WEEKS, "--tuning", "few.yml", "--out", "tuned.yml", "--figure", "tune.png")
     assert (code, err) == (0, "")
     assert "1 of 1 rule could do better than today." in out
     assert "Truth: --incidents weeks.csv: 44 incidents in 1 past, 4 weeks." in out
@@ -55,9 +55,9 @@ def test_tune_says_what_is_better_and_writes_it(typed: Typed) -> None:
     assert "Nearby, " in out
     assert "The recommended setting misses i" in out
     assert "KVHigh: few.yml does not ask for it" in out
-    assert "blowout alerts score weeks.parquet --rules new/tuned.yml --against rules.yml --incidents weeks.csv" in out
-    assert Path("new/tune.png").read_bytes()[1:4] == b"PNG"
-    before, after = Path("rules.yml").read_text(), Path("new/tuned.yml").read_text()
+    assert "blowout alerts score weeks.parquet --rules tuned.yml --against rules.yml --incidents weeks.csv" in out
+    assert Path("tune.png").read_bytes()[1:4] == b"PNG"
+    before, after = Path("rules.yml").read_text(), Path("tuned.yml").read_text()
     expected = before.replace('{le="2.5"}[5m]', '{le="2.5"}[20m]')
     expected = expected.replace(
         "latency_count[5m])) > 0.05\n        for: 10m", "latency_count[20m])) > 0.05\n        for: 0s"

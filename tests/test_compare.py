@@ -136,9 +136,9 @@ def test_as_it_is_typed(
     monkeypatch.chdir(tmp_path)
     Path("r.yml").write_text(RULES)
     a, b = str(seed(runs, 1)), str(runs / "double")
-    code, out, _ = typed(capsys, a, b, "--rules", "r.yml", "--figure", "figures/c.png")
+    code, out, _ = typed(capsys, a, b, "--rules", "r.yml", "--figure", "c.png")
     assert code == 1
-    assert (tmp_path / "figures" / "c.png").stat().st_size > 10_000
+    assert (tmp_path / "c.png").stat().st_size > 10_000
     assert "B differs from A by more than the noise:" in out
     assert "A  small, simulated, 1 seed (1), 10 min each" in out
     assert "B  small, simulated, 2 seeds (100, 101), 10 min each" in out

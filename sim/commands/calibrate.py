@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sim.commands.alerts.common import JSON, NO_FIGURES, options, watched
+from sim.commands.targets import PICTURE, FileToWrite
 from sim.errors import InputError
 from sim.interrupts import to_a_reader
 
@@ -21,8 +22,8 @@ from sim.interrupts import to_a_reader
     click.option("--pool", metavar="NAME", help="Which pool of the scenario was measured [the only one]."),
     click.option("--judge", "judges", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
                  help="Another measured run, to be predicted; repeat for more."),
-    click.option("--out", type=click.Path(path_type=Path), metavar="PROFILE.json", help="Where to write the profile."),
-    click.option("--figure", type=click.Path(path_type=Path), help="Where to draw [beside the profile]."),
+    click.option("--out", type=FileToWrite(), metavar="PROFILE.json", help="Where to write the profile."),
+    click.option("--figure", type=PICTURE, help="Where to draw [beside the profile]."),
     NO_FIGURES,
     JSON,
 )  # fmt: skip
@@ -64,7 +65,7 @@ def command(
         _write(out, made.profile)
     if not no_figures:
         target = figure or (out.with_suffix(".png") if out else runs[0] / "figures" / "calibration.png")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         style.save(fitting_figure.plate(found), target)
         commands.insert(0, (str(target), "fit, what is left over, and predictions beside measurements"))
     with to_a_reader():
@@ -78,7 +79,6 @@ def command(
 
 
 def _write(out: Path, profile: dict[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
 
 

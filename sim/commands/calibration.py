@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sim.commands.alerts.common import JSON, NO_FIGURES, options
+from sim.commands.targets import PICTURE
 from sim.errors import InputError
 from sim.interrupts import to_a_reader
 
@@ -22,7 +23,7 @@ PLACES = ("confidence", "correct", "wrong", "cohort")
     click.option("--review-cost", type=click.FloatRange(min=0), metavar="COST", help="Of a look at one answer."),
     click.option("--error-cost", type=click.FloatRange(min=0, min_open=True), metavar="COST",
                  help="Of a wrong answer that gets through."),
-    click.option("--figure", type=click.Path(path_type=Path), help="Where to draw [FILE-calibration.png]."),
+    click.option("--figure", type=PICTURE, help="Where to draw [FILE-calibration.png]."),
     NO_FIGURES,
     JSON,
 )  # fmt: skip
@@ -54,7 +55,6 @@ def command(
         commands.insert(0, (f"blowout calibration {file} --review-cost 1 --error-cost 50", "which gate is cheapest"))
     if not no_figures:
         target = figure or file.with_name(f"{file.stem}-calibration.png")
-        target.parent.mkdir(parents=True, exist_ok=True)
         style.save(calibrating_figure.plate(found), target)
         commands.insert(0, (str(target), "confidence against accuracy, and what a gate catches"))
     with to_a_reader():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sim.commands.alerts.common import JSON, options, read_rules
+from sim.commands.targets import PICTURE
 from sim.errors import InputError
 from sim.interrupts import to_a_reader
 from sim.units import fraction
@@ -26,7 +27,7 @@ FOLDER = click.Path(path_type=Path)
     click.option("--rules", "rules", multiple=True, metavar="FILE|NAME",
                  help="Alert rules to hold against both [those of the scenarios]."),
     click.option("--tolerance", default="5%", show_default=True, help="A gap below this share never counts."),
-    click.option("--figure", type=FOLDER, help="Where to draw [figures/compare.png of B]."),
+    click.option("--figure", type=PICTURE, help="Where to draw [figures/compare.png of B]."),
     click.option("--no-figures", is_flag=True, help="Only print."),
     JSON,
 )  # fmt: skip
@@ -51,7 +52,7 @@ def command(
     commands = [(f"blowout why {second.run.path}", "why the slowest requests of B were slow")]
     if not no_figures:
         target = figure or b / "figures" / "compare.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         style.save(comparing_figure.plate(found), target)
         commands.insert(0, (str(target), "both over time"))
     with to_a_reader():

@@ -9,6 +9,7 @@ from typing import TextIO
 import click
 
 from sim import results
+from sim.commands.targets import FileToWrite
 from sim.errors import InputError
 from sim.interrupts import to_a_reader
 from sim.run import require_finished
@@ -17,7 +18,7 @@ from sim.scenario.messages import condition
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="File to write (stdout if left out).")
+@click.option("--out", type=FileToWrite(), help="File to write (stdout if left out).")
 def command(run: Path, out: Path | None) -> None:
     """Write what a Prometheus would have scraped from RUN as OpenMetrics text.
 

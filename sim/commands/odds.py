@@ -36,6 +36,8 @@ NEEDED = {
     "judge": ("error", "steps", "tested"),
 }
 """Options that say nothing unless one of others is there."""
+SCALES = {"": 1.0, "k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9}
+"""What may follow a number of users, requests or costs: 10M, 10 million."""
 LEAST = 1e-12
 """The smallest share or number that is counted with; below, formulas run out of digits."""
 
@@ -153,6 +155,8 @@ def _wrong(texts: dict[str, str]) -> tuple[str, "Interval", float | None, int | 
             f"--error: expected a share of requests, segments or records (1%/segment), got {texts['error']!r}"
         )
     error = _share({"error": text}, "error")
+    if error == 1 and "%" not in text:
+        raise InputError(f"--error {text.strip()}: did you mean 1%? Write 100% if all are wrong")
     segments = int(_number(texts, "segments", least=1, whole=True)) if "segments" in texts else None
     unit, segment = _units(said, segments, text.strip(), "records" in texts), None
     if said == "segment" and segments is not None:
@@ -220,7 +224,8 @@ def _number(
     import re
 
     text = texts[name].replace(",", "").replace("_", "").strip()
-    value = float(text) if re.fullmatch(NUMBER, text) else -1.0
+    match = re.fullmatch(rf"({NUMBER})\s*({'|'.join(SCALES)})?", text.lower())
+    value = float(match[1]) * SCALES[match[2] or ""] if match else -1.0
     if 0 < value < LEAST:
         raise InputError(f"--{name}: expected 0 or at least {LEAST:g}, got {texts[name]!r}")
     if not least <= value <= most or (whole and value != int(value)):

@@ -44,13 +44,16 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Answers:
     Raises:
         InputError: no such column, no rows, or rows that are not as expected, by line.
     """
+    if path.is_file() and not path.stat().st_size:
+        raise InputError(f"{path}: is empty")
     parquet = path.suffix.lower() in (".parquet", ".pq")
     header, rows, places = _parquet(path) if parquet else _csv(path)
     found, read_as = _columns(path, header, columns or {})
     if not rows:
-        raise InputError(f"{path}: holds no answers")
+        raise InputError(f"{path}: holds no answers, only the names of its columns")
     bad: dict[str, str] = {}
     texts = {what: [row[header.index(name)] for row in rows] for what, name in found.items()}
+    _refuse_percentages(path, texts["confidence"], found["confidence"])
     confidence = _confidences(texts["confidence"], places, found["confidence"], bad)
     truth = "correct" if "correct" in found else "wrong"
     correct = _truths(texts[truth], places, found[truth], bad)
@@ -109,7 +112,7 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _columns(path: Path, header: Sequence[str], given: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Return the name of each column, and a sentence about those that were guessed."""
+    """Return the name of each column, and a sentence about what was read as what, and what was not."""
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{path}: expected columns of different names, got {show(twice[0])} twice")
     found: dict[str, str] = {}
@@ -118,15 +121,12 @@ def _columns(path: Path, header: Sequence[str], given: Mapping[str, str]) -> tup
             raise InputError(f"{path}: {not_among(name, 'column', header)}")
         found[what] = name
     low = {name.lower(): name for name in reversed(header)}
-    guessed = []
     for what, names in NAMES.items():
         if what in found or (what in ("correct", "wrong") and ("correct" in found or "wrong" in found)):
             continue
         there = [low[name] for name in names if name in low and low[name] not in found.values()]
         if there:
             found[what] = there[0]
-            if there[0] != what:
-                guessed.append(f"{there[0]!r} as {what}")
     for needed in ("confidence", "correct"):
         if needed not in found and not (needed == "correct" and "wrong" in found):
             known = ", ".join(header) or "none"
@@ -134,8 +134,22 @@ def _columns(path: Path, header: Sequence[str], given: Mapping[str, str]) -> tup
                 f"{path}: no column is called {needed} or alike; say which is with --columns {needed}=NAME "
                 f"(columns: {known})"
             )
-    said = f"Read {', '.join(guessed)}; --columns says otherwise." if guessed else ""
+    order = [what for what in NAMES if what in found]
+    said = f"Read {', '.join(f'{found[what]!r} as {what}' for what in order)}; --columns says otherwise."
+    if rest := [name for name in header if name not in found.values()]:
+        said += f" Not used: {', '.join(rest)}"
+        said += "." if "cohort" in found else f"; --columns cohort={rest[0]} looks at each of its values."
     return found, said
+
+
+def _refuse_percentages(path: Path, texts: Sequence[str], name: str) -> None:
+    """Refuse confidences most of which are numbers from 1 to 100, in one sentence for all."""
+    above = [text for text in texts if _above_1(text)]
+    if len(above) > len(texts) / 2:
+        raise InputError(
+            f"{path}: {name}: expected confidences from 0 to 1, but most are above 1, such as {above[0].strip()}; "
+            f"divide by 100, or write {above[0].strip()}%"
+        )
 
 
 def _confidences(texts: Sequence[str], places: Sequence[str], name: str, bad: dict[str, str]) -> np.ndarray:

@@ -24,6 +24,8 @@ SHARE = 0.05
 """The quantile gate that cohorts are compared at: one answer in twenty."""
 MOST_COHORTS = 12
 FEW_WRONG = 30
+TOO_FEW = 10
+"""Wrong answers, or right ones, below which nothing is said but that."""
 MATTERS = 0.1
 """Share of errors (or of answers held back) from which on a difference is worth doing something about."""
 
@@ -75,7 +77,9 @@ def examine(name: str, data: Answers, costs: tuple[float, float] | None = None) 
     """
     c, y = data.confidence, data.correct
     if y.all() or not y.any():
-        raise RunError(f"{name}: all {len(y):,} answers are {'right' if y.all() else 'wrong'}; nothing to tell apart")
+        what = "right" if y.all() else "wrong"
+        who = f"all {len(y):,} answers are {what}" if len(y) > 1 else f"its one answer is {what}"
+        raise RunError(f"{name}: {who}; nothing to tell apart")
     review, error = costs or (0.0, 0.0)
     threshold = gates.threshold_of_least_cost(review, error) if costs else THRESHOLD
     both = (gates.Gate(threshold), gates.of_share(c, SHARE))
@@ -119,7 +123,12 @@ def verdict(found: Found) -> list[str]:
     off = whole.ece.plain > whole.ece.floor
     short = found.best - whole.quantile.caught.estimate
     calibrate = off and gap >= MATTERS
-    if area < 0.6 or (short >= MATTERS and short > gap):
+    wrong = int((~found.data.correct).sum())
+    fewest = min(wrong, whole.answers - wrong)
+    if fewest < TOO_FEW:
+        right = whole.answers - wrong
+        first = f"Too few to tell: {count(wrong, 'wrong answer')} and {count(right, 'right one')}."
+    elif area < 0.6 or (short >= MATTERS and short > gap):
         first = "What matters here is discrimination: confidence does not tell enough wrong answers from right ones."
         if calibrate:
             first += " Calibration is off too, for a fixed threshold."
@@ -135,7 +144,6 @@ def verdict(found: Found) -> list[str]:
     order = f"Holding back the lowest {held} catches {words.percent(whole.quantile.caught.estimate)}, of "
     order += f"{words.percent(found.best)} that the best order could; no recalibration changes that."
     said = [first, about, order]
-    wrong = int((~found.data.correct).sum())
     if wrong < FEW_WRONG:
         said.append(f"All of this rests on {count(wrong, 'wrong answer')}: see how wide the intervals are.")
     return said
@@ -147,6 +155,7 @@ def show(found: Found, commands: Sequence[tuple[str, str]], file: IO[str]) -> No
 
     n, wrong = found.whole.answers, found.whole.wrong
     title = f"{found.name}: {count(n, 'answer')}, {words.percent(wrong.estimate)} wrong"
+    title += ", too few to tell" if verdict(found)[0].startswith("Too few") else ""
     about: list[RenderableType] = [Text(found.read_as)] if found.read_as else []
     about += [Text(sentence) for sentence in verdict(found)]
     blocks: list[printing.Block] = [

@@ -129,15 +129,15 @@ def next_settings(seen: View) -> list[tuple[str, str]]:
     if not seen.lead or not seen.points:
         return []
     point = highest(seen.points, "delivered_wrong" if "delivered_wrong" in seen.lead else "wrong")
-    found = []
+    varied, found = point.values, []
     for k, one in enumerate(seen.scenario.control):
-        late = point.metric(f"team.{getattr(one, 'team', '')}.late_share").value
-        if late > LATE and isinstance(one.reviewers, int):
-            found.append(
-                (f"control.{k}.reviewers={2 * one.reviewers}", f"what twice the reviewers of {one.team} catch")
+        team, path = getattr(one, "team", ""), f"control.{k}.reviewers"
+        if point.metric(f"team.{team}.late_share").value > LATE and isinstance(one.reviewers, int):
+            found += [(f"{path}={2 * one.reviewers}", f"what twice the reviewers of {team} catch")] * (
+                path not in varied
             )
-    share = seen.scenario.quality.evaluation.share
-    looks = any(math.isfinite(value) for value in point.metric("alarmed").values)
-    if looks and subject.names(point.metrics, "cause") and share not in (None, 1.0) and "alarm_s" in point.metrics:
-        found.append(("quality.evaluation.share=100%", "how soon it is noticed when every answer is looked at"))
+    path = "quality.evaluation.share"
+    looks = "alarm_s" in point.metrics and seen.scenario.quality.evaluation.share not in (None, 1.0)
+    if looks and subject.names(point.metrics, "cause") and not any(one.startswith(path) for one in varied):
+        found.append((f"{path}=100%", "how soon it is noticed when every answer is looked at"))
     return found

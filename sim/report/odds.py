@@ -87,14 +87,16 @@ def sections(asked: Question) -> list[Section]:
 def _volume(asked: Question, per_day: float) -> Section:
     error, unit = asked.error.estimate, asked.unit
     flat, busy = volume.volume(per_day, error), volume.volume(per_day, error, asked.peak or 1.0)
-    luck = f"{words.number(flat.per_day)} ± {words.number(round(2 * flat.sd))}"
+    # Of a given number asked: binomial, so that there is no chance in all or none being wrong.
+    sd = math.sqrt(per_day * error * (1 - error))
+    luck = f"{words.number(flat.per_day)} ± {words.number(round(2 * sd))}"
     lines = [
         Line(
             "wrong_per_day",
             flat.per_day,
             "wrong a day",
             luck,
-            f"{words.number(per_day)} × {words.percent(error)}, ± 2√",
+            f"{words.number(per_day)} × {words.percent(error)}, ± 2√(n p (1 − p))",
         ),
         Line("wrong_per_minute", flat.per_minute, "a minute, on average", f"{flat.per_minute:,.1f}", "÷ 1,440"),
     ]

@@ -10,6 +10,7 @@ import click
 
 from sim.commands.alerts.common import INTERVAL, JSON, interval_ms, options, rule_file
 from sim.commands.alerts.judge import NO_RULE_JUDGED
+from sim.commands.targets import PICTURE
 from sim.interrupts import to_a_reader
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 RUNS = click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
 RULES = click.option("--rules", "rules", multiple=True, metavar="FILE|NAME", default=("seed", "repaired", "burn-rate"),
                      show_default=True, help="Rule files, or shipped sets, to hold side by side; repeat.")  # fmt: skip
-OUT = click.option(
-    "--figure", type=click.Path(path_type=Path), help="Where to draw [figures/audit.png of the first run]."
-)
+OUT = click.option("--figure", type=PICTURE, help="Where to draw [figures/audit.png of the first run].")
 SHIPPED = ("alert-audit", "healthy-month")
 
 
@@ -59,7 +58,7 @@ def command(
     target = figure or found[0] / "figures" / "audit.png"
     commands = [(f"blowout alerts score {found[0]} --rules {rules[0]}", "incident by incident")]
     if not no_figures:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         style.save(auditing.plate(auditing.headline(audit), audit, caption), target)
         commands.insert(0, (str(target), "the matrix"))
     with to_a_reader():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sim.commands.targets import PICTURE
 from sim.errors import InputError
 from sim.units import duration_s
 
@@ -36,7 +37,7 @@ _bars: "list[Progress]" = []
 def drawn_as(name: str) -> Callable[..., Any]:
     """Return the option that says where to draw what is called *name*."""
     said = f"Where to draw (figures/{name}.png in a run folder)."
-    return click.option("--figure", type=click.Path(path_type=Path), help=said)
+    return click.option("--figure", type=PICTURE, help=said)
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,7 +106,7 @@ def draw_timeline(past: "Past", heading: str, judged: "Sequence[Judgement]", fig
 
     events = past.member.events() if past.member else []
     faults = [(a, b) for a, b, _ in users.faults_on(events, past.span_ms[1] / 1000)]
-    figure.parent.mkdir(parents=True, exist_ok=True)
+    figure.parent.mkdir(exist_ok=True)  # figures/ of a run; any other is there
     style.save(alerting.plate(heading, judged, users.known(past), faults), figure)
 
 

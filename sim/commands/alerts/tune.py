@@ -24,6 +24,7 @@ from sim.commands.alerts.common import (
 )
 from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.commands.alerts.truth import TRUTH, WINDOW, Source, option_ms, said_again
+from sim.commands.targets import FileToWrite
 from sim.errors import InputError, RunError
 from sim.interrupts import to_a_reader
 
@@ -36,7 +37,7 @@ FILE = click.option("--tuning", type=click.Path(path_type=Path), metavar="FILE",
                     help="What to try of which rule, your mix of incidents, your limit (YAML).")  # fmt: skip
 MOST = click.option("--max-false-pages", type=click.FloatRange(min=0), metavar="N",
                     help="False pages a week that may be borne (0.5, or what --tuning says).")  # fmt: skip
-OUT = click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+OUT = click.option("--out", type=FileToWrite(folder_too=True), metavar="FILE",
                    help="Where to write the rules with the recommended numbers; a folder for several.")  # fmt: skip
 
 
