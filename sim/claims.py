@@ -372,7 +372,21 @@ def _verdict(
     return Verdict(name, claim.text, estimate, float(low), float(high), bound, claim.op, bool(passed), seeds)
 
 
+_TEAM, _QUALITY = "a team in control, with a gate that escalates to it", "quality in the scenario"
+NEEDS = {
+    **dict.fromkeys(("delivered_wrong", "escalated", "caught", "caught_share", "withheld", "team"), _TEAM),
+    **dict.fromkeys(("wrong_share", "bad", "by_fallback", "alarmed", "alarm_s", "cause"), _QUALITY),
+    "breaker": "a quality_breaker in control",
+    "overflow": "an overflow in control",
+    "release": "a release in control",
+}
+"""What a scenario must have to measure a metric that begins so."""
+
+
 def unknown(metric: str, known: Collection[str]) -> str:
     """Return that there is no such *metric*, with those of the *known* ones that are close to it."""
+    first = metric.partition(".")[0]
+    if (needs := NEEDS.get(first)) and not any(one.partition(".")[0] == first for one in known):
+        return f"unknown metric {metric!r}: it needs {needs}"
     near = difflib.get_close_matches(metric, list(known), n=5, cutoff=0.5)
     return f"unknown metric {metric!r}, expected " + (f"one like {', '.join(near)}" if near else "one of the summary's")

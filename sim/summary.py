@@ -105,7 +105,8 @@ def counts(outcomes: Sequence[int], minutes: np.ndarray, duration_s: float) -> d
     metrics["wrong_per_min_mean"] = metrics["wrong"] / (duration_s / 60.0)
     # The peak hour, not the luckiest minute: the rate that a team would have to be sized for.
     width = max(1, min(60, len(wrong)))
-    metrics["wrong_per_min_peak"] = float(np.convolve(wrong, np.ones(width), "valid").max() / width)
+    lasted = min(width, duration_s / MINUTE_S)  # the last minute of a run may be a part of one
+    metrics["wrong_per_min_peak"] = float(np.convolve(wrong, np.ones(width), "valid").max() / lasted)
     metrics["goodput_per_s"] = (metrics["ok"] - metrics["wrong"]) / duration_s
     metrics["requests_per_s"] = total / duration_s
     return metrics

@@ -242,7 +242,8 @@ def place(label: str) -> str:
 def _setting(path: str, value: Any) -> str:
     if path.startswith(EVALUATED) and isinstance(value, float):
         return f"{100 * value:.6g}% of {path.removeprefix(EVALUATED)} evaluated"
-    return AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(_value(path, value))
+    text = AXES.get(path, ("", path.rpartition(".")[2] + " {}"))[1].format(_value(path, value))
+    return "1 request/s" if text == "1 requests/s" else text
 
 
 def _value(path: str, value: Any) -> str:

@@ -28,7 +28,8 @@ def plate(view: View) -> style.Plate | None:
     caption = (
         "Left: wrong answers in each minute; the band reaches from the quietest minute to the busiest of those drawn "
         "as one point, the dashed line is the mean. Right: all wrong answers so far, and when they passed a round "
-        "number. No alert on latency or errors sees them: each was delivered as a success."
+        "number. Numbers are those of the table, over seeds. No alert on latency or errors sees them: each was "
+        "delivered as a success."
     )
     return style.Plate("wrong-answers", "Wrong answers", title, caption, partial(_draw, view, points, title))
 
@@ -50,15 +51,30 @@ def peak_hour(wrong: np.ndarray) -> tuple[float, int]:
 
 def _title(view: View, point: Point) -> str:
     wrong, requests = point.minutes("wrong"), point.minutes("requests")
-    busiest, start = peak_hour(wrong)
-    share = wrong.sum() / max(requests.sum(), 1)
-    return words.at(
-        point.label,
-        f"{words.percent(share)} wrong is {words.number(round(wrong.mean()))} wrong answers a minute on average, "
-        f"{words.number(round(busiest))} in the "
-        f"peak {'hour' if len(wrong) >= HOUR else 'stretch'} (from {words.moment(60.0 * start, view.duration_s)}), "
-        f"{words.number(round(wrong.sum()))} in all",
+    start = peak_hour(wrong)[1]
+    # As the table has them, over seeds; the curves below are means over seeds, and flatter than any one of them.
+    share, mean = (
+        _known(point, name, otherwise)
+        for name, otherwise in (
+            ("wrong_share", wrong.sum() / max(requests.sum(), 1)),
+            ("wrong_per_min_mean", wrong.mean()),
+        )
     )
+    text = f"{words.percent(share)} wrong is {_a_minute(mean)} wrong answers a minute on average, "
+    if len(wrong) > HOUR:
+        text += f"{_a_minute(_known(point, 'wrong_per_min_peak', peak_hour(wrong)[0]))} in the peak hour "
+        text += f"(from {words.moment(60.0 * start, view.duration_s)}), "
+    return words.at(point.label, f"{text}{words.number(round(_known(point, 'wrong', wrong.sum())))} in all")
+
+
+def _known(point: Point, metric: str, otherwise: float) -> float:
+    """Return the estimate of *metric* over seeds, or *otherwise* where a run has none."""
+    value = point.metric(metric).value
+    return value if np.isfinite(value) else otherwise
+
+
+def _a_minute(rate: float) -> str:
+    return words.number(round(rate) if rate >= 10 else round(rate, 1))
 
 
 def _draw(view: View, points: list[Point], title: str) -> "Figure":
@@ -70,7 +86,7 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
     for point, colour in zip(points, [style.WAITING] if len(points) == 1 else colours(points)):
         wrong = point.minutes("wrong")
-        _rate(rate, wrong, 60 / unit_s, colour, point.label)
+        _rate(rate, point, 60 / unit_s, colour)
         _total(total, wrong, 60 / unit_s, colour, view.duration_s)
     for ax, name in ((rate, "Wrong answers per minute"), (total, "Wrong answers so far")):
         ax.set_title(name, size=10, weight="bold", loc="left", pad=8)
@@ -84,7 +100,9 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
     return figure
 
 
-def _rate(ax: "Axes", wrong: np.ndarray, per_minute: float, colour: str, label: str) -> None:
+def _rate(ax: "Axes", point: Point, per_minute: float, colour: str) -> None:
+    wrong = point.minutes("wrong")
+    mean = _known(point, "wrong_per_min_mean", wrong.mean())
     step = max(1, -(-len(wrong) // MOST_MINUTES))
     starts = np.arange(0, len(wrong), step)
     sizes = np.diff(np.append(starts, len(wrong)))
@@ -92,15 +110,17 @@ def _rate(ax: "Axes", wrong: np.ndarray, per_minute: float, colour: str, label: 
     ax.fill_between(
         t, np.minimum.reduceat(wrong, starts), np.maximum.reduceat(wrong, starts), color=colour, alpha=0.2, lw=0
     )
-    ax.plot(t, np.add.reduceat(wrong, starts) / sizes, color=colour, label=label, lw=1.3)
-    ax.axhline(wrong.mean(), color=colour, lw=1, ls=(0, (4, 3)))
-    style.mark(ax, t[0], wrong.mean(), f"mean {words.number(round(wrong.mean(), 1))}", colour, "right", size=8)
+    ax.plot(t, np.add.reduceat(wrong, starts) / sizes, color=colour, label=point.label, lw=1.3)
+    ax.axhline(mean, color=colour, lw=1, ls=(0, (4, 3)))
+    style.mark(ax, t[0], mean, f"mean {_a_minute(mean)}", colour, "right", size=8)
     if len(wrong) < 3 * HOUR:
         return  # the busiest hour is most of the run
     busiest, start = peak_hour(wrong)
     end = start + HOUR
     ax.plot([start * per_minute, end * per_minute], [busiest, busiest], color=style.INK, lw=2.5, zorder=5)
-    style.mark(ax, end * per_minute, busiest, f"peak {words.number(round(busiest, 1))}", style.INK, "right", size=8)
+    peak = _known(point, "wrong_per_min_peak", busiest)
+    text = f"busiest hour {_a_minute(peak)}" + " in a seed" * (len(point.members) > 1)
+    style.mark(ax, end * per_minute, busiest, text, style.INK, "right", size=8)
 
 
 def _total(ax: "Axes", wrong: np.ndarray, per_minute: float, colour: str, duration_s: float) -> None:

@@ -84,10 +84,20 @@ class Confidence(Model):
     """Standard deviation of what has nothing to do with being right, on the logit."""
 
 
+def _is_plain(value: object) -> bool:
+    return is_number(value) or isinstance(value, str)
+
+
 class Evaluation(Model):
     """Online evaluation: a share of the answers is looked at by a judge who may err."""
 
-    share: Fraction | dict[Name, Fraction] | None = None
+    share: (
+        Annotated[
+            Annotated[Fraction, PLAIN] | Annotated[dict[Name, Fraction], MAPPING],
+            by_form("a fraction such as 5% or one by cohort, {NAME: 5%}", _is_plain),
+        ]
+        | None
+    ) = None
     """Share of answers looked at, of all or by cohort; left out, that of `telemetry.evaluate`."""
     sensitivity: Fraction = 1.0
     """Share of the wrong answers that the judge calls wrong."""
@@ -111,10 +121,6 @@ class Lags(OneOf):
 
     lognormal: Lag | None = None
     """Times whose logarithm is normal."""
-
-
-def _is_plain(value: object) -> bool:
-    return is_number(value) or isinstance(value, str)
 
 
 class Signal(Model):
