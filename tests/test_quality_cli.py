@@ -80,6 +80,20 @@ def test_a_test_set_and_what_follows_from_it(capsys: pytest.CaptureFixture[str])
     assert "its interval holds the break-even" in out
 
 
+@pytest.mark.parametrize("users", ["10M", "10 million", "10e6", "10,000,000", "0.01bn"])
+def test_millions_may_be_written_as_people_do(users: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("odds", "--users", users, "--per-day", "1", "--error", "1%", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["volume"]["wrong_per_day"] == pytest.approx(100_000)
+
+
+@pytest.mark.parametrize(("error", "luck"), [("100%", "1,000 ± 0"), ("26%", "260 ± 28"), ("0", "0 ± 0")])
+def test_chance_never_makes_more_wrong_than_were_asked(
+    error: str, luck: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed("odds", "--requests", "1000", "--error", error) == 0
+    assert luck in capsys.readouterr().out
+
+
 def test_no_errors_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     for error in (("--error", "0"), ("--tested", "300", "--wrong", "0"), ("--error", "100%")):
         assert typed("odds", *error, "--users", "5", "--per-day", "3") == 0
@@ -119,6 +133,9 @@ def test_so_few_that_a_million_takes_for_ever(capsys: pytest.CaptureFixture[str]
         ("--error 1% --users 5 --per-day 1 --requests 5", "--users and --requests both say how many there are"),
         ("--error 1% --steps 5 --step-ok 95%", "--error and --steps both say how often it is wrong"),
         ("--error 5", "did you mean 5%?"),
+        ("--error 1", "--error 1: did you mean 1%? Write 100% if all are wrong"),
+        ("--error 1.0/segment --segments 3", "did you mean 1%?"),
+        ("--error 1% --requests 10x", "--requests: expected a number from 0 on, got '10x'"),
         ("--error 1e-320", "--error: expected 0 or at least 1e-12, got '1e-320'"),
         ("--error 1% --requests 1e-300", "--requests: expected 0 or at least 1e-12"),
         ("--error often", "--error: expected a fraction such as 0.01 or 1%, got 'often'"),
@@ -191,6 +208,8 @@ def test_it_is_all_there_as_json(mine: Path, capsys: pytest.CaptureFixture[str])
         ("--columns confidence=scor", "no column 'scor'; did you mean 'score'"),
         ("--columns correct=label,wrong=label", "correct and wrong are the same said twice"),
         ("--columns confidence=score,cohort=score", "--columns: expected a column for each, got 'score' twice"),
+        ("--figure there.txt", "--figure there.txt: expected a name that ends with .png"),
+        ("--figure nowhere/there.png", "--figure nowhere/there.png: there is no folder nowhere"),
         ("--review-cost nan --error-cost 5", "--review-cost: expected a number, got nan"),
         ("--review-cost 1 --error-cost inf", "--error-cost: expected a number, got inf"),
     ],
@@ -225,4 +244,40 @@ def test_a_few_answers_are_enough_to_print(tmp_path: Path, capsys: pytest.Captur
     path = tmp_path / "a.csv"
     path.write_text("confidence,correct,cohort\n0.9,1,a\n0.2,0,b\n1,1,a\n0,0,b\n")
     assert typed("calibration", str(path)) == 0
-    assert "rests on 2 wrong answers" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "rests on 2 wrong answers" in out
+    assert "4 answers, 50% wrong, too few to tell" in out
+    assert "Too few to tell: 2 wrong answers and 2 right ones." in out
+
+
+def test_columns_that_were_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("confidence,wrong,team\n0.9,0,a\n0.2,1,b\n1,0,a\n0,1,b\n")
+    assert typed("calibration", str(path), "--no-figures") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Read 'confidence' as confidence, 'wrong' as wrong; --columns says otherwise." in said
+    assert "Not used: team; --columns cohort=team looks at each of its values." in said
+    assert typed("calibration", str(path), "--no-figures", "--columns", "cohort=team") == 0
+    assert "Not used" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a.csv: is empty"),
+        ("confidence,correct\n", "a.csv: holds no answers, only the names of its columns"),
+        (
+            "confidence,correct\n90,1\n87.5,0\n1,1\n",
+            "confidence: expected confidences from 0 to 1, but most are",
+        ),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_refused_in_one_sentence(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert typed("calibration", str(path)) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1

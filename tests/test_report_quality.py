@@ -186,6 +186,11 @@ def test_settings_have_their_units(point: dict[str, float], said: str) -> None:
     assert words.point_name(point) == said
 
 
+def test_what_rules_answer_at_once_took_no_time() -> None:
+    assert words.quantity("ttft_p50", summary.BIN_LOW_S * 1.005) == "0 ms"
+    assert words.quantity("ttft_p50", 4e-5) == "40.0 µs"
+
+
 def test_the_busiest_hour_is_never_below_the_mean() -> None:
     import numpy as np
 

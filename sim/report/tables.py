@@ -275,8 +275,8 @@ def _metric_of(node: Any) -> str | None:
     if not isinstance(node, Arithmetic):
         return None
     left, right = _metric_of(node.left), _metric_of(node.right)
-    if node.sign != "/" and (left is None or right is None):
-        return left or right
+    if left is None or right is None:
+        return "ratio" if node.sign == "/" else left or right
     return left if node.sign in "+-" and words.unit(left) == words.unit(right) else "ratio"
 
 

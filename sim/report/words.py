@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any
 
 from sim import claims
+from sim.summary import BIN_LOW_S, BIN_RATIO
 
 PART_NAMES = {
     "client_wait_s": "waiting in the client",
@@ -58,6 +59,8 @@ SHARES = (
 EVALUATED = "quality.evaluation.share."
 """Behind it stands the cohort of whose answers a share is looked at."""
 
+AT_ONCE_S = BIN_LOW_S * BIN_RATIO
+"""The upper edge of the lowest bin of a latency histogram."""
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
 
@@ -148,6 +151,8 @@ def quantity(metric: str, value: float) -> str:
     kind = _kind(metric)
     if _is_fraction(kind):
         return percent(value)
+    if is_time(kind) and 0 < value <= AT_ONCE_S:
+        return seconds(0.0)  # the lowest bin also holds what took no time at all, as rules that answer at once
     return seconds(value) if is_time(kind) else number(value)
 
 
