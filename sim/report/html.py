@@ -94,15 +94,17 @@ def _tiles(seen: View) -> list[str]:
     """Return the four figures to know, at the worst point, each above what it is at the calmest (or the best)."""
     if not seen.points:
         return ["<p>Nothing was finished.</p>"]
-    shown = seen.lead[: len(TILES)] or TILES
+    # Of what it is about the first, and then what differs between its points.
+    rest = sorted(seen.lead[1:], key=lambda metric: len({tables.cell(point, metric) for point in seen.points}) == 1)
+    shown = [*seen.lead[:1], *rest][: len(TILES)] or TILES
     by = shown[0] if seen.lead else "ttft_p99"
     bad, good = highest(seen.points, by), lowest(seen.points, by)
     tiles = []
     for metric in shown:
         where = [words.place(bad.label)] if bad.label else []
         if bad is not good:
-            where.append(f"{words.quantity(metric, good.metric(metric).value)} {words.place(good.label)}")
-        value = words.quantity(metric, bad.metric(metric).value)
+            where.append(f"{tables.alone(good, metric)} {words.place(good.label)}")
+        value = tables.alone(bad, metric)
         tiles.append(
             f'<div class="tile"><span>{escape(tables.name(metric))}</span><b>{escape(value)}</b>'
             f"<span>{escape('; '.join(where))}</span></div>"

@@ -121,7 +121,7 @@ def grid(seen: View) -> Grid:
     same = [m for m in metrics if len(points) > 1 and len(set(cells[m])) == 1 and m not in stays]
     same = [] if len(same) == len(metrics) else same
     metrics = [metric for metric in metrics if metric not in same]
-    line = "; ".join(f"{name(m)} {cells[m][0].partition(' [')[0].partition(' (')[0]}" for m in same)
+    line = "; ".join(f"{name(m)} {alone(points[0], m)}" for m in same)
     line = f"The same at every point: {line}." if same else ""
     if sweep:
         titles = {m: SWEEP.get(m) or name(m) for m in metrics}
@@ -133,10 +133,15 @@ def grid(seen: View) -> Grid:
 
 def _cell(seen: View, point: Point, metric: str, sweep: bool) -> str:
     """Return a cell of the table; in a *sweep* only what leads has an interval."""
-    partly = metric.endswith(subject.NEVER) and subject.moment(point.metric(metric))
-    if partly or not sweep or metric in (seen.lead[:2] or SWEEP_INTERVALS):
+    if not sweep or metric in (seen.lead[:2] or SWEEP_INTERVALS):
         return cell(point, metric)
-    return words.quantity(metric, point.metric(metric).value)
+    return alone(point, metric)
+
+
+def alone(point: Point, metric: str) -> str:
+    """Return the estimate of *metric* at *point* without its interval; of what never came, that it did not."""
+    partly = subject.moment(point.metric(metric)) if metric.endswith(subject.NEVER) else None
+    return partly or words.quantity(metric, point.metric(metric).value)
 
 
 def columns(seen: View) -> list[str]:

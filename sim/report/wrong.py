@@ -24,7 +24,7 @@ def plate(view: View) -> style.Plate | None:
     points = [p for p in view.some_points(MOST_POINTS) if p.members and p.minutes("wrong").sum() > 0]
     if not points:
         return None
-    title = _title(view, points[-1])
+    title = _title(view, _most(points))
     caption = (
         "Left: wrong answers in each minute; the band reaches from the quietest minute to the busiest of those drawn "
         "as one point, the dashed line is the mean. Right: all wrong answers so far, and when they passed a round "
@@ -32,6 +32,11 @@ def plate(view: View) -> style.Plate | None:
         "delivered as a success."
     )
     return style.Plate("wrong-answers", "Wrong answers", title, caption, partial(_draw, view, points, title))
+
+
+def _most(points: list[Point]) -> Point:
+    """Return the point with most wrong answers, which the title is about; only its numbers stand in the figure."""
+    return max(points, key=lambda point: float(point.minutes("wrong").sum()))
 
 
 def crossings(wrong: np.ndarray) -> list[tuple[int, float]]:
@@ -74,7 +79,7 @@ def _known(point: Point, metric: str, otherwise: float) -> float:
 
 
 def _a_minute(rate: float) -> str:
-    return words.number(round(rate) if rate >= 10 else round(rate, 1))
+    return words.number(round(rate) if rate >= 10 else rate)
 
 
 def _draw(view: View, points: list[Point], title: str) -> "Figure":
@@ -86,8 +91,9 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
     unit_s, unit_name, ticks = style.time_scale(view.duration_s)
     for point, colour in zip(points, [style.WAITING] if len(points) == 1 else colours(points)):
         wrong = point.minutes("wrong")
-        _rate(rate, point, 60 / unit_s, colour)
-        _total(total, wrong, 60 / unit_s, colour, view.duration_s)
+        marked = point is _most(points)
+        _rate(rate, point, 60 / unit_s, colour, marked)
+        _total(total, wrong, 60 / unit_s, colour, view.duration_s, marked)
     for ax, name in ((rate, "Wrong answers per minute"), (total, "Wrong answers so far")):
         ax.set_title(name, size=10, weight="bold", loc="left", pad=8)
         style.from_zero([ax])
@@ -96,11 +102,11 @@ def _draw(view: View, points: list[Point], title: str) -> "Figure":
         ax.set_xlabel(unit_name)
         style.count_axis(ax.yaxis)
     if points[0].label:
-        rate.legend(loc="lower right", handlelength=1.3)
+        rate.legend(loc="best", handlelength=1.3)
     return figure
 
 
-def _rate(ax: "Axes", point: Point, per_minute: float, colour: str) -> None:
+def _rate(ax: "Axes", point: Point, per_minute: float, colour: str, marked: bool) -> None:
     wrong = point.minutes("wrong")
     mean = _known(point, "wrong_per_min_mean", wrong.mean())
     step = max(1, -(-len(wrong) // MOST_MINUTES))
@@ -112,6 +118,8 @@ def _rate(ax: "Axes", point: Point, per_minute: float, colour: str) -> None:
     )
     ax.plot(t, np.add.reduceat(wrong, starts) / sizes, color=colour, label=point.label, lw=1.3)
     ax.axhline(mean, color=colour, lw=1, ls=(0, (4, 3)))
+    if not marked:
+        return
     style.mark(ax, t[0], mean, f"mean {_a_minute(mean)}", colour, "right", size=8)
     if len(wrong) < 3 * HOUR:
         return  # the busiest hour is most of the run
@@ -119,13 +127,12 @@ def _rate(ax: "Axes", point: Point, per_minute: float, colour: str) -> None:
     end = start + HOUR
     ax.plot([start * per_minute, end * per_minute], [busiest, busiest], color=style.INK, lw=2.5, zorder=5)
     peak = _known(point, "wrong_per_min_peak", busiest)
-    text = f"busiest hour {_a_minute(peak)}" + " in a seed" * (len(point.members) > 1)
-    style.mark(ax, end * per_minute, busiest, text, style.INK, "right", size=8)
+    style.mark(ax, end * per_minute, busiest, f"peak {_a_minute(peak)}", style.INK, "right", size=8)
 
 
-def _total(ax: "Axes", wrong: np.ndarray, per_minute: float, colour: str, duration_s: float) -> None:
+def _total(ax: "Axes", wrong: np.ndarray, per_minute: float, colour: str, duration_s: float, marked: bool) -> None:
     ax.plot(np.arange(len(wrong) + 1) * per_minute, np.concatenate([[0], np.cumsum(wrong)]), color=colour)
-    for power, minute in crossings(wrong):
+    for power, minute in crossings(wrong) if marked else []:
         ax.plot(minute * per_minute, power, "o", ms=5, color=colour, mec="white", zorder=5)
         text = f"{power:,} by {words.moment(60 * minute, duration_s)}"
         early = minute < 0.5 * len(wrong)
