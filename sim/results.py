@@ -149,12 +149,12 @@ class Recorder:
 
 def writer(path: Path, schema: Any) -> Any:
     """Open the Parquet file at *path* for tables of rows or scrapes with the pyarrow *schema*."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Without dictionaries, which are of little use to floats, ten million rows take half the time.
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts or False)
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=["pool"] if "pool" in schema.names else False
+    )
 
 
 @dataclass(frozen=True)

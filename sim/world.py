@@ -62,8 +62,7 @@ class World(simpy.Environment):
     ) -> None:
         """Set up the world at t = 0; with a *recorder* rows and series go to its files, else they stay in memory.
 
-        *users* come in place of those that the scenario would draw. With a *cell*, whose scenario and seed are given,
-        everything that leaves the world has the numbers of the whole fleet.
+        *users* come in place of those that the scenario would draw. What leaves a *cell* has the whole fleet's numbers.
         """
         super().__init__()
         self.scenario = scenario
