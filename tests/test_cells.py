@@ -86,13 +86,15 @@ def test_how_many_workers_play_changes_no_byte(tmp_path: Path) -> None:
 def test_in_memory_they_are_the_same_run(tmp_path: Path) -> None:
     kept, written = simulate(made(), 5), simulate(made(), 5, tmp_path / "run")
     assert kept.metrics == pytest.approx(written.metrics, nan_ok=True)
-    assert kept.metrics == pytest.approx(Member({}, 5, tmp_path / "run").info["metrics"], nan_ok=True)
-    found = rows(tmp_path / "run")
-    assert (kept.attempts == found).all()
+    told = Member({}, 5, tmp_path / "run").info["metrics"]
+    assert {name: value for name, value in kept.metrics.items() if not math.isnan(value)} == {
+        name: value for name, value in told.items() if value is not None
+    }
+    assert kept.attempts.tobytes() == rows(tmp_path / "run").tobytes()
 
 
 def test_cells_are_queues_of_their_own_and_not_one_with_many_servers() -> None:
-    """The price of routers that do not share: at 70% load the mean wait of M/M/1 is 8.8 times that of M/M/4."""
+    """The price of routers that do not share: at 70% load the mean wait is 6 times that of one queue for all."""
     service_s, rate_per_s, mean = 0.1, 7.0, 20
     pool = {"kv_blocks": 10**6, "max_num_seqs": 1, "step_time": {"linear": {"base": "5ms"}}, "replicas": 4}
     cohort = {"prompt_tokens": 1, "output_tokens": {"exponential": {"mean": mean}}}
@@ -179,7 +181,7 @@ def test_the_whole_is_the_sum_of_its_cells(tmp_path_factory: pytest.TempPathFact
     for name, counted in whole.histograms().items():
         if name.startswith("minute_") or name in ("ttft", "e2e", "itl", "ttft_by_window"):
             assert (counted == sum(part.histograms[name] for part in parts)).all(), name
-    assert (found == np.concatenate([part.attempts for part in parts])).all()
+    assert found.tobytes() == np.concatenate([part.attempts for part in parts]).tobytes()
     if case["sample"] == 1.0:
         assert len(found) == told["attempts"]
         assert (found["last"] == 1).sum() == told["requests"]
@@ -205,7 +207,7 @@ def test_a_prometheus_sees_every_replica_and_the_gateway_of_each_cell(tmp_path: 
     up = {labels["instance"] for labels, _, _ in member.metrics(["up"])}
     assert up == {f"chat-{r}:8000" for r in range(8)} | {f"gateway-{k}:9090" for k in range(4)}
     asked = sum(values[-1] for _, _, values in member.metrics(["gateway_requests_total"]))
-    assert asked == member.info["metrics"]["attempts"]
+    assert 0.97 < asked / member.info["metrics"]["attempts"] <= 1  # the last to end are not scraped any more
     labels = [tuple(sorted(one.items())) for one, _, _ in member.metrics()]
     assert len(set(labels)) == len(labels)
 
@@ -291,10 +293,10 @@ def test_what_is_said_of_the_whole_is_divided() -> None:
          "workload.arrivals.closed.users: expected a multiple of fleet.cells (4), got 6"),
         ({"quality": {}}, "quality: expected none with 4 fleet.cells, which would have it in common"),
         ({"control": [{"rollout": "chat", "at_once": 2}]},
-         "control.0.at_once: expected a multiple of fleet.cells (4), got 2"),
+         "control[0].at_once: expected a multiple of fleet.cells (4), got 2"),
         ({"clients": {"retry_budget": {"burst": 2}}},
          "clients.retry_budget.burst: expected at least fleet.cells (4), so that each has a token, got 2"),
-        ({"control": [{"python": "statistics:mean"}]}, "control.0.python: expected none with 4 fleet.cells"),
+        ({"control": [{"python": "statistics:mean"}]}, "control[0].python: expected none with 4 fleet.cells"),
     ],
 )  # fmt: skip
 def test_what_does_not_divide_is_refused_with_its_place(settings: dict[str, Any], said: str) -> None:
