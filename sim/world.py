@@ -85,9 +85,7 @@ class World(simpy.Environment):
             metered=scenario.telemetry is not None,
             evaluate=scenario.telemetry.evaluate if scenario.telemetry and scenario.quality is None else 0.0,
             slow_s=(scenario.slo.latency_s("ttft"), scenario.slo.latency_s("e2e")),
-            clients=[
-                client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
-            ],
+            clients=[client_policy(one.clients or scenario.clients) for one in scenario.workload.cohorts.values()],
             prefixes=self.users.prefixes,
             judged=scenario.quality is not None,
             leap=leap,
