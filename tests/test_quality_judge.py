@@ -200,3 +200,13 @@ def test_an_evaluator_errs_as_often_as_said() -> None:
     flagged = one.flags(rows, said)
     assert flagged[said["wrong"] == 1].mean() == near(0.8, 0.3 * N)
     assert flagged[said["wrong"] == 0].mean() == near(0.1, 0.7 * N)
+
+
+def test_what_is_wrong_with_a_model_is_not_wrong_with_rules() -> None:
+    rows = ended(4_000)
+    rows["replica"][::2], rows["answerer"][::2] = -1, Answerer.FALLBACK
+    everywhere, rules = Cause("regression", 0.5), Cause("rules", 0.1, rules=True)
+    verdicts = judge(errors=(0.0,), causes=(everywhere, rules)).judge(rows)
+    assert set(verdicts["cause"][::2]) == {-1, 2}
+    assert set(verdicts["cause"][1::2]) == {-1, 1}
+    assert (verdicts["cause"][1::2] == 1).mean() == near(0.5, 2_000)

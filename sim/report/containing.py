@@ -71,10 +71,10 @@ def _breakers(view: View, point: Point, pools: list[str], title: str) -> "Figure
     events = point.members[0].events()
     for y, pool in zip(range(len(pools))[::-1], pools, strict=False):
         for start_s, end_s in _open(events, pool, view.duration_s):
-            left.barh(y, (end_s - start_s) / unit_s, left=start_s / unit_s, height=0.36, color=OPEN, lw=0, zorder=2)
+            left.barh(y, (end_s - start_s) / unit_s, left=start_s / unit_s, height=0.3, color=OPEN, lw=0, zorder=2)
         share, flips = (point.metric(f"breaker.{pool}.{what}").value for what in ("open_share", "flips"))
         text = f"{words.number(flips)} changes, open {words.percent(share)} of the time"
-        left.text(0, y + 0.23, text, size=8, va="bottom", color=style.INK)
+        left.text(0, y + 0.22, text, size=8, va="bottom", color=style.INK)
     left.set_yticks(range(len(pools))[::-1], pools)
     left.set_ylim(-0.5, len(pools) - 0.3)
     left.grid(axis="y", visible=False)
@@ -148,7 +148,7 @@ def _gates(view: View, points: list[Point], rules: list[Any], title: str) -> "Fi
 
 
 def reviewers(view: View) -> style.Plate | None:
-    """Return how long the queue before a team was, who was never looked at, and what users got; None without patience."""
+    """Return the queue before a team, who was never looked at, and what users got; None where nobody leaves it."""
     teams = [one for one in _rules(view, Team) if one.patience is not None]
     points = [p for p in view.some_points(4) if p.members]
     if not teams or not points:
@@ -227,7 +227,10 @@ def releases(view: View) -> style.Plate | None:
     wrong = [p.metric(f"version.{name}.wrong") for p in points]
     ordered = sorted(zip(points, wrong, strict=True), key=lambda pair: pair[1].value)
     (least, few), (most, many) = ordered[0], ordered[-1]
-    title = f"{words.number(many.value)} wrong answers of {name} reach users {_where(most)}, {words.number(few.value)} {_where(least)}"
+    title = (
+        f"{words.number(many.value)} wrong answers of {name} reach users {_where(most)}, "
+        f"{words.number(few.value)} {_where(least)}"
+    )
     caption = (
         f"Left: wrong answers of version {name} that users got until it was taken back, on a logarithmic scale. Right: "
         "time from the beginning of the release until it was noticed."
@@ -259,5 +262,5 @@ def _releases(view: View, points: list[Point], rule: Any, title: str) -> "Figure
 def _since(point: Point, rule: Any) -> Estimate:
     """Return the minutes from the beginning of the release until it was noticed."""
     found = point.metric(f"release.{rule.release}.noticed_s")
-    minutes = [(x - rule.from_) / 60 for x in (found.value, found.low, found.high)]
-    return Estimate(*minutes, ())
+    value, low, high = ((x - rule.from_) / 60 for x in (found.value, found.low, found.high))
+    return Estimate(value, low, high, ())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.quality.chains import verified
-from sim.quality.sampling import divergence, equal, for_detection, neyman, proportional
+from sim.quality.sampling import equal, for_detection, neyman, proportional
 from sim.records import Outcome
 from sim.report import style, words
 from sim.report.bars import ROW, lying
@@ -90,7 +90,7 @@ def _coupling(view: View, points: list[Point], title: str) -> "Figure":
 
 
 def _against(ax: "Axes", x: np.ndarray, wrong: np.ndarray, name: str, colour: str, last: bool) -> None:
-    edges = np.geomspace(*np.quantile(x, [0.005, 0.999]), BINS + 1)[1:-1] if len(x) else np.zeros(0)
+    edges = np.geomspace(np.quantile(x, 0.005), np.quantile(x, 0.999), BINS + 1)[1:-1] if len(x) else np.zeros(0)
     places = np.searchsorted(edges, x)
     groups = [group for k in range(BINS) if len(group := np.flatnonzero(places == k)) >= FEWEST]
     if not groups:
@@ -253,12 +253,12 @@ def _graded(scenario: Any) -> np.ndarray:
 
 def _within(graded: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Return *graded* over *share*, at most 1 each; what is over is spread over the others as they are."""
-    for _ in range(len(share)):
-        over = graded > share
+    full = np.zeros(len(share), bool)
+    while (over := ~full & (graded > share * (1 + 1e-12))).any():
         spare = float((graded - share)[over].sum())
-        if spare <= 1e-15 or over.all():
-            break
-        graded = np.where(over, share, graded + spare * np.where(over, 0.0, graded) / graded[~over].sum())
+        full |= over
+        rest = np.where(full, 0.0, graded)
+        graded = np.where(full, share, graded + (spare * rest / rest.sum() if rest.sum() else 0.0))
     return np.asarray(np.minimum(graded / share, 1.0))
 
 
@@ -274,9 +274,15 @@ def noticed(view: View) -> style.Plate | None:
     if not begun:
         return None
     hours = [_hours(p.metric(f"cohort.{name}.alarm_s"), begun[0]) for p in points]
-    said = [f"{one.value:.1f} h with {words.percent(p.values[key])}" for p, one in zip(points, hours, strict=True)]
+    said = [
+        f"{'never' if np.isnan(one.value) else f'after {one.value:.1f} h'} with {words.percent(p.values[key])}"
+        for p, one in zip(points, hours, strict=True)
+    ]
     rung = points[0].metric("alarmed").value > 0
-    title = f"{name} is noticed after {words.listing(said)} of its answers graded; the sum over everybody {'rings too' if rung else 'never rings'}"
+    title = (
+        f"{name} is noticed {words.listing(said)} of its answers graded; "
+        f"the sum over everybody {'rings too' if rung else 'never rings'}"
+    )
     caption = (
         f"Hours from the beginning of the trouble until the alarm of cohort {name} (a CUSUM of its own verdicts), "
         "against the share of its answers that are graded, as simulated, with the interval over seeds. Dashed: what "
@@ -286,7 +292,8 @@ def noticed(view: View) -> style.Plate | None:
 
 
 def _hours(found: Estimate, begun_s: float) -> Estimate:
-    return Estimate(*((x - begun_s) / 3600 for x in (found.value, found.low, found.high)), ())
+    value, low, high = ((x - begun_s) / 3600 for x in (found.value, found.low, found.high))
+    return Estimate(value, low, high, ())
 
 
 def _noticed(view: View, points: list[Point], key: str, hours: list[Estimate], title: str) -> "Figure":
@@ -301,7 +308,7 @@ def _noticed(view: View, points: list[Point], key: str, hours: list[Estimate], t
     low, high = (np.array([getattr(one, end) for one in hours]) for end in ("low", "high"))
     low, high = np.where(np.isfinite(low), low, y), np.where(np.isfinite(high), high, y)
     ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", ms=6, color=style.SERIES[1], zorder=4)
-    for at, value, point in zip(x, y, points, strict=True):
+    for at, value in zip(x[np.isfinite(y)], y[np.isfinite(y)], strict=True):
         graded = per_h * at
         style.mark(
             ax,

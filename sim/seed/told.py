@@ -32,7 +32,9 @@ def beside(both: Twice) -> tuple[str, str, str]:
     middle, low, high = (value(x, both.unit) for x in both.played)
     if both.played.low == both.played.high:
         return value(both.formula, both.unit), middle, both.differs or ("the same" if both.agrees else "one seed")
-    said = "agree" if both.agrees else both.differs or "they differ"
+    said = both.differs or ("agree" if both.agrees else "they differ")
+    if both.agrees and both.differs:
+        said = f"within the interval, and yet: {said}"
     return value(both.formula, both.unit), f"{middle} [{low}, {high}]", said
 
 
