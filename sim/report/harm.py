@@ -237,7 +237,7 @@ def allocations(scenario: Any) -> dict[str, np.ndarray]:
     share, error = np.array([c.share for c in cohorts]), np.array([c.error for c in cohorts])
     spent = float(share @ _graded(scenario))
     plans = {
-        "uniform": proportional(share),
+        "uniform or proportional": proportional(share),
         "Neyman": neyman(share, error),
         "equal": equal(share),
         "for detection": for_detection(error, 2 * error),
