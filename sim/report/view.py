@@ -118,6 +118,7 @@ class View:
     kv_note: str  # how the KV cache was set by hand; empty when it follows from memory
     assumptions: list[str]
     targets: Mapping[str, float] = field(default_factory=dict)  # of the SLO, by metric
+    scenario: Any = None  # `sim.scenario.Scenario`, as it was played
 
     @property
     def heading(self) -> str:
@@ -187,6 +188,7 @@ def _view(run: "Run") -> View:
         kv_note=_kv_note(scenario) if summary.get("kv_override") else "",
         assumptions=list(summary.get("assumptions", ())),
         targets=scenario.slo.targets,
+        scenario=scenario,
     )
 
 

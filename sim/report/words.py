@@ -45,7 +45,7 @@ AXES = {
 }
 """Settings that have a better name than their own: what an axis says, and what a point is called."""
 
-DURATIONS = ("refresh", "timeout", "first_token_timeout", "deadline", "after", "base", "cold_start")
+DURATIONS = ("refresh", "timeout", "first_token_timeout", "deadline", "after", "base", "cold_start", "rollback")
 """Last words of settings that are times: a point's name gives them a unit."""
 
 NOTICED = 0.05
