@@ -64,7 +64,7 @@ def _plain(found: Estimate) -> str:
 def _coupling(view: View, points: list[Point], title: str) -> "Figure":
     figure, axes = style.sheet(
         title, view.kv_note, view.small_print, heights=(2.5,), widths=(1,) * len(points), sharex=True, sharey=True,
-        head=0.36, right=1.0,
+        head=0.56,
     )  # fmt: skip
     names = list(view.scenario.workload.cohorts)
     for ax, point in zip(axes[0], points, strict=True):
@@ -78,7 +78,7 @@ def _coupling(view: View, points: list[Point], title: str) -> "Figure":
         )
         for k, (name, colour) in enumerate(zip(["everybody", *names], [style.INK, *style.SERIES], strict=False)):
             mine = np.ones(len(cohort), bool) if k == 0 else cohort == k - 1
-            _against(ax, ttft_s[mine], wrong[mine], name, colour, last=ax is axes[0, -1])
+            _against(ax, ttft_s[mine], wrong[mine], name, colour)
         ax.set_xscale("log")
         style.log_seconds(ax.xaxis)
         ax.set_xlabel("time to first token")
@@ -86,10 +86,11 @@ def _coupling(view: View, points: list[Point], title: str) -> "Figure":
     style.percent_axis(axes[0, 0].yaxis)
     style.from_zero(list(axes[0]))
     axes[0, 0].set_ylabel("wrong answers")
+    style.legend(figure, axes[0, 0].get_legend_handles_labels()[0])
     return figure
 
 
-def _against(ax: "Axes", x: np.ndarray, wrong: np.ndarray, name: str, colour: str, last: bool) -> None:
+def _against(ax: "Axes", x: np.ndarray, wrong: np.ndarray, name: str, colour: str) -> None:
     edges = np.geomspace(np.quantile(x, 0.005), np.quantile(x, 0.999), BINS + 1)[1:-1] if len(x) else np.zeros(0)
     places = np.searchsorted(edges, x)
     groups = [group for k in range(BINS) if len(group := np.flatnonzero(places == k)) >= FEWEST]
@@ -98,9 +99,7 @@ def _against(ax: "Axes", x: np.ndarray, wrong: np.ndarray, name: str, colour: st
     middle = np.array([np.median(x[group]) for group in groups])
     share = np.array([wilson(int(wrong[group].sum()), len(group)) for group in groups])
     ax.errorbar(middle, share[:, 0], yerr=[share[:, 0] - share[:, 1], share[:, 2] - share[:, 0]], fmt="o-", ms=3.5,
-                color=colour, lw=1.4, elinewidth=0.8)  # fmt: skip
-    if last:
-        style.mark(ax, float(middle[-1]), float(share[-1, 0]), name, colour)
+                color=colour, lw=1.4, elinewidth=0.8, label=name)  # fmt: skip
 
 
 # --- misrouted ------------------------------------------------------------------------------------------------------
