@@ -140,18 +140,21 @@ class Recorder:
 
     def _write(self, name: str, columns: Mapping[str, np.ndarray]) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         table = pa.table({key: pa.array(np.ascontiguousarray(column)) for key, column in columns.items()})
         if name not in self._writers:
-            # Without dictionaries, which are of little use to floats, ten million rows take half the time.
-            self._writers[name] = pq.ParquetWriter(
-                self.folder / name,
-                table.schema,
-                compression="zstd",
-                use_dictionary=["pool"] if "pool" in columns else False,
-            )
+            self._writers[name] = writer(self.folder / name, table.schema)
         self._writers[name].write_table(table)
+
+
+def writer(path: Path, schema: Any) -> Any:
+    """Open the Parquet file at *path* for tables of rows or scrapes with the pyarrow *schema*."""
+    import pyarrow.parquet as pq
+
+    # Without dictionaries, which are of little use to floats, ten million rows take half the time.
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=["pool"] if "pool" in schema.names else False
+    )
 
 
 @dataclass(frozen=True)

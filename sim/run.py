@@ -5,6 +5,7 @@ import platform
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +44,28 @@ class Task:
         """How a message begins that is about this task."""
         begins = "" if self.alone else f"{condition({**self.point, 'seed': self.seed})}: "
         return f"without the faults: {begins}" if self.control else begins
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one process plays at a time: a task, or one cell of its fleet."""
+
+    number: int
+    task: Task
+    cell: int | None = None
+
+    @property
+    def words(self) -> str:
+        """How a message begins that is about this piece."""
+        return self.task.words + ("" if self.cell is None else f"cell {self.cell}: ")
+
+
+def _pieces(tasks: Sequence[Task]) -> list[Piece]:
+    found: list[Piece] = []
+    for task in tasks:
+        n = task.scenario.fleet.cells
+        found += [Piece(len(found) + cell, task, None if n == 1 else cell) for cell in range(n)]
+    return found
 
 
 def tasks_of(scenario: Scenario, folder: Path, seeds: int | None = None, control: bool = False) -> list[Task]:
@@ -160,57 +183,69 @@ def _cores() -> int:
 
 def _play_all(tasks: list[Task], workers: int, progress: Progress, interrupts: Interrupts) -> None:
     """Play *tasks*; one that is not valid does not keep the others from being played."""
-    ends = [task.scenario.duration for task in tasks]
-    clock = Array("d", len(tasks) + 1, lock=False)  # simulated time by task; and behind it 1 when all are to stop
+    pieces = _pieces(tasks)
+    ends = [piece.task.scenario.duration for piece in pieces]
+    clock = Array("d", len(pieces) + 1, lock=False)  # simulated time by piece; and behind it 1 when all are to stop
 
     def report() -> None:
         progress(sum(min(now, end) for now, end in zip(clock[:-1], ends, strict=True)), sum(ends))
 
-    if len(tasks) == 1 or workers == 1:
-        failed = _play_here(tasks, clock, report, interrupts)
+    if len(pieces) == 1 or workers == 1:
+        failed = _play_here(pieces, clock, report, interrupts)
     else:
-        failed = _play_in_workers(tasks, workers, clock, report, interrupts)
+        failed = _play_in_workers(pieces, workers, clock, report, interrupts)
     if failed:
-        others = f" ({len(failed)} of {len(tasks)} runs ended like this)" if len(failed) > 1 else ""
+        others = f" ({len(failed)} of {len(pieces)} runs ended like this)" if len(failed) > 1 else ""
         raise RunError(f"{failed[min(failed)]}{others}")
 
 
 def _play_here(
-    tasks: list[Task], clock: Any, report: Callable[[], None], interrupts: Interrupts
+    pieces: list[Piece], clock: Any, report: Callable[[], None], interrupts: Interrupts
 ) -> dict[int, RunError]:
     failed: dict[int, RunError] = {}
-    for task in tasks:
+    left = Counter(piece.task.number for piece in pieces)
+    for piece in pieces:
 
-        def tick(now_s: float, number: int = task.number) -> None:
+        def tick(now_s: float, number: int = piece.number) -> None:
             clock[number] = now_s
             report()
             interrupts.check()
 
         try:
-            _play(task, tick)
+            _play(piece, tick)
+            left[piece.task.number] -= 1
+            if not left[piece.task.number]:
+                _finish(piece.task)
         except RunError as error:
-            failed[task.number] = error
+            failed[piece.number] = error
     return failed
 
 
 def _play_in_workers(
-    tasks: list[Task], workers: int, clock: Any, report: Callable[[], None], interrupts: Interrupts
+    pieces: list[Piece], workers: int, clock: Any, report: Callable[[], None], interrupts: Interrupts
 ) -> dict[int, RunError]:
     context = get_context("fork" if platform.system() == "Linux" else None)
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (clock,))
+    pool = ProcessPoolExecutor(min(workers, len(pieces)), context, _start_worker, (clock,))
     failed: dict[int, RunError] = {}
+    left = Counter(piece.task.number for piece in pieces)
     # The long ones first, so that no core is left alone with one at the end.
-    order = sorted(tasks, key=lambda task: -task.scenario.duration)
-    number = {pool.submit(_play_in_worker, task): task.number for task in order}
-    pending: set[Future[None]] = set(number)
+    order = sorted(pieces, key=lambda piece: -piece.task.scenario.duration)
+    piece_of = {pool.submit(_play_in_worker, piece): piece for piece in order}
+    pending: set[Future[None]] = set(piece_of)
     try:
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
+                piece = piece_of[future]
                 try:
                     future.result()
+                    left[piece.task.number] -= 1
+                    if not left[piece.task.number]:  # and once more when it is finished
+                        last = pool.submit(_finish, piece.task)
+                        piece_of[last] = piece
+                        pending.add(last)
                 except RunError as error:
-                    failed[number[future]] = error
+                    failed[piece.number] = error
             report()
             interrupts.check()
     except BrokenProcessPool:
@@ -253,30 +288,42 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _play_in_worker(task: Task) -> None:
+def _play_in_worker(piece: Piece) -> None:
     def tick(now_s: float) -> None:
-        _clock[task.number] = now_s
+        _clock[piece.number] = now_s
         if _clock[-1]:
             raise KeyboardInterrupt
 
     tick(0.0)
-    _play(task, tick)
+    _play(piece, tick)
 
 
-def _play(task: Task, tick: Callable[[float], None]) -> None:
-    """Play one task, with errors that say which."""
-    from sim.world import simulate
+def _play(piece: Piece, tick: Callable[[float], None]) -> None:
+    """Play one piece, with errors that say which."""
+    from sim.world import simulate, simulate_cell
 
+    task = piece.task
     try:
-        simulate(task.scenario, task.seed, task.folder, progress=tick)
-        if task.scenario.alerts and not task.control:
-            _judge_alerts(task)
+        if piece.cell is None:
+            simulate(task.scenario, task.seed, task.folder, progress=tick)
+        else:
+            simulate_cell(task.scenario, task.seed, piece.cell, task.folder, progress=tick)
     except RunError as error:
-        raise RunError(f"{task.words}{error}") from None
+        raise RunError(f"{piece.words}{error}") from None
     except MemoryError:
-        raise RunError(f"{task.words}memory ran out; expected to fit with fewer rows or a shorter duration") from None
+        raise RunError(f"{piece.words}memory ran out; expected to fit with fewer rows or a shorter duration") from None
     except AssertionError as error:
-        raise RunError(f"{task.words}a law of the engine was broken ({error}): a fault of Blowout's own") from error
+        raise RunError(f"{piece.words}a law of the engine was broken ({error}): a fault of Blowout's own") from error
+
+
+def _finish(task: Task) -> None:
+    """Make one run of the cells of *task*, if it has several, and judge its alerts."""
+    if task.scenario.fleet.cells > 1:
+        from sim.cells import merge
+
+        merge(task.scenario, task.folder)
+    if task.scenario.alerts and not task.control:
+        _judge_alerts(task)
 
 
 def _judge_alerts(task: Task) -> None:

@@ -8,7 +8,7 @@ import json
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,29 +135,14 @@ class SeriesSet:
         series at 15 s, 2.4 million samples: 2.5 MB when they are counters of whole numbers, 17 MB for pure noise.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         order = sorted(range(len(self)), key=lambda i: (self.labels[i][NAME], i))
-        head = {"format": _FORMAT, "labels": _packed([self.labels[i] for i in order])}
-        schema = pa.schema([("series", pa.int32()), ("t_ms", pa.int64()), ("value", pa.float64())])
-        writer = pq.ParquetWriter(
-            path,
-            schema,
-            compression="zstd",
-            use_dictionary=False,
-            column_encoding={
-                "series": "DELTA_BINARY_PACKED",
-                "t_ms": "DELTA_BINARY_PACKED",
-                "value": "BYTE_STREAM_SPLIT",
-            },
-        )
-        with writer:
-            writer.add_key_value_metadata(head)
+        with _writer(path, [self.labels[i] for i in order]) as writer:
             for chunk in _chunks(self, order):
                 ids = np.repeat(np.array(chunk, np.int32), [len(self.t_ms[order[i]]) for i in chunk])
                 times = np.concatenate([self.t_ms[order[i]] for i in chunk])
                 values = np.concatenate([self.values[order[i]] for i in chunk])
-                writer.write_table(pa.table([ids, times, values], schema=schema))
+                writer.write_table(pa.table([ids, times, values], schema=writer.schema))
 
     @classmethod
     def read(cls, path: Path, names: Collection[str] | None = None) -> "SeriesSet":
@@ -186,6 +171,50 @@ class SeriesSet:
                     made.values.append(values[part])
                     last = i
         return made
+
+
+def merge(paths: Sequence[Path], out: Path) -> None:
+    """Write to *out* all series of the files at *paths*, no two of which are alike; nothing where there is no file.
+
+    A row group is in memory at a time. The series of one name stay in the order of the files.
+    """
+    import pyarrow as pa
+
+    if not paths:
+        return
+    with ExitStack() as opened:
+        files = [opened.enter_context(_opened(path)) for path in paths]
+        known = [_unpacked(file.metadata.metadata[b"labels"]) for file in files]
+        order = sorted((one[NAME], f, i) for f, labels in enumerate(known) for i, one in enumerate(labels))
+        numbers = [np.zeros(len(labels), np.int32) for labels in known]
+        for number, (_, f, i) in enumerate(order):
+            numbers[f][i] = number
+        places = []  # of every row group: the number of its first series, its file and its place there
+        for f, file in enumerate(files):
+            for group in range(file.metadata.num_row_groups):
+                first = file.metadata.row_group(group).column(0).statistics.min
+                places.append((int(numbers[f][first]), f, group))
+        writer = opened.enter_context(_writer(out, [known[f][i] for _, f, i in order]))
+        for _, f, group in sorted(places):
+            table = files[f].read_row_group(group)
+            ids = pa.array(numbers[f][table.column("series").to_numpy()])
+            writer.write_table(table.set_column(0, writer.schema.field(0), ids))
+
+
+def _writer(path: Path, labels: Sequence[Mapping[str, str]]) -> Any:
+    """Open the file at *path* for the series with *labels*, in the order of their numbers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer = pq.ParquetWriter(
+        path,
+        pa.schema([("series", pa.int32()), ("t_ms", pa.int64()), ("value", pa.float64())]),
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={"series": "DELTA_BINARY_PACKED", "t_ms": "DELTA_BINARY_PACKED", "value": "BYTE_STREAM_SPLIT"},
+    )
+    writer.add_key_value_metadata({"format": _FORMAT, "labels": _packed(labels)})
+    return writer
 
 
 def _packed(labels: Sequence[Mapping[str, str]]) -> str:

@@ -217,32 +217,40 @@ class Gauges:
     """Means and extremes over scrapes and replicas."""
 
     def __init__(self) -> None:
-        self.n = 0
-        self.sums = np.zeros(3)
-        self.peaks = np.zeros(3)
+        self.seen = np.zeros((0, 4))  # of each scrape: replicas up, and over those the sums of KV use, running, waiting
+        self.kv_max = 0.0
+        self._new: list[np.ndarray] = []
 
     def add(self, gauges: np.ndarray) -> None:
-        """Add scrapes: *gauges* (n, replicas). A scrape at which no replica is up counts for nothing."""
+        """Add scrapes: *gauges* (n, replicas)."""
         up = gauges["up"] == 1
-        some = up.any(axis=1)
-        up, gauges = up[some], gauges[some]
-        if not len(up):
-            return
         kv = np.where(up, gauges["kv_used"], 0.0)
         running, waiting = ((gauges[name] * up).sum(axis=1) for name in ("running", "waiting"))
-        self.n += len(up)
-        self.sums += [(kv.sum(axis=1) / up.sum(axis=1)).sum(), running.sum(), waiting.sum()]
-        self.peaks = np.maximum(self.peaks, [kv.max(), running.max(), waiting.max()])
+        self._new.append(np.stack([up.sum(axis=1), kv.sum(axis=1), running, waiting], axis=1))
+        self.kv_max = max(self.kv_max, float(kv.max(initial=0.0)))
+
+    def beside(self, other: "Gauges") -> None:
+        """Add what *other* replicas showed at the same scrapes."""
+        self.seen, theirs = self.settled(), other.settled()
+        self.seen = self.seen + theirs if len(self.seen) else theirs
+        self.kv_max = max(self.kv_max, other.kv_max)
+
+    def settled(self) -> np.ndarray:
+        """Return `seen` with everything that was added."""
+        self.seen, self._new = np.concatenate([self.seen, *self._new]), []
+        return self.seen
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics called `GAUGES`."""
-        kv, running, waiting = self.sums / self.n if self.n else np.full(3, np.nan)
+        """Return the metrics called `GAUGES`. A scrape at which no replica is up counts for nothing."""
+        up, kv, running, waiting = (seen := self.settled())[seen[:, 0] > 0].T
+        if not len(up):
+            return {name: 0.0 if name.endswith("max") else math.nan for name in GAUGES}
         return {
-            "kv_mean": float(kv),
-            "kv_max": float(self.peaks[0]),
-            "running_mean": float(running),
-            "waiting_mean": float(waiting),
-            "waiting_max": float(self.peaks[2]),
+            "kv_mean": float((kv / up).mean()),
+            "kv_max": self.kv_max,
+            "running_mean": float(running.mean()),
+            "waiting_mean": float(waiting.mean()),
+            "waiting_max": float(waiting.max()),
         }
 
 

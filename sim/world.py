@@ -5,30 +5,30 @@ Control events are few (a scrape, a decision), requests are many: no request is 
 """
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simpy
 
-from sim import control, quality, summary, telemetry, workload
+from sim import cells, control, quality, summary, telemetry, workload
+from sim.cells import Cell
 from sim.control import Effects
 from sim.engine.fleet import Fleet
 from sim.engine.hardware import resolve
-from sim.engine.state import METRICS, MINUTE_COLUMNS
+from sim.engine.state import MINUTE_COLUMNS
 from sim.errors import RunError
 from sim.ids import is_step
 from sim.quality.judge import Judge
 from sim.quality.reading import containment_of, rules_of
-from sim.quality.review import Team
 from sim.quality.watch import Watch
-from sim.records import ATTEMPT, PARTS
+from sim.records import ATTEMPT, PARTS, REQUEST
 from sim.results import SCRAPED, SERIES, Recorder
 from sim.scenario import Scenario
-from sim.scenario.targets import largest
 from sim.service import Met, client_policy, pool_config
 from sim.spool import Spool
+from sim.tally import Tally
 
 FLUSH_LOOKS = 1 << 14  # replicas looked at in scrapes that are kept in memory before they are written
 
@@ -42,7 +42,8 @@ class Result:
     notes: list[str]
     uncalibrated: bool
     kv_override: bool
-    attempts: np.ndarray = field(default_factory=lambda: np.zeros(0, ATTEMPT))
+    attempts: np.ndarray
+    tally: Tally
 
 
 class World(simpy.Environment):
@@ -56,10 +57,11 @@ class World(simpy.Environment):
         progress: Callable[[float], None] | None = None,
         leap: bool = True,
         users: workload.Workload | None = None,
+        cell: Cell | None = None,
     ) -> None:
         """Set up the world at t = 0; with a *recorder* rows and series go to its files, else they stay in memory.
 
-        *users* come in place of those that the scenario would draw.
+        *users* come in place of those that the scenario would draw. What leaves a *cell* has the whole fleet's numbers.
         """
         super().__init__()
         self.scenario = scenario
@@ -67,7 +69,9 @@ class World(simpy.Environment):
         self.recorder = recorder
         self.specs = {name: resolve(pool, where=f"fleet.pools.{name}") for name, pool in scenario.fleet.pools.items()}
         longest = {name: spec.max_model_len for name, spec in self.specs.items()}
-        self.users = users or workload.compile(scenario, seed, longest)
+        self.cell = cell
+        self.before = cell.before if cell else dict.fromkeys(self.specs, 0)
+        self.users = users or (cell.users(longest) if cell else workload.compile(scenario, seed, longest))
         self.met = Met(self.specs)
         self.chunks = self.met.heard(self.users.chunks())
         rows = scenario.rows
@@ -81,9 +85,7 @@ class World(simpy.Environment):
             metered=scenario.telemetry is not None,
             evaluate=scenario.telemetry.evaluate if scenario.telemetry and scenario.quality is None else 0.0,
             slow_s=(scenario.slo.latency_s("ttft"), scenario.slo.latency_s("e2e")),
-            clients=[
-                client_policy(cohort.clients or scenario.clients) for cohort in scenario.workload.cohorts.values()
-            ],
+            clients=[client_policy(one.clients or scenario.clients) for one in scenario.workload.cohorts.values()],
             prefixes=self.users.prefixes,
             judged=scenario.quality is not None,
             leap=leap,
@@ -92,12 +94,12 @@ class World(simpy.Environment):
         self.containment = containment_of(scenario, seed)
         self.watch = Watch(scenario, seed, self._judge, self.users.expected_requests) if self._judge else None
         self._unheard: list[np.ndarray] = []
-        self.fleet.submit(next(self.chunks, _no_requests()), more=True)
+        self.fleet.submit(next(self.chunks, np.zeros(0, REQUEST)), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
         self.gauges = summary.Gauges()
         models = {name: spec.model.name if spec.model else name for name, spec in self.specs.items()}
-        self.scraper = telemetry.targets(scenario, models, {name: largest(scenario, name) for name in self.specs})
+        self.scraper = telemetry.targets(scenario, models, self.before, cell.gateway if cell else None)
         self.spool = Spool(self.scraper.labels if scenario.telemetry else [], recorder.folder if recorder else None)
         self.progress = progress
         self.events: list[dict[str, Any]] = []
@@ -119,7 +121,7 @@ class World(simpy.Environment):
                 self.progress(self.fleet.now_s)
             if why == "inbox":
                 chunk = next(self.chunks, None)
-                self.fleet.submit(_no_requests() if chunk is None else chunk, more=chunk is not None)
+                self.fleet.submit(np.zeros(0, REQUEST) if chunk is None else chunk, more=chunk is not None)
             elif why == "script":
                 self._hear()
                 asks = self.fleet.take_asks().view(np.ndarray)
@@ -203,7 +205,7 @@ class World(simpy.Environment):
             fleet.gates.evaluated, fleet.gates.evaluated_right = seen[:, 0], seen[:, 0] - seen[:, 1]
         if self.containment is not None:
             for name, team in zip(self.containment.names, self.containment.teams, strict=True):
-                for series, value in _shown(team).items():
+                for series, value in team.shown.items():
                     self.show(series, name, value)
         powered, running = [effects.powered(r) for r in replicas], [effects.running(r) for r in replicas]
         gates = fleet.gates
@@ -227,6 +229,8 @@ class World(simpy.Environment):
         check_rows(rows)
         if self._judge is not None and len(rows):
             rows["wrong"] = self._judge.judge(rows)["wrong"]
+        if self.cell is not None:
+            self.cell.renumber(rows)
         if self.recorder is None:
             self.kept.append(rows)
         elif len(rows):
@@ -246,44 +250,41 @@ class World(simpy.Environment):
             return
         names = np.array(list(self.specs))[self.fleet.reps.pool]
         gauges = shown.reshape(-1)
+        replicas = np.arange(self.fleet.replicas, dtype=np.int32)
         columns = ("running", "waiting", "kv_used", "preemptions", "output_tokens", "prompt_tokens")
         self.recorder.series(
             {
                 "t_s": np.repeat(t_s, self.fleet.replicas),
                 "pool": np.tile(names, len(scrapes)),
-                "replica": np.tile(np.arange(self.fleet.replicas, dtype=np.int32), len(scrapes)),
+                "replica": np.tile(self.cell.replicas(replicas) if self.cell else replicas, len(scrapes)),
                 **{series: gauges[column] for series, column in zip(SERIES, columns, strict=True)},
             }
         )
 
+    def tally(self) -> Tally:
+        """Return everything that was counted so far."""
+        if self.judge is not None:
+            self.fleet.minutes[:-1, MINUTE_COLUMNS.index("wrong")] = self.judge.wrong_by_minute()
+        return Tally.of(self.fleet, self.gauges, float(self.now))
+
+    def histograms(self) -> dict[str, np.ndarray]:
+        """Return latency histograms, counters by minute and latency parts, by their names in the run folder."""
+        return Tally.of(self.fleet, self.gauges, float(self.now)).histograms()
+
     def result(self) -> Result:
         """Return the run in numbers."""
-        fleet, scenario = self.fleet, self.scenario
-        cohorts = list(scenario.workload.cohorts)
-        if self.judge is not None:
-            fleet.minutes[:-1, MINUTE_COLUMNS.index("wrong")] = self.judge.wrong_by_minute()
-        histograms = self.histograms()
-        counted_s = scenario.duration - scenario.warmup
-        metrics = summary.latencies(histograms, cohorts)
-        metrics |= summary.counts(fleet.w[0].outcomes.tolist(), fleet.minutes[:-1], scenario.duration)
-        metrics |= self.gauges.metrics()
-        metrics["throughput_tokens_per_s"] = float(fleet.reps.output_tokens.sum()) / max(self.now, counted_s)
-        metrics["preemptions"] = float(fleet.reps.preemptions.sum())
-        metrics["steps"] = float(fleet.w[0].steps)
-        metrics |= summary.cohort_errors(fleet.clients.outcomes, cohorts)
+        scenario, cohorts = self.scenario, list(self.scenario.workload.cohorts)
+        tally = self.tally()
+        own: dict[str, float] = {}
         if self.judge is not None and self.watch is not None:
-            metrics |= quality.judge.metrics(self.judge, cohorts) | self.watch.metrics(float(self.now))
+            own |= quality.judge.metrics(self.judge, cohorts) | self.watch.metrics(float(self.now))
         if self.containment is not None:
             self.containment.close()
-            metrics |= self.containment.metrics(metrics["wrong"])
-            lost = metrics["requests"] - metrics["ok"] + metrics["withheld"]
-            metrics["delivered_bad"] = summary.ratio(lost + metrics["delivered_wrong"], metrics["requests"])
+            own |= self.containment.metrics(tally.wrong)
+            own["delivered_bad"] = _bad(tally.outcomes, own)
         if self.users.agents is not None:
             self.users.agents.close()
-            metrics |= self.users.agents.tasks.metrics(scenario.warmup, cohorts)
-        metrics |= self.measured
-        metrics |= summary.budgets(metrics, scenario.slo.targets, scenario.slo.window, scenario.duration)
-        metrics |= summary.traffic(_totals(fleet), metrics["requests"], scenario.duration)
+            own |= self.users.agents.tasks.metrics(scenario.warmup, cohorts)
         notes = []
         for name, spec in self.specs.items():
             factor = ", as the scenario says" if scenario.fleet.pools[name].calibration != 1.0 else ""
@@ -292,61 +293,26 @@ class World(simpy.Environment):
         if isinstance(scenario.rows, str) and scenario.rows == "none":
             notes.append("no rows are kept: percentiles come from histograms with bins of 1%")
         return Result(
-            metrics,
-            histograms,
+            tally.metrics(scenario, own | self.measured),
+            tally.histograms(),
             list(dict.fromkeys(notes)),
             any(not spec.calibrated for spec in self.specs.values()),
             any(spec.kv_blocks_overridden for spec in self.specs.values()),
             np.concatenate(self.kept) if self.kept else np.zeros(0, ATTEMPT),
+            tally,
         )
 
-    def histograms(self) -> dict[str, np.ndarray]:
-        """Return latency histograms, counters by minute and latency parts, by their names in the run folder."""
-        fleet = self.fleet
-        cohorts = len(self.scenario.workload.cohorts)
-        arrays: dict[str, np.ndarray] = {"edges_s": summary.edges_s(fleet.latency.shape[2])}
-        for k, name in enumerate(METRICS):
-            arrays[name] = fleet.latency[:cohorts, k] if name != "itl" else fleet.latency[cohorts:, k]
-        arrays["window_s"] = np.array(float(fleet.w[0].window_s))
-        arrays["ttft_by_window"], arrays["e2e_by_window"] = fleet.windows
-        for k, name in enumerate(MINUTE_COLUMNS):
-            arrays[f"minute_{name}"] = fleet.minutes[:-1, k]
-        return arrays | summary.parts_table(fleet.parts, arrays["ttft"].sum(axis=0))
 
-
-def _totals(fleet: Fleet) -> dict[str, float]:
-    """Return what clients sent and caches saw, as `sim.summary.traffic` counts it."""
-    w = fleet.w[0]
-    totals = {name: float(w[name]) for name in ("retries", "hedges", "recomputed")}
-    attempts = float(fleet.minutes[:, MINUTE_COLUMNS.index("attempts")].sum())
-    for name in ("prompt_seen", "prompt_cached", "prompt_tokens"):
-        totals[name] = float(fleet.reps[name].sum())
-    return {**totals, "attempts": attempts}
+def _bad(outcomes: np.ndarray, own: Mapping[str, float]) -> float:
+    """Return the share of all requests that got no answer, or a wrong one; *outcomes* by cohort and outcome."""
+    requests, ok = float(outcomes.sum()), float(outcomes[:, 0].sum())
+    return summary.ratio(requests - ok + own["withheld"] + own["delivered_wrong"], requests)
 
 
 def _judge_of(scenario: Scenario, seed: int, fleet: Fleet) -> Judge:
     """Return the judge of a run of *scenario* on *fleet*."""
     first = {name: int(pool.first) for name, pool in zip(scenario.fleet.pools, fleet.pools)}
     return Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
-
-
-def _shown(team: Team) -> dict[str, float]:
-    """Return what `sim.families.REVIEW` shows of *team*."""
-    return {
-        "review_queue_length": team.waiting,
-        "review_reviewers": team.count,
-        "review_reviewers_busy": team.busy,
-        "review_escalated_total": team.escalated,
-        "review_late_total": team.late,
-        "review_wait_seconds_sum": team.waits.total_s,
-        "review_wait_seconds_count": team.reviewed,
-    }
-
-
-def _no_requests() -> np.ndarray:
-    from sim.records import REQUEST
-
-    return np.zeros(0, REQUEST)
 
 
 def check_rows(rows: np.ndarray) -> None:
@@ -366,9 +332,37 @@ def check_rows(rows: np.ndarray) -> None:
 def simulate(scenario: Scenario, seed: int, folder: Path | None = None, **settings: Any) -> Result:
     """Play *scenario* with one *seed*; with a *folder* its rows and series are written there, else rows are returned.
 
+    The cells of a fleet that has several are played one after the other, and make one result.
+
     Raises:
         RunError: the fleet cannot keep up (OVERLOADED).
     """
+    if scenario.fleet.cells == 1:
+        return _played(scenario, seed, folder, **settings)
+    numbers = range(scenario.fleet.cells)
+    results = (simulate_cell(scenario, seed, number, folder, **settings) for number in numbers)
+    one = next(results)
+    tally, rows = one.tally, [one.attempts]
+    for other in results:
+        tally.add(other.tally)
+        rows.append(other.attempts)
+    if folder:
+        cells.merge(scenario, folder)
+    found = tally.metrics(scenario, {}), tally.histograms(), [cells.note_on(scenario), *one.notes]
+    return Result(*found, one.uncalibrated, one.kv_override, np.concatenate(rows), tally)
+
+
+def simulate_cell(scenario: Scenario, seed: int, number: int, member: Path | None = None, **settings: Any) -> Result:
+    """Play cell *number* of *scenario*, as `simulate` plays a whole; its files wait below *member* to be merged."""
+    cell = Cell(scenario, number, seed)
+    folder = cells.folder_of(member, number) if member else None
+    result = _played(cell.scenario, cell.seed, folder, cell=cell, **settings)
+    if folder:
+        result.tally.write(folder / cells.TALLY)
+    return result
+
+
+def _played(scenario: Scenario, seed: int, folder: Path | None, **settings: Any) -> Result:
     recorder = Recorder(folder) if folder else None
     world = World(scenario, seed, recorder, **settings)
     try:

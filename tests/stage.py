@@ -112,6 +112,7 @@ class FakeStage(simpy.Environment):
         self.seed = seed
         self.scenario = loads(TEXT, overrides=options)
         self.fleet: Any = FakeFleet(self)
+        self.before: dict[str, int] = {}
         self.rooms = 0
         self.effects = Effects(self.fleet, self.make_room)
         self.events: list[dict[str, Any]] = []

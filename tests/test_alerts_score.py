@@ -165,7 +165,7 @@ def test_a_crash_is_an_incident_that_a_rule_on_errors_catches(typed: Typed) -> N
     assert ["Errors", "2/2", "100%", "[34,", "100]"] in [line[:5] for line in lines]
     assert "Typo: not simulated, no series is called nothing" in out
     assert "Always: was firing already when the warm-up ended, 2 times" in out
-    assert Path("new/score.png").read_bytes()[1:4] == b"PNG"
+    assert Path("score.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_score_as_json(typed: Typed) -> None:

@@ -103,16 +103,16 @@ def test_who_is_concerned_is_who_the_cause_says() -> None:
         Cause("drift", 0.8, from_s=2400.0, until_s=3000.0, grows=True),
     )
     said = judge(errors=(0.0, 0.0), evaluate=(0.0, 0.0), causes=causes).judge(rows)
-    sent, wrong = rows["sent_s"], said["wrong"] == 1
-    assert (wrong[sent < 600] == (rows["cohort"][sent < 600] == 1)).all()
+    sent, wrong, model = rows["sent_s"], said["wrong"] == 1, rows["replica"] >= 0
+    assert (wrong[sent < 600] == (model & (rows["cohort"] == 1))[sent < 600]).all()
     part = (sent >= 600) & (sent < 1200)
     assert (wrong[part] == np.isin(rows["replica"][part], [2, 3])).all()
     part = (sent >= 1200) & (sent < 1800)
     assert (wrong[part] == (rows["replica"][part] < 0)).all()
     part = (sent >= 1800) & (sent < 2400)
-    assert (wrong[part] == (rows["finished_s"][part] - rows["scheduled_s"][part] > 2.5)).all()
-    assert wrong[(sent >= 2400) & (sent < 3000)].mean() == near(0.4, N / 6)
-    assert wrong[sent >= 3000].mean() == near(0.8, N / 6), "a drift stays where it has come to"
+    assert (wrong[part] == (model & (rows["finished_s"] - rows["scheduled_s"] > 2.5))[part]).all()
+    assert wrong[model & (sent >= 2400) & (sent < 3000)].mean() == near(0.4, N / 6)
+    assert wrong[model & (sent >= 3000)].mean() == near(0.8, N / 6), "a drift stays where it has come to"
 
 
 def test_nobody_is_wrong_who_was_not_answered() -> None:
@@ -200,3 +200,13 @@ def test_an_evaluator_errs_as_often_as_said() -> None:
     flagged = one.flags(rows, said)
     assert flagged[said["wrong"] == 1].mean() == near(0.8, 0.3 * N)
     assert flagged[said["wrong"] == 0].mean() == near(0.1, 0.7 * N)
+
+
+def test_what_is_wrong_with_a_model_is_not_wrong_with_rules() -> None:
+    rows = ended(4_000)
+    rows["replica"][::2], rows["answerer"][::2] = -1, Answerer.FALLBACK
+    everywhere, rules = Cause("regression", 0.5), Cause("rules", 0.1, rules=True)
+    verdicts = judge(errors=(0.0,), causes=(everywhere, rules)).judge(rows)
+    assert set(verdicts["cause"][::2]) == {-1, 2}
+    assert set(verdicts["cause"][1::2]) == {-1, 1}
+    assert (verdicts["cause"][1::2] == 1).mean() == near(0.5, 2_000)

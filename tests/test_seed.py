@@ -4,16 +4,18 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.cli import blowout
-from sim.seed import agents, alerting, arithmetic, examine, page, pattern, seeing, told
+from sim.quality import latent
+from sim.seed import agents, alerting, arithmetic, examine, page, pattern, played, seeing, told
 from sim.seed.lab import Lab
 from sim.seed.table import CLAIMS, PARTS
-from sim.seed.verdicts import Check, Found, Verdict, decide, exact
+from sim.seed.verdicts import Check, Found, Twice, Verdict, decide, exact
 from sim.theory.chance import Interval
 
 FINITE = st.floats(-1e6, 1e6)
@@ -97,6 +99,44 @@ def test_verdicts_are_those_that_are_expected(kind: object) -> None:
     lab = Lab(fast=True)
     for number, measure in kind.MEASURES.items():  # type: ignore[attr-defined]
         assert measure(lab).verdict == CLAIMS[number].expected, number
+
+
+@given(TRIPLES, FINITE)
+def test_a_formula_outside_of_what_was_played_needs_a_reason(played: Interval, formula: float) -> None:
+    bare, known = Twice("", formula, played, "x"), Twice("", formula, played, "x", differs="queues")
+    inside = played.low <= formula <= played.high
+    assert bare.agrees == known.agrees == inside
+    assert bare.as_said == (inside or played.low == played.high)  # one seed cannot tell
+    assert known.as_said
+    apart = examine.disagree({39: Found([], "because", twice=[bare, known])})
+    assert apart == ([] if bare.as_said else [(39, bare)])
+
+
+def test_the_committed_page_has_both_numbers_of_every_scenario_that_was_played() -> None:
+    claims = json.loads((SEED / "claims.json").read_text())["claims"]
+    both = [one for claim in claims for one in claim["twice"]]
+    assert {one["scenario"] for one in both} >= {
+        "agent-compounding", "silent-cohort", "canary-gate", "misrouting", "quality-breaker", "load-coupled-quality",
+        "confidence-gate", "review-team",
+    }  # fmt: skip
+    for one in both:
+        assert one["low"] <= one["formula"] <= one["high"] or one["differs"], one
+
+
+def test_formulas_of_gates_are_those_of_samples() -> None:
+    drawn = latent.draw(np.random.default_rng(1), 1_000_000, 0.99, 2.0)
+    wrong = ~drawn.correct
+    for limit in (0.03, 0.8):
+        assert played._caught(0.99, 2.0, limit) == pytest.approx((drawn.p[wrong] < limit).mean(), abs=0.02)
+
+
+def test_what_a_seed_says_is_found_by_point() -> None:
+    tiny = "agent-compounding"
+    found = Lab(fast=True).values(tiny, ["requests[1]", "requests[2]"], ["duration=10s"])
+    assert found["requests[1]"].shape == (1,)
+    assert found["requests[2]"][0] > 0
+    assert Lab().interval(np.array([2.0])) == Interval(2.0, 2.0, 2.0)
+    assert Lab().interval(np.array([1.0, 2.0, 3.0])).low < 1
 
 
 def test_a_verdict_that_changed_is_named() -> None:

@@ -15,6 +15,7 @@ from sim.commands.run import warm
 from sim.errors import InputError
 from sim.interrupts import Interrupts
 from sim.records import Outcome
+from sim.scenario.cells import share
 from sim.scenario.messages import condition
 from sim.words import count
 
@@ -55,6 +56,9 @@ def command(
     point, played = scenarios.points(loaded)[0]
     if point:
         click.echo(f"serving the first point of the sweep: {condition(point)}", err=True)
+    if played.fleet.cells > 1:
+        click.echo(f"serving the first of {played.fleet.cells} cells", err=True)
+        played = share(played, 0)
     warm()
     with Interrupts() as interrupts:
         with _opened(record) as file:

@@ -22,7 +22,7 @@ from sim.interrupts import to_a_reader
 def command(fast: bool, out: Path, as_json: bool) -> int:
     """Measure all 57 claims of "1% Error Rate, 10 Million Users", and say which are right, loose or wrong.
 
-    Exit code 1: a verdict is not the one that is expected.
+    Exit code 1: a verdict is not the one that is expected, or a formula is not in the interval of what was played.
     """
     from sim.results import plain
     from sim.seed import examine, page, told
@@ -45,4 +45,8 @@ def command(fast: bool, out: Path, as_json: bool) -> int:
     for number in different:
         claim, verdict = CLAIMS[number], found[number].verdict.value
         click.echo(f"claim {number} is {verdict}, expected {claim.expected.value}: {claim.says}", err=True)
-    return 1 if different else 0
+    apart = examine.disagree(found)
+    for number, both in apart:
+        formula, played, _ = told.beside(both)
+        click.echo(f"claim {number}: {both.what}: expected {formula}, {both.scenario} played {played}", err=True)
+    return 1 if different or apart else 0

@@ -64,7 +64,8 @@ def again_and_again(stage: Stage, fault: Periodic, name: str) -> Process:
 def spell(stage: Stage, fault: TimedFault, name: str, where: list[int], end_s: float) -> Process:
     """Let *fault* begin now and end at *end_s*, at all of *where*: replicas, one pool, or cohorts."""
     alone = len(where) == 1 and isinstance(fault, Slow | Stop | Lose | Refuse) and not _limits(fault)
-    said = {"name": name, "target": targets.replica_name(stage, where[0]) if alone else target_of(fault)}
+    target = targets.replica_name(stage, where[0]) if alone else targets.said(stage, target_of(fault))
+    said = {"name": name, "target": target}
     effects = [effect for place in where for effect in begin(stage, fault, place)]
     stage.note_event("fault_begins", mechanism=kind_of(fault), **said)
     if math.isinf(end_s):

@@ -21,6 +21,8 @@ class Stage(Protocol):
     seed: int
     fleet: Fleet
     effects: Effects
+    before: dict[str, int]
+    """How many replicas of each pool stand elsewhere, in the cells before this one: events count from there."""
     measured: dict[str, float]
     """Metrics of the run that control processes keep up to date themselves, by name."""
 

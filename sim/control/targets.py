@@ -26,5 +26,13 @@ def replica_name(stage: Stage, replica: int) -> str:
     """Return what events call *replica*: ``chat/3``."""
     for name, one in zip(stage.scenario.fleet.pools, stage.fleet.pools):
         if one.first <= replica < one.first + one.count:
-            return f"{name}/{replica - int(one.first)}"
+            return f"{name}/{replica - int(one.first) + stage.before.get(name, 0)}"
     raise ValueError(f"no replica {replica}")
+
+
+def said(stage: Stage, target: str) -> str:
+    """Return what events call *target*: as it is written, but for some replicas of a cell, which count in the fleet."""
+    name, _, part = target.partition("/")
+    if not (before := stage.before.get(name, 0)) or not part or part.startswith("zone-"):
+        return target
+    return f"{name}/{'-'.join(str(int(number) + before) for number in part.split('-'))}"

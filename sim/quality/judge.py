@@ -227,9 +227,12 @@ class Judge:
         some = np.ones(len(rows), bool)
         if one.from_s > 0.0 or (one.until_s < math.inf and not one.grows):
             some &= (rows["sent_s"] >= one.from_s) & ((rows["sent_s"] < one.until_s) | one.grows)
+        by_rules = (rows["replica"] < 0) & (rows["answerer"] == Answerer.FALLBACK)
         if one.rules:
-            some &= (rows["replica"] < 0) & (rows["answerer"] == Answerer.FALLBACK)
-        elif one.replicas is not None:
+            some &= by_rules
+        elif one.replicas is None:
+            some &= ~by_rules  # what is wrong with a model is not wrong with the rules that stand in for it
+        else:
             some &= np.isin(rows["replica"], list(one.replicas))
         if one.cohorts is not None:
             some &= np.isin(rows["cohort"], list(one.cohorts))

@@ -99,6 +99,19 @@ class Team:
         """How many are reviewing."""
         return len(self._ends)
 
+    @property
+    def shown(self) -> dict[str, float]:
+        """What a scrape shows of the team, by the names of `sim.families.REVIEW`."""
+        return {
+            "review_queue_length": self.waiting,
+            "review_reviewers": self.count,
+            "review_reviewers_busy": self.busy,
+            "review_escalated_total": self.escalated,
+            "review_late_total": self.late,
+            "review_wait_seconds_sum": self.waits.total_s,
+            "review_wait_seconds_count": self.reviewed,
+        }
+
     def take(
         self, at_s: np.ndarray, handling_s: np.ndarray, patience_s: np.ndarray | None, wrong: np.ndarray,
         after: np.ndarray,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.report import distribution, parts, sweep, timeline, twins, wrong
+from sim.report import containing, distribution, harm, parts, sweep, timeline, twins, wrong
 from sim.report.style import Plate
 from sim.report.view import View, view
 
@@ -17,6 +17,14 @@ KINDS = {
     "distribution": distribution.plate,
     "where-time-went": parts.plate,
     "wrong-answers": wrong.plate,
+    "breakers": containing.breakers,
+    "reviewers": containing.reviewers,
+    "gates": containing.gates,
+    "releases": containing.releases,
+    "slow-and-wrong": harm.coupling,
+    "misrouted": harm.misrouted,
+    "tasks": harm.tasks,
+    "noticed": harm.noticed,
 }
 """Every figure there is, by the name of its file; each says by itself whether a run has it."""
 

@@ -58,7 +58,6 @@ SHARES = (
 """The same of settings that are shares."""
 EVALUATED = "quality.evaluation.share."
 """Behind it stands the cohort of whose answers a share is looked at."""
-
 AT_ONCE_S = BIN_LOW_S * BIN_RATIO
 """The upper edge of the lowest bin of a latency histogram."""
 NOTICED = 0.05

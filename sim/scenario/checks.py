@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sim import claims
 from sim.errors import ScenarioError
+from sim.scenario.cells import undividable
 from sim.scenario.contained import containment
 from sim.scenario.fleet import Pool
 from sim.scenario.messages import Problem
@@ -47,6 +48,7 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
     yield from trouble(scenario)
     yield from right_and_wrong(scenario)
     yield from containment(scenario)
+    yield from undividable(scenario)
 
 
 def broken_claims(scenario: Scenario, points: list[dict[str, object]]) -> Iterator[Problem]:

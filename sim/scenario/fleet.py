@@ -220,6 +220,8 @@ class Fleet(Model):
     """How a replica is chosen for an attempt: a name, or a mapping with one."""
     admission: Admission = Admission()
     """What every pool refuses."""
+    cells: Annotated[int, Field(ge=1, le=4096), Whole] = 1
+    """Groups that the replicas of every pool, and the users, are spread over evenly, each with a router of its own."""
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     """Replicas, by the name of their pool."""
 

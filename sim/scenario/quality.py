@@ -55,7 +55,7 @@ class Cause(Model):
     cohorts: list[Name] | None = None
     """Whom it concerns."""
     at: Target | None = None
-    """Pool or replicas whose answers it concerns; `rules` where those answer."""
+    """Pool or replicas whose answers it concerns; `rules` where those answer; left out, those of all models."""
     version: Name | None = None
     """Version of model, prompt or settings whose answers it concerns (see `release` in `control`)."""
     above: SlowerThan | None = None

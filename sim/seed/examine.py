@@ -1,5 +1,9 @@
-"""All claims, measured: one process for each kind of claim, so that what two claims share is played once."""
+"""All claims, measured: one process for each kind of claim, so that what two claims share is played once.
 
+And one for each shipped scenario that plays what a formula says.
+"""
+
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import import_module
@@ -7,8 +11,9 @@ from multiprocessing import get_context
 from platform import system
 
 from sim.seed.lab import Lab
+from sim.seed.played import PLAYS, Told
 from sim.seed.table import CLAIMS
-from sim.seed.verdicts import Found
+from sim.seed.verdicts import Found, Twice
 
 KINDS = ("serving", "alerting", "containment", "agents", "arithmetic", "pattern", "seeing")
 """The long ones first."""
@@ -22,12 +27,21 @@ def examine(fast: bool, done: Callable[[], None] = lambda: None) -> dict[int, Fo
     """
     context = get_context("fork" if system() == "Linux" else None)
     found: dict[int, Found] = {}
+    twice: dict[int, list[Twice]] = {}
     with ProcessPoolExecutor(WORKERS, context) as pool:
+        played = [pool.submit(_play, name, fast) for name in PLAYS]
         for future in as_completed([pool.submit(_kind, name, fast) for name in KINDS]):
             for number, one in future.result().items():
                 found[number] = one
                 done()
-    return {number: found[number] for number in sorted(CLAIMS)}
+        for one_play in played:
+            for number, both in one_play.result().items():
+                twice.setdefault(number, []).extend(both)
+    return {number: dataclasses.replace(found[number], twice=twice.get(number, ())) for number in sorted(CLAIMS)}
+
+
+def _play(name: str, fast: bool) -> Told:
+    return PLAYS[name](Lab(fast))
 
 
 def _kind(name: str, fast: bool) -> dict[int, Found]:
@@ -38,3 +52,8 @@ def _kind(name: str, fast: bool) -> dict[int, Found]:
 def changed(found: dict[int, Found]) -> list[int]:
     """Return the claims whose verdict is not the one that is expected."""
     return [number for number, one in found.items() if one.verdict != CLAIMS[number].expected]
+
+
+def disagree(found: dict[int, Found]) -> list[tuple[int, Twice]]:
+    """Return the claims, and the numbers, of which what was played is not what the formula says, without a reason."""
+    return [(number, both) for number, one in found.items() for both in one.twice if not both.as_said]

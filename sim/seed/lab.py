@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim import rng
+from sim.claims import parse, point_of
 from sim.run import play
 from sim.scenario import Scenario, load, loads, shipped
 from sim.theory.chance import Interval, student_interval
@@ -63,6 +64,36 @@ class Lab:
             asked = scenario.model_copy(update={"vary": vary, "claims": claims})
             self._played[key] = _play(asked, few if self.fast else PLAYED_SEEDS)
         return self._played[key]
+
+    def values(
+        self,
+        source: str,
+        metrics: Sequence[str],
+        settings: Sequence[str] = (),
+        keep: Callable[[str, Any], bool] = lambda path, value: True,
+    ) -> dict[str, np.ndarray]:
+        """Return what each seed says (seeds,) of *metrics*, written as in a claim; the rest as in `play`.
+
+        A fast run plays one seed.
+        """
+        scenario = _read(source, settings)
+        vary = {path: [v for v in values if keep(path, v)] for path, values in scenario.vary.items()}
+        asked = scenario.model_copy(update={"vary": vary, "claims": {}})
+        with tempfile.TemporaryDirectory() as folder:
+            points = play(asked, Path(folder), seeds=1 if self.fast else PLAYED_SEEDS).summary["points"]
+        return {metric: _values(metric, points) for metric in metrics}
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """Return the mean over seeds and its 99.9% interval; of the one seed of a fast run, that alone."""
+        if len(values) == 1:
+            return Interval(*values.tolist() * 3)
+        return student_interval(values, DRAWN_CONFIDENCE)
+
+
+def _values(metric: str, points: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    ((name, index),) = parse(f"{metric} >= 0").metrics
+    found = points[point_of(name, index, [one["point"] for one in points])]["metrics"][name]["values"]
+    return np.array(found, float)
 
 
 def _read(source: str, settings: Sequence[str]) -> Scenario:

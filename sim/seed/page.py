@@ -5,6 +5,7 @@ from pathlib import Path
 from sim.report import style
 from sim.results import write_json
 from sim.seed import figures, told
+from sim.seed.lab import PLAYED_SEEDS
 from sim.seed.table import CLAIMS, PARTS
 from sim.seed.verdicts import Found
 
@@ -41,6 +42,15 @@ contains the number that was said, or lies inside the range. In [ ] are interval
 played, 99.9% where samples were drawn. Shown is the first check that does not hold, or else the first.
 """
 
+TWICE = """## By formula, and played
+
+A formula has assumptions; a scenario has queues, time-outs, delays and people. Where both speak of the same thing, the
+interval of what was played (99.9% over {seeds}) must contain the formula. Where the scenario has more in it than the
+formula, it says what. Several are played shorter than they are shipped.
+
+| claim | number | formula | played | scenario | |
+|---|---|---|---|---|---|"""
+
 TAIL = """
 ## Make it again
 
@@ -76,6 +86,7 @@ def readme(found: dict[int, Found], plates: list[style.Plate], fast: bool) -> st
         lines += [f"### {part}\n", "| | the article says | verdict | what we found |", "|---|---|---|---|"]
         lines += [_row(claim.number, claim.says, found.get(claim.number)) for claim in claims]
         lines.append("")
+    lines += _twice(found, fast)
     lines.append("## Ten that may surprise you\n")
     for plate in plates:
         number, instead = INSTEAD[plate.name]
@@ -86,6 +97,18 @@ def readme(found: dict[int, Found], plates: list[style.Plate], fast: bool) -> st
             f"Instead: {instead}\n",
         ]
     return "\n".join(lines) + TAIL
+
+
+def _twice(found: dict[int, Found], fast: bool) -> list[str]:
+    rows = [(number, both) for number, one in found.items() for both in one.twice]
+    if not rows:
+        return []
+    lines = [TWICE.format(seeds="one seed, which has none" if fast else f"{PLAYED_SEEDS} seeds")]
+    for number, both in rows:
+        formula, played, said = told.beside(both)
+        link = f"[{both.scenario}](../../scenarios/{both.scenario}.yaml)"
+        lines.append(f"| {number} | {both.what} | {formula} | {played} | {link} | {said} |")
+    return [*lines, ""]
 
 
 def _row(number: int, says: str, one: Found | None) -> str:

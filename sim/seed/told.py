@@ -5,7 +5,7 @@ from typing import IO, Any
 
 from sim.report.words import number, percent, seconds
 from sim.seed.table import CLAIMS, PARTS
-from sim.seed.verdicts import Check, Found, Verdict
+from sim.seed.verdicts import Check, Found, Twice, Verdict
 
 
 def value(x: float, unit: str) -> str:
@@ -25,6 +25,17 @@ def estimate(check: Check) -> str:
     """Return the estimate, and its interval if it has one."""
     middle, low, high = (value(x, check.unit) for x in check.found)
     return middle if low == high else f"{middle} [{low}, {high}]"
+
+
+def beside(both: Twice) -> tuple[str, str, str]:
+    """Return what the formula says, what was played with its interval, and what to think of the two."""
+    middle, low, high = (value(x, both.unit) for x in both.played)
+    if both.played.low == both.played.high:
+        return value(both.formula, both.unit), middle, both.differs or ("the same" if both.agrees else "one seed")
+    said = both.differs or ("agree" if both.agrees else "they differ")
+    if both.agrees and both.differs:
+        said = f"within the interval, and yet: {said}"
+    return value(both.formula, both.unit), f"{middle} [{low}, {high}]", said
 
 
 def wanted(check: Check) -> str:
@@ -57,6 +68,7 @@ def as_json(found: dict[int, Found], fast: bool) -> dict[str, Any]:
                 "expected": CLAIMS[n].expected.value,
                 "why": one.why,
                 "checks": [_check(check) for check in [*one.checks, *([one.number] if one.number else [])]],
+                "twice": [_twice(both) for both in one.twice],
             }
             for n, one in found.items()
         ],
@@ -73,6 +85,21 @@ def _check(check: Check) -> dict[str, Any]:
         "unit": check.unit,
         "needs": [round_to(check.low), round_to(check.high)],
         "holds": check.holds,
+    }
+
+
+def _twice(both: Twice) -> dict[str, Any]:
+    played, low, high = (round_to(x) for x in both.played)
+    return {
+        "what": both.what,
+        "formula": round_to(both.formula),
+        "played": played,
+        "low": low,
+        "high": high,
+        "unit": both.unit,
+        "scenario": both.scenario,
+        "agrees": both.agrees,
+        "differs": both.differs,
     }
 
 
@@ -98,5 +125,12 @@ def show(found: dict[int, Found], place: str, to: IO[str]) -> None:
             table.add_row(str(claim.number), claim.says, one.verdict.value, said)
         console.print(table)
         console.print()
+    numbers = [both for one in found.values() for both in one.twice]
+    agree = sum(both.agrees for both in numbers)
     console.print(f"57 claims: {counted(found)}.")
+    if any(both.played.low < both.played.high for both in numbers):
+        known = sum(not both.agrees and both.as_said for both in numbers)
+        console.print(
+            f"{len(numbers)} numbers by formula and played: {agree} agree, {known} differ for a known reason."
+        )
     console.print(f"Next: read {place}")

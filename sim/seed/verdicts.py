@@ -55,16 +55,40 @@ def decide(checks: Sequence[Check]) -> Verdict:
 
 
 @dataclass(frozen=True)
+class Twice:
+    """One number, by a formula and from a *scenario* that was played; why it *differs* where assumptions do."""
+
+    what: str
+    formula: float
+    played: Interval
+    scenario: str
+    unit: Unit = ""
+    differs: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the interval of what was played contains what the formula says."""
+        return bool(self.played.low <= self.formula <= self.played.high)
+
+    @property
+    def as_said(self) -> bool:
+        """Whether it agrees, or is known to differ, or one seed cannot tell."""
+        return self.agrees or bool(self.differs) or self.played.low == self.played.high
+
+
+@dataclass(frozen=True)
 class Found:
     """What was found about a claim: its checks, one sentence why, and what a figure needs (*data*).
 
-    *number* is shown for a claim that nothing can be checked of, but of which something can be computed.
+    *number* is shown for a claim that nothing can be checked of, but of which something can be computed. *twice* are
+    its numbers that a shipped scenario plays too.
     """
 
     checks: Sequence[Check]
     why: str
     data: dict[str, Any] = field(default_factory=dict)
     number: Check | None = None
+    twice: Sequence[Twice] = ()
 
     @property
     def verdict(self) -> Verdict:

@@ -25,6 +25,7 @@ from sim.families import (
 from sim.scenario import Scenario
 from sim.scenario.containment import Overflow, QualityBreaker, Release, Team
 from sim.scenario.faults import Refuse
+from sim.scenario.targets import largest
 from sim.series import STALE
 from sim.spool import NOTHING
 
@@ -35,20 +36,25 @@ ALWAYS = (200, 400, 429, 499, 502, 503)
 _SERVED_NAME = "model_name"  # the engine gives it to its series; `up`, which Prometheus makes, has none
 
 
-def targets(scenario: Scenario, models: Mapping[str, str], replicas: Mapping[str, int]) -> "Scraper":
+def targets(
+    scenario: Scenario, models: Mapping[str, str], before: Mapping[str, int], gateway: str | None = None
+) -> "Scraper":
     """Return what scrapes the replicas of *scenario* and their gateway.
 
-    *models* are the names of the models by pool, *replicas* how many there may be at most.
+    *models* are the names of the models by pool, *before* the number of each pool's first replica. *gateway* is its
+    instance, where there are several.
     """
     settings = scenario.telemetry
     own = {} if settings is None else settings.labels
-    engines = [_engine_labels(pool, r, models[pool], own) for pool in replicas for r in range(replicas[pool])]
+    numbered = [(pool, n + r) for pool, n in before.items() for r in range(largest(scenario, pool))]
+    engines = [_engine_labels(pool, r, models[pool], own) for pool, r in numbered]
     shared = {name: value for name, value in own.items() if "{" not in value and name not in (_SERVED_NAME, "pool")}
     codes = {*ALWAYS, *(fault.status for fault in scenario.faults if isinstance(fault, Refuse))}
     evaluated = settings is not None and settings.evaluate > 0
     signals = list(scenario.quality.signals) if scenario.quality else []
     contained = _contained(scenario)
-    return Scraper(engines, {**shared, **GATEWAY}, list(replicas), sorted(codes), evaluated, signals, contained)
+    front = {**shared, **GATEWAY, **({"instance": gateway} if gateway else {})}
+    return Scraper(engines, front, list(before), sorted(codes), evaluated, signals, contained)
 
 
 def _contained(scenario: Scenario) -> list[tuple[Family, str, str]]:
