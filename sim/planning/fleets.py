@@ -173,7 +173,12 @@ def cases(scenario: Scenario, survive: int, under: Scenario | None) -> list[Case
     """Return what every fleet is judged under, the hardest first.
 
     With *survive* replicas fewer in each pool in turn; with what goes wrong in *under*; and as it is.
+
+    Raises:
+        InputError: nothing goes wrong in *under*.
     """
+    if under is not None and not (under.faults or under.control):
+        raise InputError(f"--under {under.name}: expected a scenario in which something goes wrong, got no faults")
     found = []
     for name in scenario.fleet.pools if survive else ():
         without = f"without {survive} replica{'' if survive == 1 else 's'}"

@@ -100,7 +100,7 @@ def why_not_less(plan: Plan) -> list["RenderableType"]:
         if verdict is None:
             continue
         named = f"{plan.space.words(verdict.fleet)} ({price(verdict.fleet.cost)} {plan.question.prices.currency}/h)"
-        if verdict.refused and not verdict.failed:
+        if verdict.refused:
             lines.append(f"{named}: {verdict.refused}.")
             continue
         reason = plan.reason(verdict)
@@ -134,8 +134,9 @@ def _because(reason: Reason) -> str:
 def reach(plan: Plan) -> list["RenderableType"]:
     """Return where the fleet breaks, when growth gets there, and what is left of the error budget."""
     lines: list[RenderableType] = []
-    rate = plan.scenario.workload.rate_per_s
-    hardest = plan.cases[0].name
+    users = plan.scenario.workload
+    plain = users.arrivals == "poisson" and not users.sessions and not any(one.agent for one in users.cohorts.values())
+    rate = users.rate_per_s if plain else None  # else it is of conversations or tasks, or of some hours only
 
     def load(factor: float) -> str:
         return f"{words.significant(factor * rate)} requests/s" if rate else f"{words.significant(factor)} x the load"
@@ -143,7 +144,8 @@ def reach(plan: Plan) -> list["RenderableType"]:
     if plan.knee is not None and plan.knee.keeps:
         broken = f", breaks at {load(plan.knee.breaks)}" if plan.knee.known else ""
         more = f" ({words.percent(plan.knee.keeps - 1)} more than planned)"
-        lines.append(f"The fleet, {hardest}, keeps its promises up to {load(plan.knee.keeps)}{more}{broken}.")
+        conditions = words.listing([case.name for case in plan.cases])
+        lines.append(f"The fleet, {conditions}, keeps its promises up to {load(plan.knee.keeps)}{more}{broken}.")
     if plan.knee_of_one is not None and plan.knee_of_one.keeps:
         lines.append(f"One replica holds {load(plan.knee_of_one.keeps)}.")
     if plan.question.growth is not None and plan.knee is not None:
