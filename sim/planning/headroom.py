@@ -10,6 +10,7 @@ import numpy as np
 
 from sim import scenario as scenarios
 from sim.errors import HardwareError, InputError, ScenarioError
+from sim.planning import labels
 from sim.planning.fleets import Case, Fleet, calibrated, scaled
 from sim.planning.search import Bench
 from sim.scenario import Scenario
@@ -26,7 +27,7 @@ PERIODS = {"day": 1.0, "week": 7.0, "month": 30.4375, "year": 365.25}
 
 @dataclass(frozen=True)
 class Knee:
-    """The load up to which promises are kept, and from which on one is broken, as factors on the planned load."""
+    """The load that a fleet holds, and one that it does not (a promise broken, a queue that grows), as factors."""
 
     keeps: float
     breaks: float
@@ -38,7 +39,7 @@ class Knee:
 
 
 def knee(bench: Bench, scenario: Scenario, cases: Sequence[Case], begin: float = 1.0, kept: bool = False) -> Knee:
-    """Return between which loads *scenario* breaks its promises under one of *cases*.
+    """Return between which loads *scenario* breaks its promises under one of *cases*, or its queue begins to grow.
 
     From *begin* times its load on (which it is known to hold where *kept* says so) half as much again, or less, then
     halving of the ratio until it is below `NEAR`.
@@ -46,7 +47,8 @@ def knee(bench: Bench, scenario: Scenario, cases: Sequence[Case], begin: float =
 
     def keeps(factor: float) -> bool:
         bench.tell(f"{factor:.3g} times the load")
-        return bench.conditions(scaled(scenario, factor), cases)[-1].kept
+        played = bench.conditions(scaled(scenario, factor), cases)
+        return played[-1].kept and all(one.label != labels.OVERLOADED for one in played)
 
     low, high = begin if kept else 0.0, math.inf
     factor = begin * 1.5 if kept else begin

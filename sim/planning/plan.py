@@ -112,7 +112,7 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
     """Return the answer to *question*, played on *executor*, *at_once* runs at a time; *tell* hears what is played.
 
     Raises:
-        InputError: a question that has no answer whatever is played: no fleets, no price, two seeds, no trouble.
+        InputError: a question that has no answer: no fleets or none that can be played, no price, two seeds, no trouble.
     """
     if question.seeds < 3:
         raise InputError(f"--seeds: expected at least 3, or nothing can be said of the next run, got {question.seeds}")
@@ -123,7 +123,10 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
     cases = fleets.cases(scenario, question.survive, question.under)
     error = question.model_error
     bench = Bench(space, question.bounds, cases, error, executor, question.seeds, question.confidence, at_once, tell)
-    first = next((fleet for fleet in space.fleets if not bench.refusal(fleet)), space.fleets[0])
+    first = next((fleet for fleet in space.fleets if not bench.refusal(fleet)), None)
+    if first is None:
+        words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])
+        raise InputError(f"no fleet that may be chosen can be played; {words}: {why}")
     kinds = search.cheapest(bench)
     kept = sorted((one for one in kinds.values() if one is not None), key=lambda one: one.fleet.cost)
     best, below, fewer = None, None, None
@@ -216,7 +219,7 @@ def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
     shown = [run for one in best.conditions for run in one.runs] if best else runs
     said = (note for run in shown for note in run.notes if ": step times: " not in note and NO_ROWS not in note)
     notes |= dict.fromkeys(said)
-    for one in chosen.control:
+    for one in itertools.chain(*(case.of(chosen).control for case in bench.cases)) if best else ():
         if isinstance(one, Autoscale):
             notes[f"an autoscaler may add replicas of {one.autoscale}, up to {one.max}: prices are without them"] = None
     few = min((run.metrics["requests"] for run in runs), default=math.inf)
