@@ -87,7 +87,7 @@ WRONG = {
     ("--gpus", "1", "--vary", "replicas=2:4"): "--gpus: every fleet has more than 1",
     ("--survive", "1", "--vary", "max_num_seqs=32,64", "--vary", "replicas=1"): "nothing is left of main without 1",
     ("--confidence", "99.9%"): "--confidence: expected 50% to 99%",
-    ("--under", "azure-chat"): "--under azure-chat: expected a scenario in which something goes wrong",
+    ("--under", "ten-million-users"): "--under ten-million-users: expected a scenario in which something goes wrong",
     ("--under", "quality-breaker"): "no pool 'single', expected one of main",
 }
 

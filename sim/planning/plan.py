@@ -112,7 +112,7 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
     """Return the answer to *question*, played on *executor*, *at_once* runs at a time; *tell* hears what is played.
 
     Raises:
-        InputError: a question that has no answer: no fleets or none that can be played, no price, two seeds, no trouble.
+        InputError: a question without an answer: no fleets, none that can be played, no price, two seeds, no trouble.
     """
     if question.seeds < 3:
         raise InputError(f"--seeds: expected at least 3, or nothing can be said of the next run, got {question.seeds}")
