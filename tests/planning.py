@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from sim import scenario as scenarios
-from sim.planning import doubt, fleets, objective, plan, prices, search
+from sim.planning import fleets, objective, plan, prices, search
 from sim.run import known_metrics
 from sim.scenario import Scenario
 
@@ -81,4 +81,4 @@ def bench_of(
     """A bench for the fleets of *space*."""
     bounds = objective.read(slo, known_metrics(space.scenario))
     usual = list(cases) or fleets.cases(space.scenario, 0, None)
-    return search.Bench(space, bounds, usual, doubt.of(space.scenario, error), crew, seeds, 0.95, 2)
+    return search.Bench(space, bounds, usual, error, crew, seeds, 0.95, 2)

@@ -74,14 +74,21 @@ WRONG = {
     ("--vary", "replica=1:4"): "no such setting; did you mean 'replicas'?",
     ("--vary", "pools.other.replicas=1:4"): "--vary pools.other.replicas",
     ("--vary", "replicas=1:4", "--vary", "fleet.replicas=1:4"): "expected each setting once",
+    ("--vary", "replicas=true"): "expected whole numbers from 1 on",
+    ("--vary", "hardware=1,2"): "--vary hardware: expected a text",
+    ("--vary", "tensor_parallel=x"): "--vary tensor_parallel: expected a whole number, got 'x'",
+    ("--vary", "router=random,nonsense"): "--vary router: expected",
     ("--growth", "8%"): "--growth: expected such as 8%/month",
-    ("--confidence", "100%"): "--confidence: expected more than 0 and less than 100%",
+    ("--confidence", "100%"): "--confidence: expected 50% to 99%",
     ("--model-error", "20"): "--model-error: expected a fraction",
     ("--price", "no.yaml"): "--price: no.yaml: cannot be read",
     ("--under", "no-such"): "no-such: no such scenario file",
     ("--seeds", "2"): "2 is not in the range x>=3",
     ("--gpus", "1", "--vary", "replicas=2:4"): "--gpus: every fleet has more than 1",
-    ("--survive", "1", "--vary", "max_num_seqs=32,64", "--vary", "replicas=1"): "",
+    ("--survive", "1", "--vary", "max_num_seqs=32,64", "--vary", "replicas=1"): "nothing is left of main without 1",
+    ("--confidence", "99.9%"): "--confidence: expected 50% to 99%",
+    ("--under", "ten-million-users"): "--under ten-million-users: expected a scenario in which something goes wrong",
+    ("--under", "quality-breaker"): "no pool 'single', expected one of main",
 }
 
 
@@ -96,10 +103,6 @@ def test_a_wrong_question_is_one_sentence(
     if "--price" not in given:
         given += ["--price", "prices.yaml"]
     code, out, err = plan(capsys, memory.name, "--seeds", "3", *given, "--no-figures")
-    if not WRONG[options]:
-        assert code == 1  # nothing is left of one replica without one
-        assert "nothing is left of main without 1" in out
-        return
     assert code == 2
     assert WRONG[options] in err
     assert len(err.strip().splitlines()) == 1
@@ -111,6 +114,7 @@ def test_a_price_file_names_its_line(memory: Path, capsys: pytest.CaptureFixture
     for text, said in (
         ("none: 2\nh100: cheap\n", "prices.yaml:2: h100: expected the price of a GPU for an hour"),
         ("none: 2\nh1000: 3\n", "prices.yaml:2: h1000: no hardware 'h1000'"),
+        ("none: 0\n", "prices.yaml:1: none: expected the price of a GPU for an hour"),
         ("- 3\n", "expected lines such as `h100: 2.50`"),
         ("h100: 3\n", "no price for none"),
     ):

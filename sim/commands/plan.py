@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     click.option("--model-error", metavar="SHARE",
                  help="How wrong step times may be, as 10% [as the profile was measured; 15% if nobody measured]."),
     click.option("--confidence", default="95%", show_default=True, help="That the next run keeps every promise."),
-    click.option("--seeds", type=click.IntRange(min=3), default=10, show_default=True, help="Most runs of a fleet."),
+    click.option("--seeds", type=click.IntRange(min=3), default=10, show_default=True,
+                 help="Most runs of a fleet; 19 where they do not look normal."),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting, by its path."),
     click.option("--workers", type=click.IntRange(min=1), help="Processes to use (all cores if left out)."),
     click.option("--out", type=click.Path(path_type=Path, file_okay=False),
@@ -82,8 +83,8 @@ def command(
         headroom.read_growth(growth) if growth else None,
         gpus,
         seeds,
-        _share("--confidence", confidence),
-        None if model_error is None else _share("--model-error", model_error),
+        _share("--confidence", confidence, 0.5, 0.99),
+        None if model_error is None else _share("--model-error", model_error, 0.0, 1.0),
     )
     folder = results.new_folder(out, f"{loaded.name}-plan")
     try:
@@ -153,13 +154,13 @@ def _one_point(loaded: scenarios.Scenario) -> scenarios.Scenario:
     return loaded.model_copy(update={"vary": {}, "claims": {}})
 
 
-def _share(option: str, text: str) -> float:
+def _share(option: str, text: str, least: float, most: float) -> float:
     try:
         share = fraction(text if not _is_number(text) else float(text))
     except ValueError as error:
         raise InputError(f"{option}: {error}") from None
-    if not 0 < share < 1:
-        raise InputError(f"{option}: expected more than 0 and less than 100%, got {text}")
+    if not least <= share <= most:
+        raise InputError(f"{option}: expected {100 * least:g}% to {100 * most:g}%, got {text}")
     return share
 
 

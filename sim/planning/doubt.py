@@ -23,14 +23,16 @@ class Doubt:
     intervals: dict[str, tuple[float, float]]
     said: tuple[str, ...]
 
-    def factors(self, i: int, n: int) -> dict[str, float]:
+    def factors(self, i: int, n: int, enough: int) -> dict[str, float]:
         """Return the factor of every pool in run *i* of *n*; pools are slow together, which is the worse case.
 
-        Runs after the first *n* begin again.
+        Runs after the first *n* are *enough* - n, with slices of their own: they are played where order decides, and
+        what a few slices never reach would otherwise count as never happening.
         """
-        i %= n
         from scipy import special
 
+        if i >= n:
+            i, n = i - n, enough - n
         k = n - 1 - i // 2 if i % 2 == 0 else i // 2
         z = float(special.ndtri((k + 0.5) / n)) if n > 1 else 0.0
         return {name: _between(low, high, z) for name, (low, high) in self.intervals.items()}

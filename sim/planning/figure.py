@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 BROKEN = "#9aa3ad"
 MOST_PANELS = 3
+MARKERS = ("o", "s", "^", "D")
+"""Of kinds of fleets, when there are more of them than colours."""
 
 
 def plate(plan: Plan) -> style.Plate:
     """Return the figure of *plan*: one panel a promise, cost an hour against the promise's metric."""
     title = _title(plan)
     caption = (
-        f"{plan.scenario.name}. A dot is a fleet that was played, in its hardest condition; from it a line goes up to "
+        f"{plan.scenario.name}. A dot is a fleet that was played, in its hardest condition; from it a line goes to "
         "what its next run stays within, with the confidence asked for. Open dots break some promise. Dashed: the "
         f"bound. Not known: {plan.doubt.said[0]}. Prices: {plan.question.prices.source}."
     )
@@ -47,10 +49,11 @@ def _draw(plan: Plan, title: str, caption: str) -> "Figure":
         title, "", caption, heights=(3.2,), widths=(1,) * len(bounds), sharey=False, gap=(0.75, 0.2), head=0.42
     )
     kinds = list(dict.fromkeys(_kind(plan, one) for one in plan.known if one.conditions))
-    colours = {kind: style.SERIES[i % len(style.SERIES)] for i, kind in enumerate(kinds)}
+    n = len(style.SERIES)
+    looks = {kind: (style.SERIES[i % n], MARKERS[i // n % len(MARKERS)]) for i, kind in enumerate(kinds)}
     for ax, bound in zip(axes[0], bounds):
-        _panel(ax, plan, bound, colours)
-    style.legend(figure, _handles(colours))
+        _panel(ax, plan, bound, looks)
+    style.legend(figure, _handles(looks))
     return figure
 
 
@@ -69,7 +72,7 @@ def _kind(plan: Plan, verdict: Verdict) -> str:
     return ", ".join(kept) or next(iter(plan.scenario.fleet.pools.values())).hardware or "fleet"
 
 
-def _panel(ax: "Axes", plan: Plan, bound: Bound, colours: dict[str, str]) -> None:
+def _panel(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str, str]]) -> None:
     log = claims.is_time(bound.metric)
     for verdict in plan.known:
         for condition in [verdict.failed or next(iter(verdict.conditions), None)]:
@@ -78,12 +81,12 @@ def _panel(ax: "Axes", plan: Plan, bound: Bound, colours: dict[str, str]) -> Non
             found = next(one for one in condition.findings if one.bound == bound)
             if not np.isfinite(found.typical):
                 continue
-            colour = colours[_kind(plan, verdict)]
+            colour, marker = looks[_kind(plan, verdict)]
             face = colour if verdict.kept else "white"
             if np.isfinite(found.limit) and found.limit < 20 * max(found.typical, 1e-9):
                 ax.plot([verdict.fleet.cost] * 2, [found.typical, found.limit], color=colour, lw=1)
             size = 9 if verdict is plan.best else 5
-            ax.plot(verdict.fleet.cost, found.typical, "o", ms=size, mfc=face, mec=colour, mew=1.2)
+            ax.plot(verdict.fleet.cost, found.typical, marker, ms=size, mfc=face, mec=colour, mew=1.2)
     ax.axhline(bound.bound, color=style.INK, lw=1, ls="--")
     ax.set_xscale("log")
     if log:
@@ -105,11 +108,12 @@ def _money_axis(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _handles(colours: dict[str, str]) -> list[Any]:
+def _handles(looks: dict[str, tuple[str, str]]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     dots = [
-        Line2D([], [], marker="o", ls="", ms=5, color=colour, label=f"{kind}, kept") for kind, colour in colours.items()
+        Line2D([], [], marker=marker, ls="", ms=5, color=colour, label=f"{kind}, kept")
+        for kind, (colour, marker) in looks.items()
     ]
     broken = Line2D([], [], marker="o", ls="", ms=5, mfc="white", mec=BROKEN, mew=1.2, label="open: a promise broken")
     return [*dots, broken]

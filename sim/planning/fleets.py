@@ -2,15 +2,17 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from sim import scenario as scenarios
-from sim.errors import InputError
+from sim.errors import InputError, ScenarioError
 from sim.planning.prices import Prices
 from sim.scenario import Scenario
+from sim.scenario.messages import dotted
 from sim.scenario.paths import Keys, resolve
 from sim.words import show
 
@@ -146,16 +148,28 @@ def axes(scenario: Scenario, varied: Mapping[str, Sequence[Any]]) -> list[Axis]:
             raise InputError(f"--vary {path}: expected each setting once")
         if not values:
             raise InputError(f"--vary {path}: expected values, got none")
-        if keys[-1] == RUNG and not all(isinstance(value, int) and value >= 1 for value in values):
+        if keys[-1] == RUNG and not all(type(value) is int and value >= 1 for value in values):
             raise InputError(f"--vary {path}: expected whole numbers from 1 on, such as 1:32, got {show(values[0])}")
         if len(set(map(str, values))) < len(values):
             raise InputError(f"--vary {path}: expected each value once")
+        for value in values if keys[-1] != RUNG else ():
+            _check(scenario, keys, value, path)
         found[keys] = Axis(keys, tuple(sorted(values)) if keys[-1] == RUNG else tuple(values))
     for name in scenario.fleet.pools:
         keys = ("fleet", "pools", name, RUNG)
         if not any(axis.is_rung for axis in found.values()) and len(scenario.fleet.pools) == 1 and keys not in found:
             found[keys] = Axis(keys, tuple(range(1, 65)))
     return list(found.values())
+
+
+def _check(scenario: Scenario, keys: Keys, value: Any, path: str) -> None:
+    """Refuse a *value* that the setting can never have; what contradicts only some fleets is no matter here."""
+    try:
+        scenarios.changed(scenario, {keys: value})
+    except ScenarioError as error:
+        field, _, said = str(error).splitlines()[0].partition(": ")
+        if field == dotted(keys):
+            raise InputError(f"--vary {path}: {said}") from None
 
 
 # --- what a fleet has to live through -------------------------------------------------------------------------------
@@ -173,7 +187,12 @@ def cases(scenario: Scenario, survive: int, under: Scenario | None) -> list[Case
     """Return what every fleet is judged under, the hardest first.
 
     With *survive* replicas fewer in each pool in turn; with what goes wrong in *under*; and as it is.
+
+    Raises:
+        InputError: nothing goes wrong in *under*.
     """
+    if under is not None and not (under.faults or under.control):
+        raise InputError(f"--under {under.name}: expected a scenario in which something goes wrong, got no faults")
     found = []
     for name in scenario.fleet.pools if survive else ():
         without = f"without {survive} replica{'' if survive == 1 else 's'}"
@@ -202,6 +221,8 @@ def _trouble(under: Scenario) -> Callable[[Scenario], Scenario]:
         mine, theirs = list(scenario.fleet.pools), list(under.fleet.pools)
         if len(mine) == len(theirs) == 1:
             faults, control = (_renamed(one, theirs[0], mine[0]) for one in (faults, control))
+        for name, pool in scenario.fleet.pools.items():
+            faults, control = (_nearer(one, name, pool.replicas) for one in (faults, control))
         settings: dict[Keys, Any] = {("duration",): under.duration, ("warmup",): under.warmup}
         return scenarios.changed(scenario, {**settings, ("faults",): faults, ("control",): control})
 
@@ -216,6 +237,20 @@ def _renamed(tree: Any, old: str, new: str) -> Any:
         return [_renamed(value, old, new) for value in tree]
     if isinstance(tree, str) and (tree == old or tree.startswith(f"{old}/")):
         return new + tree.removeprefix(old)
+    return tree
+
+
+def _nearer(tree: Any, pool: str, replicas: int) -> Any:
+    """Return *tree* with targets such as ``pool/3`` no further than the last of so many *replicas*.
+
+    One bad replica is no reason for a fleet that has it: a smaller one has a bad replica too.
+    """
+    if isinstance(tree, dict):
+        return {key: _nearer(value, pool, replicas) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_nearer(value, pool, replicas) for value in tree]
+    if isinstance(tree, str) and (match := re.fullmatch(rf"{re.escape(pool)}/(\d+)", tree)):
+        return f"{pool}/{min(int(match[1]), replicas - 1)}"
     return tree
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sim import scenario as scenarios
 from sim.errors import HardwareError, InputError, ScenarioError
+from sim.planning import labels
 from sim.planning.fleets import Case, Fleet, calibrated, scaled
 from sim.planning.search import Bench
 from sim.scenario import Scenario
@@ -26,7 +27,7 @@ PERIODS = {"day": 1.0, "week": 7.0, "month": 30.4375, "year": 365.25}
 
 @dataclass(frozen=True)
 class Knee:
-    """The load up to which promises are kept, and from which on one is broken, as factors on the planned load."""
+    """The load that a fleet holds, and one that it does not (a promise broken, a queue that grows), as factors."""
 
     keeps: float
     breaks: float
@@ -37,18 +38,20 @@ class Knee:
         return math.isfinite(self.breaks)
 
 
-def knee(bench: Bench, scenario: Scenario, case: Case, begin: float = 1.0) -> Knee:
-    """Return between which loads *scenario* breaks its promises under *case*, looking from *begin* times its load on.
+def knee(bench: Bench, scenario: Scenario, cases: Sequence[Case], begin: float = 1.0, kept: bool = False) -> Knee:
+    """Return between which loads *scenario* breaks its promises under one of *cases*, or its queue begins to grow.
 
-    Doubling, then halving of the ratio until it is below `NEAR`.
+    From *begin* times its load on (which it is known to hold where *kept* says so) half as much again, or less, then
+    halving of the ratio until it is below `NEAR`.
     """
 
     def keeps(factor: float) -> bool:
         bench.tell(f"{factor:.3g} times the load")
-        return bench.condition(case.name, case.of(scaled(scenario, factor)), bench.seeds).kept
+        played = bench.conditions(scaled(scenario, factor), cases)
+        return played[-1].kept and all(one.label != labels.OVERLOADED for one in played)
 
-    low, high = 0.0, math.inf
-    factor = begin
+    low, high = begin if kept else 0.0, math.inf
+    factor = begin * 1.5 if kept else begin
     while not (low and math.isfinite(high)) and begin / MOST < factor < begin * MOST:
         if keeps(factor):
             low, factor = factor, factor * 1.5
@@ -137,7 +140,7 @@ def _longer(scenario: Scenario, what: str, factor: float) -> Scenario:
 def moves(bench: Bench, best: Fleet, changes: Mapping[str, Change]) -> list[Move]:
     """Return what each of *changes* would make of the answer *best*: the one that costs most first.
 
-    Only the number of replicas is chosen again (the longest of several axes of replicas).
+    Only the number of replicas is chosen again (the longest of several axes of replicas), under every condition.
     """
     chain = next(chain for _, chains in bench.space.chains() for chain in chains if best in chain)
     begin = chain.index(best)
@@ -152,15 +155,14 @@ def moves(bench: Bench, best: Fleet, changes: Mapping[str, Change]) -> list[Move
 
 def _needed(bench: Bench, chain: Sequence[Fleet], begin: int, change: Change) -> tuple[int, float]:
     """Return the first of *chain* from *begin* on that keeps the promises after *change*, and *begin*'s own excess."""
-    case = bench.cases[0]
     excesses: list[float] = []
 
     def keeps(k: int) -> bool:
         try:
-            scenario = case.of(change(bench.scenario(chain[k])))
+            conditions = bench.conditions(change(bench.scenario(chain[k])), bench.cases)
         except (HardwareError, ScenarioError, InputError):
             return False
-        condition = bench.condition(case.name, scenario, bench.seeds)
+        condition = conditions[-1]
         values = [run.metrics.get(condition.worst.metric, math.nan) for run in condition.runs]
         excesses.append(max(map(condition.worst.excess, values)))
         return condition.kept

@@ -3,9 +3,14 @@
 A run is one draw of users, luck and step times. After n of them the next one keeps a bound with confidence c when
 the one-sided prediction limit of a normal sample, mean + t(c, n - 1) s sqrt(1 + 1/n), does (Hahn and Meeker,
 *Statistical Intervals*, 1991, section 4.7), on a scale on which the metric is roughly normal: the logarithm of a
-time, the arcsine of the root of a share. Each look before the last takes a tenth of the error away (Bonferroni).
-Where runs fall into two heaps that limit is far beyond both; but the next of n + 1 runs is the worst of them once in
-n + 1 times whatever the distribution (section 5.4), so n >= c / (1 - c) runs that all keep the bound are enough too.
+time, the arcsine of the root of a share. Each look but that after all runs takes a tenth of the error away
+(Bonferroni). Where runs fall into two heaps that limit is far beyond both; but the next of n + 1 runs is among the k
+worst of them k in n + 1 times whatever the distribution (section 5.4), so n >= c / (1 - c) runs that all keep the bound
+are enough too.
+
+A share that is the same in every run, such as no errors at all, has no spread to judge by. If a run breaks the bound
+with probability p, n runs keep it and the next does not with probability p (1 - p)^n, at most 1 / (e (n + 1)) nearly:
+below 1 - c from n = 1 / (e (1 - c)) runs on.
 """
 
 import math
@@ -20,8 +25,6 @@ from sim.planning.trials import Played
 from sim.words import show
 
 SHARES = ("errors", "kv_mean", "kv_max", "prefix_hit", "recomputed", "wrong_share", "task_success")
-MOST_BROKEN = 2
-"""Runs that may not break a bound before a fleet is given up: no confidence of 90% or more comes back from that."""
 LOOKS = (4, 6)
 """Runs after which it is looked whether they are enough already."""
 EARLY = 0.1
@@ -141,9 +144,11 @@ class Jury:
         """Judge *bounds* after *most* runs, or fewer; the next run shall keep them with *confidence*."""
         self.bounds, self.most, self.confidence = tuple(bounds), most, confidence
         self.runs: list[Played] = []
-        self._looks = (*(n for n in LOOKS if n < most), most)
-        self.enough = max(most, math.ceil(confidence / (1 - confidence) - 1e-9))
-        """Runs after which order alone decides, when all of them have kept every bound."""
+        self._alike = math.ceil(1 / (math.e * (1 - confidence)))
+        self._looks = {*(n for n in LOOKS if n < most), self._alike, most}
+        self.enough = max(most, self._alike, math.ceil(confidence / (1 - confidence) - 1e-9))
+        """Runs after which order alone decides."""
+        self._ranks = math.floor((1 - confidence) * (self.enough + 1) + 1e-9)
 
     def add(self, played: Played) -> None:
         """Hear of one more run."""
@@ -153,13 +158,12 @@ class Jury:
     def verdict(self) -> bool | None:
         """Whether the promises are kept; None where more runs have to tell."""
         n, broken = len(self.runs), max(map(self._broken, self.bounds))
-        if broken >= MOST_BROKEN or any(run.overloaded for run in self.runs):
+        # One may be the normal limit's own doing; of more than order allows none comes back.
+        if broken > max(1, self._ranks - 1) or any(run.overloaded for run in self.runs):
             return False
-        if n in self._looks and all(self._within(bound) for bound in self.bounds):
+        if n in (*self._looks, self.enough) and all(self._within(bound) for bound in self.bounds):
             return True
-        if n >= self.most and broken:
-            return False
-        return True if n >= self.enough else None
+        return False if n >= self.enough or (n >= self.most and broken) else None
 
     def _broken(self, bound: Bound) -> int:
         return sum(not bound.kept_by(run) for run in self.runs)
@@ -167,12 +171,12 @@ class Jury:
     def limit(self, bound: Bound) -> float:
         """Return what the next run's metric stays within; not a number where so many runs do not tell."""
         values = [run.metrics.get(bound.metric, math.nan) for run in self.runs]
-        if len(values) >= self.enough and not self._broken(bound):
-            return min(values) if bound.least else max(values)
-        if len(values) < self._looks[0]:
+        n = len(values)
+        if n >= self.enough and self._broken(bound) < self._ranks:
+            return sorted(values, key=bound.excess)[-self._ranks]
+        if n < min(self._looks) or (n < self._alike and len(set(values)) == 1 and not claims.is_time(bound.metric)):
             return math.nan
-        early = len(self._looks) - 1
-        share = EARLY if len(values) < self.most else 1 - EARLY * early
+        share = 1 - EARLY * (len(self._looks) - 1) if n == self.most else EARLY
         return limit(bound, values, 1 - (1 - self.confidence) * share)
 
     def _within(self, bound: Bound) -> bool:

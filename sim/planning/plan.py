@@ -1,5 +1,6 @@
 """A plan: the cheapest fleet that keeps its promises, why the next cheaper one does not, and how long it will do."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -19,7 +20,7 @@ from sim.planning.prices import Prices
 from sim.planning.reasons import Reason
 from sim.planning.search import Bench, Verdict
 from sim.scenario import Scenario
-from sim.words import count
+from sim.scenario.control import Autoscale
 
 FEW_REQUESTS = 1000
 NO_ROWS = "no rows are kept"
@@ -111,7 +112,7 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
     """Return the answer to *question*, played on *executor*, *at_once* runs at a time; *tell* hears what is played.
 
     Raises:
-        InputError: a question that has no answer whatever is played: no fleets, no price, one seed.
+        InputError: a question without an answer: no fleets, none that can be played, no price, two seeds, no trouble.
     """
     if question.seeds < 3:
         raise InputError(f"--seeds: expected at least 3, or nothing can be said of the next run, got {question.seeds}")
@@ -120,8 +121,12 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
     if question.survive and not space.rungs:
         raise InputError("--survive: expected replicas that vary, such as --vary replicas=1:32")
     cases = fleets.cases(scenario, question.survive, question.under)
-    doubt = _doubt(space, question.model_error)
-    bench = Bench(space, question.bounds, cases, doubt, executor, question.seeds, question.confidence, at_once, tell)
+    error = question.model_error
+    bench = Bench(space, question.bounds, cases, error, executor, question.seeds, question.confidence, at_once, tell)
+    first = next((fleet for fleet in space.fleets if not bench.refusal(fleet)), None)
+    if first is None:
+        words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])
+        raise InputError(f"no fleet that may be chosen can be played; {words}: {why}")
     kinds = search.cheapest(bench)
     kept = sorted((one for one in kinds.values() if one is not None), key=lambda one: one.fleet.cost)
     best, below, fewer = None, None, None
@@ -131,9 +136,10 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
         best, below = search.settled(bench, kept[0])
         fewer = _fewer(bench, best, below)
         chosen = bench.scenario(best.fleet)
-        knee = headroom.knee(bench, chosen, cases[0])
+        knee = headroom.knee(bench, chosen, cases, kept=True)
         knee_of_one = _knee_of_one(bench, chosen, knee if len(cases) == 1 else None)
         moves = tuple(headroom.moves(bench, best.fleet, headroom.doubts(scenario))) if space.rungs else ()
+    doubt = doubts.of(bench.scenario(best.fleet if best else first), error)
     return Plan(
         question,
         space,
@@ -160,21 +166,6 @@ def lean(scenario: Scenario) -> Scenario:
         settings["telemetry",] = None
         settings["scrape_interval",] = max(scenario.scrape_interval, LOOKS_S)
     return scenarios.changed(scenario, settings)
-
-
-def _doubt(space: Space, said: float | None) -> Doubt:
-    """Return what there is to doubt in the step times of the first fleet that can be built.
-
-    Raises:
-        InputError: none can.
-    """
-    why: InputError | None = None
-    for fleet in space.fleets:
-        try:
-            return doubts.of(scenarios.changed(space.scenario, space.settings(fleet)), said)
-        except InputError as error:
-            why = why or error
-    raise why or InputError("expected a fleet to choose from")
 
 
 def _nearness(condition: search.Condition) -> float:
@@ -205,13 +196,14 @@ def _knee_of_one(bench: Bench, chosen: Scenario, known: Knee | None) -> Knee | N
     if pool.replicas == 1 and known is not None:
         return known
     one = scenarios.changed(chosen, {("fleet", "pools", name, "replicas"): 1})
-    return headroom.knee(bench, one, Case("one replica", lambda same: same), 1 / pool.replicas)
+    return headroom.knee(bench, one, [Case("one replica", lambda same: same)], 1 / pool.replicas)
 
 
 def _nearest(bench: Bench) -> Verdict | None:
-    """Return the fleet that misses its promises least; of each kind the largest is played for it."""
+    """Return the fleet that misses its promises least; of each kind the dearest is played for it."""
     for _, chains in bench.space.chains():
-        bench.judge(chains[-1][-1])
+        fleets_ = sorted(itertools.chain(*chains), key=lambda one: -one.cost)
+        next(filter(lambda one: not bench.judge(one).refused, fleets_), None)
     played = [one for one in bench.known.values() if one.failed]
     return min(played, key=lambda one: _nearness(one.failed) if one.failed else math.inf, default=None)
 
@@ -227,13 +219,16 @@ def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
     shown = [run for one in best.conditions for run in one.runs] if best else runs
     said = (note for run in shown for note in run.notes if ": step times: " not in note and NO_ROWS not in note)
     notes |= dict.fromkeys(said)
+    for one in itertools.chain(*(case.of(chosen).control for case in bench.cases)) if best else ():
+        if isinstance(one, Autoscale):
+            notes[f"an autoscaler may add replicas of {one.autoscale}, up to {one.max}: prices are without them"] = None
     few = min((run.metrics["requests"] for run in runs), default=math.inf)
     if few < FEW_REQUESTS:
         notes[f"few samples: with {few:,.0f} requests a run, a P99 rests on the slowest handful"] = None
-    refused = [one for one in bench.known.values() if one.refused and not one.conditions]
+    refused = [one for one in bench.known.values() if one.refused]
     if refused:
         words = bench.space.words(refused[0].fleet)
-        notes[f"{count(len(refused), 'fleet')} cannot be built, such as {words}: {refused[0].refused}"] = None
+        notes[f"some fleets cannot be played, such as {words}: {refused[0].refused}"] = None
     return list(notes)
 
 

@@ -67,7 +67,7 @@ def read(path: Path | None) -> Prices:
         if key in words:
             words[key] = str(value)
             continue
-        if not (is_number(value) and 0 <= value < 1e6):
+        if not (is_number(value) and 0 < value < 1e6):
             raise InputError(f"{where}: expected the price of a GPU for an hour, such as 2.50, got {show(value)}")
         try:
             hour[key if key == "none" else find_hardware(key).name] = float(value)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from sim.planning import labels
 from sim.planning.objective import Judged
 from sim.planning.plan import Plan
 from sim.planning.reasons import Reason
@@ -55,15 +56,14 @@ def answer(plan: Plan) -> list["RenderableType"]:
     said.append(f"{price(money.hour)} {currency} an hour")
     each = f"{price(money.million_tokens)} {currency} for a million output tokens"
     each += f", {price(money.thousand_good)} {currency} for a thousand good answers, at the load that was played."
-    return [said, Text(each)]
+    growing = any(one.label == labels.OVERLOADED for one in plan.best.conditions)
+    warning = "OVERLOADED: it keeps these promises while its queue grows; promise something of ttft_p99 or errors too."
+    return [said, Text(each), *([Text(warning, "bold")] if growing else [])]
 
 
 def _nobody(plan: Plan) -> list[str]:
     """Return that no fleet keeps the promises, what forbids it, and the best that can be had."""
-    if plan.nearest is None or plan.nearest.failed is None:
-        refused = next((one for one in plan.known if one.refused), None)
-        why = f": {plan.space.words(refused.fleet)}: {refused.refused}" if refused else ""
-        return [f"No fleet can be played{why}"]
+    assert plan.nearest is not None  # some fleet was played, and broke a promise
     reason = plan.reason(plan.nearest)
     best = plan.space.words(plan.nearest.fleet)
     what = words.quantity(reason.bound.metric, reason.typical)
@@ -100,7 +100,7 @@ def why_not_less(plan: Plan) -> list["RenderableType"]:
         if verdict is None:
             continue
         named = f"{plan.space.words(verdict.fleet)} ({price(verdict.fleet.cost)} {plan.question.prices.currency}/h)"
-        if verdict.refused and not verdict.failed:
+        if verdict.refused:
             lines.append(f"{named}: {verdict.refused}.")
             continue
         reason = plan.reason(verdict)
@@ -134,16 +134,18 @@ def _because(reason: Reason) -> str:
 def reach(plan: Plan) -> list["RenderableType"]:
     """Return where the fleet breaks, when growth gets there, and what is left of the error budget."""
     lines: list[RenderableType] = []
-    rate = plan.scenario.workload.rate_per_s
-    hardest = plan.cases[0].name
+    users = plan.scenario.workload
+    plain = users.arrivals == "poisson" and not users.sessions and not any(one.agent for one in users.cohorts.values())
+    rate = users.rate_per_s if plain else None  # else it is of conversations or tasks, or of some hours only
 
     def load(factor: float) -> str:
         return f"{words.significant(factor * rate)} requests/s" if rate else f"{words.significant(factor)} x the load"
 
     if plan.knee is not None and plan.knee.keeps:
-        broken = f", breaks at {load(plan.knee.breaks)}" if plan.knee.known else ""
+        broken = f"; at {load(plan.knee.breaks)} it breaks one or its queue grows" if plan.knee.known else ""
         more = f" ({words.percent(plan.knee.keeps - 1)} more than planned)"
-        lines.append(f"The fleet, {hardest}, keeps its promises up to {load(plan.knee.keeps)}{more}{broken}.")
+        conditions = words.listing([case.name for case in plan.cases])
+        lines.append(f"The fleet, {conditions}, keeps its promises up to {load(plan.knee.keeps)}{more}{broken}.")
     if plan.knee_of_one is not None and plan.knee_of_one.keeps:
         lines.append(f"One replica holds {load(plan.knee_of_one.keeps)}.")
     if plan.question.growth is not None and plan.knee is not None:

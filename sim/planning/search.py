@@ -7,7 +7,7 @@ goes on below it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,14 +15,20 @@ from typing import Any
 from sim import scenario as scenarios
 from sim.engine.hardware import resolve
 from sim.errors import HardwareError, InputError, ScenarioError
-from sim.planning import labels, trials
-from sim.planning.doubt import Doubt
+from sim.planning import doubt, labels, trials
 from sim.planning.fleets import Case, Fleet, Space, calibrated
 from sim.planning.objective import Bound, Judged, Jury
 from sim.planning.trials import Played
 from sim.scenario import Scenario
 
 KEPT_TABLES = ("parts_tail", "parts_median", "parts_tail_first", "parts_median_first")
+
+
+def play(scenario: Scenario, seed: int) -> tuple[Played, str]:
+    """Play *scenario* with one *seed*; return what a verdict needs of it, and what became of its queue."""
+    run = trials.play(scenario, seed)
+    kept = {key: run.histograms[key] for key in KEPT_TABLES if key in run.histograms}
+    return replace(run, histograms=kept), labels.label(run)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one fleet; ``refused`` says why it cannot be built, or else its conditions say what it did."""
+    """What is known of one fleet; ``refused`` says why it cannot be played, or else its conditions say what it did."""
 
     fleet: Fleet
     kept: bool
@@ -65,37 +71,59 @@ class Bench:
         space: Space,
         bounds: Sequence[Bound],
         cases: Sequence[Case],
-        doubt: Doubt,
+        error: float | None,
         executor: Executor,
         seeds: int,
         confidence: float,
         at_once: int,
         tell: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """Judge fleets of *space* by *bounds* under *cases*, with at most *seeds* runs each, *at_once* at a time."""
-        self.space, self.bounds, self.cases, self.doubt = space, tuple(bounds), tuple(cases), doubt
+        """Judge fleets of *space* by *bounds* under *cases*, with at most *seeds* runs each, *at_once* at a time.
+
+        *error* is that of step times as the user says it; None: each fleet's own.
+        """
+        self.space, self.bounds, self.cases, self.error = space, tuple(bounds), tuple(cases), error
         self.executor, self.seeds, self.confidence, self.at_once, self.tell = executor, seeds, confidence, at_once, tell
         self.known: dict[tuple[Any, ...], Verdict] = {}
+        self.unfit: dict[tuple[Any, ...], str] = {}
         self.played = 0
 
     def judge(self, fleet: Fleet) -> Verdict:
         """Return whether *fleet* keeps every promise under every condition; it is played once at most."""
         if fleet.values not in self.known:
-            self.known[fleet.values] = self._judge(fleet)
+            why = self.refusal(fleet)
+            self.known[fleet.values] = Verdict(fleet, False, refused=why) if why else self._played(fleet)
         return self.known[fleet.values]
 
-    def _judge(self, fleet: Fleet) -> Verdict:
-        self.tell(self.space.words(fleet))
-        conditions = []
+    def refusal(self, fleet: Fleet) -> str:
+        """Return why *fleet* cannot be played under some condition; empty where it can."""
+        kind = tuple(fleet.values[i] for i in self.space.kinds)
+        if kind in self.unfit:
+            return self.unfit[kind]
         try:
             scenario = self.scenario(fleet)
             for case in self.cases:
-                conditions.append(self.condition(case.name, case.of(scenario), self.seeds))
-                if not conditions[-1].kept:
-                    break
-        except (HardwareError, ScenarioError, InputError) as error:
-            return Verdict(fleet, False, tuple(conditions), str(error).splitlines()[0])
-        return Verdict(fleet, all(one.kept for one in conditions), tuple(conditions))
+                case.of(scenario)
+        except HardwareError as error:  # whatever the number of replicas
+            self.unfit[kind] = str(error).splitlines()[0]
+            return self.unfit[kind]
+        except (ScenarioError, InputError) as error:
+            return str(error).splitlines()[0]
+        return ""
+
+    def _played(self, fleet: Fleet) -> Verdict:
+        self.tell(self.space.words(fleet))
+        conditions = self.conditions(self.scenario(fleet), self.cases)
+        return Verdict(fleet, all(one.kept for one in conditions), conditions)
+
+    def conditions(self, scenario: Scenario, cases: Sequence[Case]) -> tuple[Condition, ...]:
+        """Play *scenario* under each of *cases*, until one of them breaks a promise."""
+        found: list[Condition] = []
+        for case in cases:
+            found.append(self.condition(case.name, case.of(scenario), self.seeds))
+            if not found[-1].kept:
+                break
+        return tuple(found)
 
     def scenario(self, fleet: Fleet) -> Scenario:
         """Return the scenario with *fleet* in it.
@@ -109,9 +137,9 @@ class Bench:
             resolve(pool, where=name)
         return scenario
 
-    def _slower_or_faster(self, scenario: Scenario, i: int, n: int) -> Scenario:
-        """Return *scenario* with the step times of run *i* of *n*; where they would beat physics, as they are."""
-        factors = self.doubt.factors(i, n)
+    @staticmethod
+    def _slower_or_faster(scenario: Scenario, factors: Mapping[str, float]) -> Scenario:
+        """Return *scenario* with step times scaled by *factors*; where they would beat physics, as they are."""
         changed = calibrated(scenario, factors)
         if min(factors.values()) < 1.0:
             try:
@@ -124,20 +152,22 @@ class Bench:
     def condition(self, name: str, scenario: Scenario, most: int) -> Condition:
         """Play *scenario* with seed after seed, at most *most*, until its promises are kept or broken for sure."""
         jury = Jury(self.bounds, most, self.confidence)
+        doubted = doubt.of(scenario, self.error)
         said: list[str] = []
         while jury.verdict is None:
             first = len(jury.runs)
             batch = range(first, min(first + self.at_once, jury.enough))
             played = [
-                self.executor.submit(trials.play, self._slower_or_faster(scenario, i, most), scenario.seed + i)
+                self.executor.submit(
+                    play, self._slower_or_faster(scenario, doubted.factors(i, most, jury.enough)), scenario.seed + i
+                )
                 for i in batch
             ]
             for future in played:
-                run = future.result()
+                run, label = future.result()
                 self.played += 1
-                said.append(labels.label(run))
-                kept = {key: run.histograms[key] for key in KEPT_TABLES if key in run.histograms}
-                jury.add(replace(run, histograms=kept))
+                said.append(label)
+                jury.add(run)
                 if jury.verdict is not None:
                     break
         order = (labels.STABLE, labels.BACKLOGGED, labels.OVERLOADED)
@@ -152,27 +182,37 @@ def cheapest(bench: Bench) -> dict[tuple[Any, ...], Verdict | None]:
         best: Verdict | None = None
         for chain in sorted(chains, key=lambda chain: chain[0].cost):
             within = [fleet for fleet in chain if best is None or fleet.cost < best.fleet.cost]
-            k = _least(bench, within)
-            if k < len(within):
-                best = bench.judge(within[k])
+            best = _least(bench, within) or best
         found[kind] = best
     return found
 
 
-def _least(bench: Bench, chain: Sequence[Fleet]) -> int:
-    """Return the index of the first fleet of *chain* that keeps the promises; its length when none does."""
-    low, high = 0, len(chain)
+def _least(bench: Bench, chain: Sequence[Fleet]) -> Verdict | None:
+    """Return the first fleet of *chain* that keeps the promises, which was played; None when none does.
+
+    One that cannot be played is as if it were not there: it tells nothing of others.
+    """
+    left = list(chain)
+    low, high = 0, len(left)
     while low < high:
         middle = math.isqrt((low + 1) * (high + 1)) - 1  # halves the ratio: fleets are seldom near the end of a range
-        if _keeps(bench, chain[middle]):
+        if bench.refusal(left[middle]):
+            if len(left) == len(chain):
+                bench.judge(left[middle])  # one of them is enough to tell of
+            del left[middle]
+            high -= 1
+        elif _keeps(bench, left[middle]):
             high = middle
         else:
             low = middle + 1
-    return low
+    # The first of them, but where it was only inferred, and wrongly.
+    return next((one for one in map(bench.judge, left[low:]) if one.kept), None)
 
 
 def _keeps(bench: Bench, fleet: Fleet) -> bool:
     """Return whether *fleet* keeps the promises, from what is known of fleets with less or more, else by playing it."""
+    if fleet.values in bench.known:
+        return bench.known[fleet.values].kept
     for other in bench.known.values():
         if other.kept and bench.space.at_least(fleet, other.fleet):
             return True
@@ -186,7 +226,6 @@ def settled(bench: Bench, best: Verdict) -> tuple[Verdict, Verdict | None]:
 
     Both were played: that cheaper fleets are worse is not taken for granted here.
     """
-    best = bench.judge(best.fleet)
     while True:
         cheaper = [fleet for fleet in bench.space.fleets if fleet.cost < best.fleet.cost]
         below = None

@@ -1,0 +1,116 @@
+"""The search for the cheapest fleet, on fleets whose truth is made up: monotone, wrong at one place, with holes."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.planning import search
+from sim.planning.fleets import Axis, Case, Fleet, Space
+from sim.planning.objective import Bound
+from sim.planning.prices import Prices
+from sim.planning.search import Bench, Verdict
+from sim.scenario import loads
+from tests import planning
+
+Values = tuple[int | str, ...]
+SCENARIO = loads(planning.TWO_POOLS)
+KINDS = ("a100", "h100", "h200")
+
+
+class Told(Bench):
+    """A bench that plays nothing: fleets in *kept* keep their promises, those in *missing* cannot be played."""
+
+    def __init__(self, space: Space, kept: frozenset[Values], missing: frozenset[Values] = frozenset()) -> None:
+        nobody = ThreadPoolExecutor(1)
+        super().__init__(space, [Bound("errors", 0.1)], [Case("", lambda one: one)], None, nobody, 10, 0.95, 1)
+        self.kept, self.missing = kept, missing
+
+    def refusal(self, fleet: Fleet) -> str:
+        return "no such fleet" if fleet.values in self.missing else ""
+
+    def _played(self, fleet: Fleet) -> Verdict:
+        self.played += 1
+        return Verdict(fleet, fleet.values in self.kept)
+
+
+@st.composite
+def truths(draw: st.DrawFn) -> tuple[Space, frozenset[Values]]:
+    """Draw fleets of two pools and up to three kinds of hardware, and a set that holds all that has more."""
+    first, second = draw(st.integers(1, 9)), draw(st.integers(1, 5))
+    kinds = KINDS[: draw(st.integers(1, 3))]
+    prices = Prices({kind: float(draw(st.integers(1, 4))) for kind in KINDS})
+    pool = ("fleet", "pools", "chat")
+    axes = (
+        Axis((*pool, "replicas"), tuple(range(1, first + 1))),
+        Axis((*pool, "hardware"), kinds),
+        Axis(("fleet", "pools", "deep", "replicas"), tuple(range(1, second + 1))),
+    )
+    space = Space(SCENARIO, axes, prices, draw(st.none() | st.integers(8, 25)))
+    least = [
+        (draw(st.integers(1, first + 1)), kind, draw(st.integers(1, second + 1)))
+        for kind in kinds for _ in range(draw(st.integers(0, 3)))
+    ]  # fmt: skip
+    kept = frozenset(
+        one.values for one in space.fleets
+        if any(one.values[1] == kind and one.values[0] >= a and one.values[2] >= b for a, kind, b in least)
+    )  # fmt: skip
+    return space, kept
+
+
+def found_by(bench: Bench) -> tuple[Verdict | None, Verdict | None]:
+    """The answer, and the next cheaper fleet."""
+    found = [one for one in search.cheapest(bench).values() if one is not None]
+    assert all(one.kept for one in found)
+    return search.settled(bench, min(found, key=lambda one: one.fleet.cost)) if found else (None, None)
+
+
+@given(truths())
+def test_it_is_as_cheap_as_what_trying_all_of_them_finds(truth: tuple[Space, frozenset[Values]]) -> None:
+    space, kept = truth
+    best, below = found_by(Told(space, kept))
+    cheapest = next((one for one in space.fleets if one.values in kept), None)
+    assert (best and best.fleet.cost) == (cheapest and cheapest.cost)
+    assert below is None or not below.kept
+
+
+@given(truths(), st.data())
+def test_one_fleet_that_is_better_or_worse_than_it_should_be_makes_no_wrong_answer(
+    truth: tuple[Space, frozenset[Values]], data: st.DataObject
+) -> None:
+    """The answer was played and keeps its promises, and the next cheaper one was played and does not."""
+    space, kept = truth
+    kept ^= {data.draw(st.sampled_from([one.values for one in space.fleets]))}
+    best, below = found_by(Told(space, kept))
+    if best is not None:
+        assert best.fleet.values in kept
+        cheaper = [one for one in space.fleets if one.cost < best.fleet.cost]
+        assert (below is None) == (not cheaper)
+    assert below is None or below.fleet.values not in kept
+
+
+@given(truths(), st.data())
+def test_fleets_that_cannot_be_played_hide_none_that_can(
+    truth: tuple[Space, frozenset[Values]], data: st.DataObject
+) -> None:
+    """Too few replicas for a fault, too many for an autoscaler: of each chain the ends, or all."""
+    space, kept = truth
+    rungs = space.axes[0].values
+    low, high = data.draw(st.integers(0, max(rungs))), data.draw(st.integers(1, max(rungs) + 1))
+    missing = frozenset(one.values for one in space.fleets if not low <= one.values[0] <= high)
+    best, below = found_by(Told(space, kept, missing))
+    cheapest = next((one for one in space.fleets if one.values in kept - missing), None)
+    assert (best and best.fleet.cost) == (cheapest and cheapest.cost)
+    assert below is None or below.refused or not below.kept
+
+
+def test_a_long_chain_takes_few_plays() -> None:
+    space = Space(
+        SCENARIO, [Axis(("fleet", "pools", "chat", "replicas"), tuple(range(1, 1001)))], Prices({"h100": 2.0})
+    )
+    bench = Told(space, frozenset((n,) for n in range(37, 1001)))
+    best, below = found_by(bench)
+    assert best is not None
+    assert below is not None
+    assert (best.fleet.values, below.fleet.values) == ((37,), (36,))
+    assert bench.played <= 14
