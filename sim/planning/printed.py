@@ -168,7 +168,7 @@ def reach(plan: Plan) -> list["RenderableType"]:
 def _days(days: float) -> str:
     if days < 60:
         return count(round(days), "day")
-    return f"{days / 30.4375:.0f} months" if days < 730 else f"{days / 365.25:.1f} years"
+    return f"{days / 30.4375:.1f} months" if days < 730 else f"{days / 365.25:.1f} years"
 
 
 def moves(plan: Plan) -> list["RenderableType"]:
