@@ -62,6 +62,16 @@ def test_nobody_keeps_it(memory: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "What runs out:" in out
 
 
+def test_what_most_runs_keep_is_not_said_to_be_out_of_reach(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = plan(
+        capsys, memory, "--slo", "e2e_p50 < 1.1s", "--vary", "replicas=8", "--price", memory.parent / "prices.yaml",
+        "--model-error", "40%", "--seeds", "3", "--out", memory.parent / "out", "--no-figures",
+    )  # fmt: skip
+    assert code == 1
+    assert "No fleet keeps e2e_p50 <= 1.1s surely enough. The nearest is 8 replicas, as it is:" in " ".join(out.split())
+    assert "in one of them" in out
+
+
 WRONG = {
     ("--slo", "ttft_p99 < 2"): "ttft_p99 is a time: expected a bound such as 2ms or 2s",
     ("--slo", "ttft_p9 < 2s"): "--slo: unknown metric 'ttft_p9'",

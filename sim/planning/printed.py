@@ -67,6 +67,9 @@ def _nobody(plan: Plan) -> list[str]:
     reason = plan.reason(plan.nearest)
     best = plan.space.words(plan.nearest.fleet)
     what = words.quantity(reason.bound.metric, reason.typical)
+    if reason.bound.excess(reason.typical) <= 1:
+        nearest = f"The nearest is {best}, {reason.case}: {sentence(reason)}"
+        return [f"No fleet keeps {reason.bound.text} surely enough. {nearest}", _because(reason)]
     return [
         f"No fleet keeps {reason.bound.text}. The best that can be had is {what}, with {best}.",
         _because(reason),
