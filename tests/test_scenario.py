@@ -670,7 +670,7 @@ def test_mistakes_are_listed_in_the_order_of_the_file() -> None:
 
 def test_settings_of_a_named_pool_stand_in_it() -> None:
     assert mistake(swap("  pools:", "  replicas: 2\n  pools:", POOLS)) == (
-        "x.yaml:4: fleet.replicas: unknown key, expected one of router, admission, pools"
+        "x.yaml:4: fleet.replicas: unknown key, expected one of router, admission, cells, pools"
     )
     assert mistake(swap("replicas: 2", "replcas: 2", POOLS)) == (
         "x.yaml:6: fleet.pools.code.replcas: unknown key; did you mean 'replicas'?"
