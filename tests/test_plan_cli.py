@@ -39,6 +39,8 @@ def test_a_plan_is_printed_drawn_and_left_to_be_played(memory: Path, capsys: pyt
     found = json.loads((folder / "plan.json").read_text())
     assert found["best"]["settings"] == {"main.replicas": found["best"]["gpus"]}
     assert found["best"]["cost_an_hour"] == 2 * found["best"]["gpus"]
+    assert "promise_1: ttft_p99 <= 500ms" in (folder / "scenario.yaml").read_text()
+    assert "For a year of it, plan again with --set workload.rate_per_s=" in out
     assert (folder / "plan.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(SystemExit) as end:
         main(["check", str(folder / "scenario.yaml"), "--json"])

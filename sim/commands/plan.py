@@ -16,7 +16,7 @@ from sim.commands import ready
 from sim.commands.alerts.common import JSON, NO_FIGURES, options
 from sim.commands.run import warm
 from sim.errors import BlowoutError, InputError
-from sim.interrupts import to_a_reader
+from sim.interrupts import Interrupts, to_a_reader
 from sim.units import fraction
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def command(
     folder = results.new_folder(out, f"{loaded.name}-plan")
     try:
         warm()
-        with _told(loaded.name) as tell, trials.crew(workers) as crew:
-            found = plan.make(question, crew, workers or trials.cores(), tell)
+        with Interrupts() as interrupts, _told(loaded.name) as tell, trials.crew(workers) as crew:
+            found = plan.make(question, crew, workers or trials.cores(), tell, interrupts.check)
     except KeyboardInterrupt:
         _take_away(folder, out)
         click.echo("interrupted; nothing was decided", err=True)
@@ -135,9 +135,11 @@ def _written(found: "Plan", folder: Path, no_figures: bool) -> list[tuple[str, s
     commands = []
     if found.best is not None:
         chosen = scenarios.changed(found.question.scenario, found.space.settings(found.best.fleet))
+        promises = {f"promise_{k}": bound.text for k, bound in enumerate(found.question.bounds, 1)}
+        chosen = chosen.model_copy(update={"claims": promises, "seeds": found.question.seeds})
         file = folder / "scenario.yaml"
         file.write_text(scenarios.dump(chosen, folder), encoding="utf-8")
-        commands.append((shlex.join(["blowout", "run", str(file)]), "play the chosen fleet, with figures"))
+        commands.append((shlex.join(["blowout", "run", str(file)]), "play the chosen fleet, its promises as claims"))
     commands.append((str(folder / "plan.json"), "every fleet, run and reason"))
     if not no_figures:
         target = folder / "plan.png"

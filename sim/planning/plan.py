@@ -108,8 +108,16 @@ class Plan:
         return self.question.growth.until(self.knee.keeps)
 
 
-def make(question: Question, executor: Executor, at_once: int, tell: Callable[[str], None] = lambda what: None) -> Plan:
-    """Return the answer to *question*, played on *executor*, *at_once* runs at a time; *tell* hears what is played.
+def make(
+    question: Question,
+    executor: Executor,
+    at_once: int,
+    tell: Callable[[str], None] = lambda what: None,
+    check: Callable[[], None] = lambda: None,
+) -> Plan:
+    """Return the answer to *question*, played on *executor*, *at_once* runs at a time.
+
+    *tell* hears what is played; *check* is called after each run, and may raise to end it.
 
     Raises:
         InputError: a question without an answer: no fleets, none that can be played, no price, two seeds, no trouble.
@@ -122,7 +130,9 @@ def make(question: Question, executor: Executor, at_once: int, tell: Callable[[s
         raise InputError("--survive: expected replicas that vary, such as --vary replicas=1:32")
     cases = fleets.cases(scenario, question.survive, question.under)
     error = question.model_error
-    bench = Bench(space, question.bounds, cases, error, executor, question.seeds, question.confidence, at_once, tell)
+    bench = Bench(
+        space, question.bounds, cases, error, executor, question.seeds, question.confidence, at_once, tell, check
+    )
     first = next((fleet for fleet in space.fleets if not bench.refusal(fleet)), None)
     if first is None:
         words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])

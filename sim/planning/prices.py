@@ -35,8 +35,9 @@ class Prices:
         name = "none" if hardware is None else find_hardware(hardware).name
         if name not in self.hour:
             known = ", ".join(self.hour)
+            whose = "none: a pool names no hardware" if hardware is None else name
             raise InputError(
-                f"no price for {name}: expected a line `{name}: 2.50` (for a GPU and hour) in the file of --price; "
+                f"no price for {whose}: expected a line `{name}: 2.50` (for a GPU and hour) in the file of --price; "
                 f"there are {known}"
             )
         return self.hour[name]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.planning import labels
+from sim.planning import headroom, labels
 from sim.planning.objective import Judged
 from sim.planning.plan import Plan
 from sim.planning.reasons import Reason
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 MOST_ROWS = 24
+YEAR_DAYS = 365.25
 MONTH_S = 30.4375 * 86400.0
 
 
@@ -26,8 +27,8 @@ def show(plan: Plan, commands: Sequence[tuple[str, str]], file: IO[str]) -> None
         blocks.append(("Its promises", [_promises(plan.best)]))
         blocks.append(("Why not less", why_not_less(plan)))
         blocks.append(("How far it reaches", reach(plan)))
-        blocks.append(("What moves the answer most", moves(plan)))
-    blocks.append(("Fleets that were played", [_fleets(plan)]))
+        blocks.append(("What moves the answer most (in replicas of the same kind)", moves(plan)))
+    blocks.append(("Fleets that were played, in the condition that they break, or the hardest", [_fleets(plan)]))
     blocks.append(("What this rests on", [f"· {note}" for note in plan.assumptions]))
     printing.show(blocks, commands, file)
 
@@ -157,6 +158,9 @@ def reach(plan: Plan) -> list["RenderableType"]:
             f"Growing by {plan.question.growth.text}, it is enough for {_days(days)}."
             if days > 0 else "It has no room to grow."
         )  # fmt: skip
+        if rate and days < YEAR_DAYS:
+            year = rate * (1 + plan.question.growth.rate) ** (YEAR_DAYS / headroom.PERIODS[plan.question.growth.period])
+            lines.append(f"For a year of it, plan again with --set workload.rate_per_s={year:.4g}.")
     errors = next((bound for bound in plan.question.bounds if bound.metric == "errors"), None)
     if errors is not None and plan.best is not None and plan.best.usual is not None:
         spent = next(found.typical for found in plan.best.usual.findings if found.bound == errors)
@@ -201,11 +205,12 @@ def _fleets(plan: Plan) -> "RenderableType":
     table.add_column("queue")
     table.add_column("")
     for verdict in shown:
-        condition = verdict.failed or verdict.conditions[-1]
+        condition = verdict.failed or verdict.conditions[0]
+        each = math.nan if condition.label == labels.OVERLOADED else plan.money(verdict).million_tokens
         mark = "✓ chosen" if plan.best is verdict else "✓ kept" if verdict.kept else f"✗ {condition.case}"
         table.add_row(
             plan.space.words(verdict.fleet), str(verdict.fleet.gpus), price(verdict.fleet.cost),
-            price(plan.money(verdict).million_tokens),
+            price(each),
             *(_value(found, found.typical) for found in condition.findings), condition.label, mark,
         )  # fmt: skip
     return table

@@ -77,13 +77,16 @@ class Bench:
         confidence: float,
         at_once: int,
         tell: Callable[[str], None] = lambda what: None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Judge fleets of *space* by *bounds* under *cases*, with at most *seeds* runs each, *at_once* at a time.
 
-        *error* is that of step times as the user says it; None: each fleet's own.
+        *error* is that of step times as the user says it; None: each fleet's own. *check* is called after each run,
+        and may raise.
         """
         self.space, self.bounds, self.cases, self.error = space, tuple(bounds), tuple(cases), error
         self.executor, self.seeds, self.confidence, self.at_once, self.tell = executor, seeds, confidence, at_once, tell
+        self.check = check
         self.known: dict[tuple[Any, ...], Verdict] = {}
         self.unfit: dict[tuple[Any, ...], str] = {}
         self.played = 0
@@ -165,6 +168,7 @@ class Bench:
             ]
             for future in played:
                 run, label = future.result()
+                self.check()
                 self.played += 1
                 said.append(label)
                 jury.add(run)
