@@ -216,9 +216,8 @@ def test_a_file_is_read_whatever_its_columns_are_called(tmp_path: Path) -> None:
         assert found.correct.tolist() == [True, False]
         assert found.cohort is not None
         assert found.cohort.tolist() == ["x", "y"]
-    assert (
-        found.read_as == "Read 'prob' as confidence, 'label' as correct, 'group' as cohort; --columns says otherwise."
-    )
+    read = "Read 'prob' as confidence, 'label' as correct, 'group' as cohort; --columns says otherwise."
+    assert found.read_as == f"{read} Not used: q."
     table = pyarrow.table({"p": [0.9, 0.8], "ok?": [1, 0]})
     parquet.write_table(table, tmp_path / "d.parquet")
     found = answers.read(tmp_path / "d.parquet", {"correct": "ok?"})
@@ -238,7 +237,7 @@ def test_a_file_is_read_whatever_its_columns_are_called(tmp_path: Path) -> None:
         ('confidence,correct\n0.9,"1\n"\n0.9,2\n', "a.csv:4: correct: expected 1 or 0"),
         ("confidence,correct\n" + "x,1\n" * 9, "a.csv:4: .*; and 6 more rows that cannot be read"),
         ("confidence,correct\n", "holds no answers"),
-        ("", "no column is called confidence"),
+        ("", "is empty"),
         ("conf,verdict\n1,1\n", "no column is called correct or alike.*columns: conf, verdict"),
     ],
 )
