@@ -22,6 +22,7 @@ def measure(data: Path, seeds: int) -> Report:
 
 
 def main() -> int:
+    """Print every table of fidelity, and end with 1 where a bound is missed."""
     parser = argparse.ArgumentParser(description="Compare the engine with measured runs of a real vLLM.")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of measured runs")
     parser.add_argument("--seeds", type=int, default=40, help="draws of what was not logged, for each replay [40]")

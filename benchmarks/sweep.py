@@ -12,8 +12,9 @@ from pathlib import Path
 from sim.engine import exercise
 from sim.planning.playing import measure
 from sim.planning.sweep import Sweep, open_sweep, play
-from sim.planning.trials import cores, crew
+from sim.planning.trials import crew
 from sim.scenario import loads
+from sim.workers import cores
 
 POINTS = 200
 TINY = """
@@ -54,6 +55,7 @@ def measured(text: str, folder: Path) -> tuple[float, float, float, float]:
 
 
 def main() -> None:
+    """Print how busy a sweep keeps the cores, and what a trial costs beside its simulation."""
     exercise.warm()
     print(f"{cores()} cores, load {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory() as name:

@@ -2,15 +2,13 @@
 
 import os
 import platform
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import Array, connection, get_context, parent_process
+from multiprocessing import Array
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from sim.results import Run
 from sim.scenario import Scenario, digest, dump, points
 from sim.scenario.control import Ramp
 from sim.scenario.messages import condition
+from sim.workers import cores, processes, terminate
 
 Progress = Callable[[float, float], None]
 """Called with the simulated seconds played so far, and those to play in all."""
@@ -135,7 +134,7 @@ def play(
         with Interrupts() as interrupts:
             ended = {"state": "interrupted"}
             try:
-                _play_all(tasks, workers or _cores(), progress, interrupts)
+                _play_all(tasks, workers or cores(), progress, interrupts)
                 ended = {"state": "complete"}
             except Exception as error:
                 ended = {"state": "failed", "error": str(error)}
@@ -172,10 +171,6 @@ def known_metrics(scenario: Scenario) -> set[str]:
 
 def _entry(task: Task, folder: Path) -> dict[str, Any]:
     return {"point": task.point, "seed": task.seed, "path": os.path.relpath(task.folder, folder)}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # --- here, or in workers --------------------------------------------------------------------------------------------
@@ -224,8 +219,7 @@ def _play_here(
 def _play_in_workers(
     pieces: list[Piece], workers: int, clock: Any, report: Callable[[], None], interrupts: Interrupts
 ) -> dict[int, RunError]:
-    context = get_context("fork" if platform.system() == "Linux" else None)
-    pool = ProcessPoolExecutor(min(workers, len(pieces)), context, _start_worker, (clock,))
+    pool = processes(min(workers, len(pieces)), _share_clock, clock)
     failed: dict[int, RunError] = {}
     left = Counter(piece.task.number for piece in pieces)
     # The long ones first, so that no core is left alone with one at the end.
@@ -265,27 +259,16 @@ def _dismiss(pool: ProcessPoolExecutor, pending: set[Future[None]], clock: Any) 
     for future in pending:
         future.cancel()
     if wait(pending, timeout=PATIENCE_S).not_done:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        terminate(pool)
     pool.shutdown()
 
 
 _clock: Any = None  # in each worker: shared with the parent, see _play_all
 
 
-def _start_worker(clock: Any) -> None:
+def _share_clock(clock: Any) -> None:
     global _clock
     _clock = clock
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _play_in_worker(piece: Piece) -> None:

@@ -1,12 +1,17 @@
 """`blowout plan` as a user types it: what it prints and leaves behind, and each way to ask wrongly."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from sim.cli import main
 from tests import planning
+from tests.load_target import BLOWOUT, PATIENCE_S, ROOT
 
 SLO = "ttft_p99 < 500ms, errors < 0.1%"
 
@@ -133,3 +138,25 @@ def test_a_price_file_names_its_line(memory: Path, capsys: pytest.CaptureFixture
         prices.write_text(text)
         code, _, err = plan(capsys, memory, "--slo", SLO, "--price", prices, "--seeds", "3")
         assert (code, said in err) == (2, True), err
+
+
+def test_an_interrupt_waits_for_a_good_place_and_leaves_nothing(memory: Path) -> None:
+    asked = [*BLOWOUT, "plan", memory.name, "--slo", SLO, "--vary", "replicas=1:40", "--price", "prices.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen(
+        asked, cwd=memory.parent, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        while not (memory.parent / "results").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.0)  # workers are at it
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the command and its workers
+        _, err = running.communicate(timeout=PATIENCE_S)
+    finally:
+        if running.poll() is None:
+            running.kill()
+    assert running.returncode == 130, err
+    assert err.strip().splitlines()[-1] == "interrupted; nothing was decided"
+    assert not (memory.parent / "results").exists()

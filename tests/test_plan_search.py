@@ -1,10 +1,13 @@
 """The search for the cheapest fleet, on fleets whose truth is made up: monotone, wrong at one place, with holes."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.errors import RunError
 from sim.planning import search
 from sim.planning.fleets import Axis, Case, Fleet, Space
 from sim.planning.objective import Bound
@@ -114,3 +117,20 @@ def test_a_long_chain_takes_few_plays() -> None:
     assert below is not None
     assert (best.fleet.values, below.fleet.values) == ((37,), (36,))
     assert bench.played <= 14
+
+
+class Gone(Executor):
+    """An executor whose processes were killed."""
+
+    def submit(self, fn: object, /, *args: object, **kwargs: object) -> "Future[object]":  # type: ignore[override]
+        future: Future[object] = Future()
+        future.set_exception(BrokenProcessPool("a process was terminated abruptly"))
+        return future
+
+
+def test_a_worker_that_was_killed_is_a_sentence() -> None:
+    scenario = planning.read(planning.MEMORY)
+    space = planning.space_of(scenario, {"replicas": range(1, 4)}, {"none": 1.0})
+    bench = planning.bench_of(space, "ttft_p99 < 1s", Gone())
+    with pytest.raises(RunError, match="as it is, seed 1: whoever played it was killed or is gone"):
+        bench.judge(space.fleets[0])

@@ -27,6 +27,7 @@ LAYERS = {
     "sim.records": 0,
     "sim.units": 0,
     "sim.words": 0,
+    "sim.workers": 0,
     "sim.exposition": 0,
     "sim.fetch": 0,
     "sim.scenario": 0,

@@ -26,6 +26,7 @@ SEEDS = 20
 
 
 def main() -> int:
+    """Measure, predict and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, action="append", help="what is measured; repeat it for more seeds")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "real-vllm", help="page, summary and figure")

@@ -23,6 +23,7 @@ READY = OWN.parents[1] / ".ready"
 
 
 def main() -> int:
+    """Set up vLLM in an environment of its own, unless there is one."""
     if os.environ.get(PYTHON):
         return _there()
     if not READY.exists():

@@ -18,6 +18,7 @@ from sim.commands.run import warm
 from sim.errors import BlowoutError, InputError
 from sim.interrupts import Interrupts, to_a_reader
 from sim.units import fraction
+from sim.workers import cores
 
 if TYPE_CHECKING:
     from sim.planning.objective import Bound
@@ -90,7 +91,7 @@ def command(
     try:
         warm()
         with Interrupts() as interrupts, _told(loaded.name) as tell, trials.crew(workers) as crew:
-            found = plan.make(question, crew, workers or trials.cores(), tell, interrupts.check)
+            found = plan.make(question, crew, workers or cores(), tell, interrupts.check)
     except KeyboardInterrupt:
         _take_away(folder, out)
         click.echo("interrupted; nothing was decided", err=True)

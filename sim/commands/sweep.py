@@ -18,11 +18,12 @@ from sim.planning import sweep as sweeps
 from sim.planning import sweep_table
 from sim.planning.cluster import cluster, lost
 from sim.planning.playing import LOST
-from sim.planning.trials import cores, crew
+from sim.planning.trials import crew
 from sim.planning.values import varied
 from sim.run import known_metrics
 from sim.scenario import points
 from sim.words import count
+from sim.workers import cores
 
 
 @click.command()

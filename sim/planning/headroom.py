@@ -162,10 +162,8 @@ def _needed(bench: Bench, chain: Sequence[Fleet], begin: int, change: Change) ->
             conditions = bench.conditions(change(bench.scenario(chain[k])), bench.cases)
         except (HardwareError, ScenarioError, InputError):
             return False
-        condition = conditions[-1]
-        values = [run.metrics.get(condition.worst.metric, math.nan) for run in condition.runs]
-        excesses.append(max(map(condition.worst.excess, values)))
-        return condition.kept
+        excesses.append(conditions[-1].excess)
+        return conditions[-1].kept
 
     if keeps(begin):
         return begin, excesses[0]
@@ -177,6 +175,3 @@ def _needed(bench: Bench, chain: Sequence[Fleet], begin: int, change: Change) ->
         middle = (low + high) // 2
         low, high = (low, middle) if keeps(middle) else (middle, high)
     return high, excesses[0] if excesses else math.nan
-
-
-__all__ = ["Growth", "Knee", "Move", "doubts", "knee", "moves", "read_growth"]

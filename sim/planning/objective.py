@@ -22,9 +22,9 @@ import numpy as np
 from sim import claims
 from sim.errors import InputError, ScenarioError
 from sim.planning.trials import Played
+from sim.report import words
 from sim.words import show
 
-SHARES = ("errors", "kv_mean", "kv_max", "prefix_hit", "recomputed", "wrong_share", "task_success")
 LOOKS = (4, 6)
 """Runs after which it is looked whether they are enough already."""
 EARLY = 0.1
@@ -48,7 +48,7 @@ class Bound:
     def _written(self) -> str:
         if claims.is_time(self.metric):
             return f"{self.bound:.12g}s" if self.bound >= 1 else f"{1e3 * self.bound:.12g}ms"
-        if self.metric.rpartition(".")[2] in SHARES:
+        if _is_share(self.metric):
             return f"{100 * self.bound:.12g}%"
         return f"{self.bound:.12g}"
 
@@ -69,9 +69,15 @@ class Bound:
         x = np.asarray(values, float)
         if claims.is_time(self.metric):
             x = np.log(np.maximum(x, 1e-9))
-        elif self.metric.rpartition(".")[2] in SHARES:
+        elif _is_share(self.metric):
             x = np.arcsin(np.sqrt(np.clip(x, 0.0, 1.0)))
         return -x if self.least else x
+
+
+def _is_share(metric: str) -> bool:
+    """Return whether *metric* is a share, from 0 to 1; an error budget may be spent more than once."""
+    kind = metric.rpartition(".")[2]
+    return words.is_fraction(kind) and not kind.endswith("_spent")
 
 
 def read(text: str, known: Collection[str]) -> tuple[Bound, ...]:
@@ -132,7 +138,7 @@ def limit(bound: Bound, values: Sequence[float], confidence: float) -> float:
     worst = -worst if bound.least else worst
     if claims.is_time(bound.metric):
         return math.exp(worst)
-    if bound.metric.rpartition(".")[2] in SHARES:
+    if _is_share(bound.metric):
         return math.sin(min(max(worst, 0.0), math.pi / 2)) ** 2
     return worst
 

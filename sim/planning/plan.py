@@ -13,7 +13,7 @@ from sim.errors import InputError
 from sim.planning import doubt as doubts
 from sim.planning import fleets, headroom, reasons, search
 from sim.planning.doubt import Doubt
-from sim.planning.fleets import Axis, Case, Fleet, Space
+from sim.planning.fleets import Axis, Case, Space
 from sim.planning.headroom import Growth, Knee, Move
 from sim.planning.objective import Bound
 from sim.planning.prices import Prices
@@ -71,7 +71,6 @@ class Plan:
     below: Verdict | None
     fewer: Verdict | None
     nearest: Verdict | None
-    kinds: dict[tuple[Any, ...], Verdict | None]
     known: tuple[Verdict, ...]
     knee: Knee | None
     knee_of_one: Knee | None
@@ -86,8 +85,7 @@ class Plan:
 
     def money(self, verdict: Verdict) -> Money:
         """Return what the fleet of *verdict* costs, at the load that it was played with."""
-        usual = verdict.usual or verdict.conditions[-1]
-        rates = [run.metrics for run in usual.runs if run.metrics]
+        rates = [run.metrics for run in verdict.conditions[-1].runs if run.metrics]
         hour = verdict.fleet.cost
 
         def each(name: str, number: float) -> float:
@@ -98,7 +96,7 @@ class Plan:
 
     def reason(self, verdict: Verdict) -> Reason:
         """Return why the fleet of *verdict* fails, or what it is nearest to failing in."""
-        return reasons.of(verdict.failed or max(verdict.conditions, key=_nearness))
+        return reasons.of(verdict.failed or max(verdict.conditions, key=lambda one: one.excess))
 
     @property
     def days_left(self) -> float:
@@ -137,8 +135,8 @@ def make(
     if first is None:
         words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])
         raise InputError(f"no fleet that may be chosen can be played; {words}: {why}")
-    kinds = search.cheapest(bench)
-    kept = sorted((one for one in kinds.values() if one is not None), key=lambda one: one.fleet.cost)
+    kinds = search.cheapest(bench).values()
+    kept = sorted((one for one in kinds if one is not None), key=lambda one: one.fleet.cost)
     best, below, fewer = None, None, None
     knee, knee_of_one = None, None
     moves: tuple[Move, ...] = ()
@@ -159,7 +157,6 @@ def make(
         below,
         fewer,
         None if best else _nearest(bench),
-        kinds,
         tuple(bench.known.values()),
         knee,
         knee_of_one,
@@ -176,13 +173,6 @@ def lean(scenario: Scenario) -> Scenario:
         settings["telemetry",] = None
         settings["scrape_interval",] = max(scenario.scrape_interval, LOOKS_S)
     return scenarios.changed(scenario, settings)
-
-
-def _nearness(condition: search.Condition) -> float:
-    return max(
-        (condition.worst.excess(run.metrics.get(condition.worst.metric, math.nan)) for run in condition.runs),
-        default=math.inf,
-    )
 
 
 def _fewer(bench: Bench, best: Verdict, below: Verdict | None) -> Verdict | None:
@@ -215,7 +205,7 @@ def _nearest(bench: Bench) -> Verdict | None:
         fleets_ = sorted(itertools.chain(*chains), key=lambda one: -one.cost)
         next(filter(lambda one: not bench.judge(one).refused, fleets_), None)
     played = [one for one in bench.known.values() if one.failed]
-    return min(played, key=lambda one: _nearness(one.failed) if one.failed else math.inf, default=None)
+    return min(played, key=lambda one: one.failed.excess if one.failed else math.inf, default=None)
 
 
 def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
@@ -240,6 +230,3 @@ def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
         words = bench.space.words(refused[0].fleet)
         notes[f"some fleets cannot be played, such as {words}: {refused[0].refused}"] = None
     return list(notes)
-
-
-__all__ = ["Fleet", "Plan", "Question", "lean", "make"]

@@ -16,6 +16,7 @@ from sim.scenario.messages import condition
 AHEAD = 4
 """Trials for each worker that are handed out before one comes back, so that none ever waits for the next."""
 
+KEPT = ("parts_tail", "parts_median", "parts_tail_first", "parts_median_first")
 LOST: tuple[type[BaseException], ...] = (BrokenProcessPool, CancelledError)
 """What an executor raises when whoever played a trial is gone."""
 
@@ -32,16 +33,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came back of a trial: its numbers, and STABLE, BACKLOGGED or OVERLOADED (`sim.planning.labels`)."""
+    """What came back of a trial: its numbers, and STABLE, BACKLOGGED or OVERLOADED (`sim.planning.labels`).
+
+    Of its histograms only `KEPT`: where time went. All of them would be a thousand times as large.
+    """
 
     played: Played
     label: str
 
 
 def measure(scenario: Scenario, seed: int) -> Measured:
-    """Play *scenario* with one *seed*, and return its numbers without the histograms, a thousand times as large."""
+    """Play *scenario* with one *seed*, and return its numbers."""
     played = play(scenario, seed)
-    return Measured(replace(played, histograms={}), label(played))
+    kept = {name: played.histograms[name] for name in KEPT if name in played.histograms}
+    return Measured(replace(played, histograms=kept), label(played))
 
 
 def play_all(
@@ -69,12 +74,16 @@ def play_all(
         done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in done:
             trial = waiting.pop(future)
-            yield trial, _result(future, trial, lost)
+            yield trial, result_of(future, condition({**trial.settings, "seed": trial.seed}), lost)
         check()
 
 
-def _result(future: "Future[Measured]", trial: Trial, lost: tuple[type[BaseException], ...]) -> Measured:
-    words = condition({**trial.settings, "seed": trial.seed})
+def result_of(future: "Future[Measured]", words: str, lost: tuple[type[BaseException], ...] = LOST) -> Measured:
+    """Return what came back of a trial, which *words* name.
+
+    Raises:
+        RunError: it failed, or whoever played it is gone (one of *lost*); begins with *words*.
+    """
     try:
         return future.result()
     except RunError as error:

@@ -162,8 +162,8 @@ def reach(plan: Plan) -> list["RenderableType"]:
             year = rate * (1 + plan.question.growth.rate) ** (YEAR_DAYS / headroom.PERIODS[plan.question.growth.period])
             lines.append(f"For a year of it, plan again with --set workload.rate_per_s={year:.4g}.")
     errors = next((bound for bound in plan.question.bounds if bound.metric == "errors"), None)
-    if errors is not None and plan.best is not None and plan.best.usual is not None:
-        spent = next(found.typical for found in plan.best.usual.findings if found.bound == errors)
+    if errors is not None and plan.best is not None:
+        spent = next(found.typical for found in plan.best.conditions[-1].findings if found.bound == errors)
         month = MONTH_S / 60
         lines.append(
             f"Error budget: {words.significant(spent * month)} of {words.significant(errors.bound * month)} minutes a "

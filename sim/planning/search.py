@@ -9,26 +9,18 @@ goes on below it.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sim import scenario as scenarios
 from sim.engine.hardware import resolve
 from sim.errors import HardwareError, InputError, ScenarioError
-from sim.planning import doubt, labels, trials
+from sim.planning import doubt, labels
 from sim.planning.fleets import Case, Fleet, Space, calibrated
 from sim.planning.objective import Bound, Judged, Jury
+from sim.planning.playing import measure, result_of
 from sim.planning.trials import Played
 from sim.scenario import Scenario
-
-KEPT_TABLES = ("parts_tail", "parts_median", "parts_tail_first", "parts_median_first")
-
-
-def play(scenario: Scenario, seed: int) -> tuple[Played, str]:
-    """Play *scenario* with one *seed*; return what a verdict needs of it, and what became of its queue."""
-    run = trials.play(scenario, seed)
-    kept = {key: run.histograms[key] for key in KEPT_TABLES if key in run.histograms}
-    return replace(run, histograms=kept), labels.label(run)
 
 
 @dataclass(frozen=True)
@@ -42,6 +34,12 @@ class Condition:
     kept: bool
     worst: Bound
 
+    @property
+    def excess(self) -> float:
+        """How far the worst run is beyond the promise broken most: above 1 is broken."""
+        values = (run.metrics.get(self.worst.metric, math.nan) for run in self.runs)
+        return max(map(self.worst.excess, values), default=math.inf)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -51,11 +49,6 @@ class Verdict:
     kept: bool
     conditions: tuple[Condition, ...] = ()
     refused: str = ""
-
-    @property
-    def usual(self) -> Condition | None:
-        """What it did as it is, with nothing missing or broken; None where it failed before that was played."""
-        return next((one for one in self.conditions if one.case == "as it is"), None)
 
     @property
     def failed(self) -> Condition | None:
@@ -162,16 +155,16 @@ class Bench:
             batch = range(first, min(first + self.at_once, jury.enough))
             played = [
                 self.executor.submit(
-                    play, self._slower_or_faster(scenario, doubted.factors(i, most, jury.enough)), scenario.seed + i
+                    measure, self._slower_or_faster(scenario, doubted.factors(i, most, jury.enough)), scenario.seed + i
                 )
                 for i in batch
             ]
-            for future in played:
-                run, label = future.result()
+            for i, future in zip(batch, played):
+                measured = result_of(future, f"{name}, seed {scenario.seed + i}")
                 self.check()
                 self.played += 1
-                said.append(label)
-                jury.add(run)
+                said.append(measured.label)
+                jury.add(measured.played)
                 if jury.verdict is not None:
                     break
         order = (labels.STABLE, labels.BACKLOGGED, labels.OVERLOADED)

@@ -3,21 +3,17 @@
 A trial leaves no files; all it returns is numbers, so that it does not matter where it was played.
 """
 
-import os
-import platform
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context, parent_process
 
 import numpy as np
 
 from sim.errors import RunError
 from sim.scenario import Scenario
+from sim.workers import cores, processes, terminate
 
 
 @dataclass(frozen=True)
@@ -63,37 +59,14 @@ def play(scenario: Scenario, seed: int) -> Played:
 
 @contextmanager
 def crew(workers: int | None = None) -> Iterator[Executor]:
-    """Open *workers* processes (as many as there are cores if left out) that play trials, and dismiss them at the end.
-
-    An interrupt is the parent's to decide; they end with it, however it ends.
-    """
+    """Open *workers* processes that play trials (as many as there are cores if left out); dismiss them at the end."""
     import sim.world  # noqa: F401 - once, before they fork
 
-    context = get_context("fork" if platform.system() == "Linux" else None)
-    pool = ProcessPoolExecutor(workers or cores(), context, _start)
+    executor = processes(workers or cores())
     try:
-        yield pool
+        yield executor
     except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        terminate(executor)
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+        executor.shutdown(cancel_futures=True)

@@ -148,7 +148,7 @@ def percent(fraction: float) -> str:
 def quantity(metric: str, value: float) -> str:
     """Return *value* in the unit of *metric*: a time, a percentage or a count."""
     kind = _kind(metric)
-    if _is_fraction(kind):
+    if is_fraction(kind):
         return percent(value)
     if is_time(kind) and 0 < value <= AT_ONCE_S:
         return seconds(0.0)  # the lowest bin also holds what took no time at all, as rules that answer at once
@@ -158,7 +158,7 @@ def quantity(metric: str, value: float) -> str:
 def unit(metric: str) -> str:
     """Return what *metric* is counted in: ``s``, ``%``, or nothing where it is a count or a rate."""
     kind = _kind(metric)
-    return "%" if _is_fraction(kind) else "s" if is_time(kind) else ""
+    return "%" if is_fraction(kind) else "s" if is_time(kind) else ""
 
 
 def interval(metric: str, estimate: float, low: float, high: float, is_range: bool = False) -> str:
@@ -170,7 +170,7 @@ def interval(metric: str, estimate: float, low: float, high: float, is_range: bo
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
         return text
     kind = _kind(metric)
-    if _is_fraction(kind):
+    if is_fraction(kind):
         ends = [percent(end).removesuffix("%") for end in (low, high)]
     else:
         scale = time_unit(estimate)[0] if is_time(kind) else 1.0
@@ -185,7 +185,8 @@ def is_time(metric: str) -> bool:
     return metric.removeprefix("task_").partition("_")[0] in (*TIMES, "wait")
 
 
-def _is_fraction(kind: str) -> bool:
+def is_fraction(kind: str) -> bool:
+    """Return whether the metric *kind*, without cohort and window, is a fraction, and said in per cent."""
     return kind in FRACTIONS or kind.endswith(("_share", "_spent"))
 
 
