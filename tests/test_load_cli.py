@@ -43,7 +43,7 @@ def test_a_run_leaves_what_a_simulated_one_leaves(good: str, tmp_path: Path) -> 
     assert done.returncode in (0, 3), done.stderr  # 3: this machine is too busy for a tester
     assert "from the schedule" in done.stdout
     assert "a closed loop would claim" in done.stdout
-    assert "before the first token" in done.stdout
+    assert "by time to first token spent" in done.stdout
     assert "prefill" not in done.stdout, "a client cannot know"
     run = Run.open(tmp_path / "r")
     assert run.info["kind"] == "measured"

@@ -256,6 +256,20 @@ def test_a_stall_before_the_first_token_is_told_there_and_not_after_it() -> None
     assert "after the first: stalled by a fault (50.0 s, against none)" in text
 
 
+def test_what_a_client_measured_is_told_in_what_a_client_knows() -> None:
+    known = parts.Kind(words.PART_NAMES, style.PARTS)
+
+    def told(kind: str) -> str:
+        tail, median = np.array([0, 0, 0, 0, 0, 3.0, 2.0, 0, 0, 0]), np.array([0, 0, 0, 0, 0, 1.0, 1.0, 0, 0, 0])
+        first = np.arange(10) < 6
+        group = parts.Group("", median, tail, median * first, tail * first)
+        return parts.told(group, parts.as_known(known, kind).names)
+
+    assert "most first: before the first token (3.00 s, against 1.00 s)" in told("measured")
+    assert "prefill" not in told("measured")
+    assert "computing the prompt (prefill) (3.00 s, against 1.00 s)" in told("simulated")
+
+
 def test_every_part_of_latency_has_a_name_and_a_colour() -> None:
     from sim.report import style
 
