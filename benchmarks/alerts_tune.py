@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 from benchmarks.many_weeks import RULES, many_weeks
-from sim.alerts.grids import Tuning, around
-from sim.alerts.grids import reads as tuning_of
-from sim.alerts.ledger import Campaign
 from sim.alerts.past import Past
 from sim.alerts.rulefile import reads
 from sim.alerts.truth import Truth
-from sim.alerts.tune import tune
+from sim.alerts.tuning.grids import Tuning, around
+from sim.alerts.tuning.grids import reads as tuning_of
+from sim.alerts.tuning.ledger import Campaign
+from sim.alerts.tuning.tune import tune
 
 
 def thousand() -> Tuning:

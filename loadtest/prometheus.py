@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sim.alerts.export import rule_files
-from sim.alerts.faster import sped_up
 from sim.alerts.pages import Pages, merged, pages_of
 from sim.alerts.rulefile import Group, written_ms
 from sim.alerts.rules import Judgement, Verdict
+from sim.alerts.shipping.export import rule_files
+from sim.alerts.shipping.faster import sped_up
 from sim.errors import InputError, RunError
 
 READY_S = 30.0

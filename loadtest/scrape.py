@@ -149,8 +149,8 @@ def remembered(url: str, models: Collection[str], wall_t0: float, seconds: float
     Raises:
         EndpointError: it does not answer.
     """
-    from sim.alerts.server import Server
-    from sim.alerts.store import Matcher
+    from sim.alerts.promql.store import Matcher
+    from sim.alerts.sources.server import Server
 
     server = Server(url, Credentials(token))
     start_ms, end_ms = round(wall_t0 * 1000), round((wall_t0 + seconds) * 1000)

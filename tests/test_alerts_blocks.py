@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.alerts.aggregates import aggregate
-from sim.alerts.parsing import parse
-from sim.alerts.promql import evaluate
-from sim.alerts.store import MOST_WINDOWS, Store
-from sim.alerts.vectors import Steps
+from sim.alerts.promql.aggregates import aggregate
+from sim.alerts.promql.evaluation import evaluate
+from sim.alerts.promql.parsing import parse
+from sim.alerts.promql.store import MOST_WINDOWS, Store
+from sim.alerts.promql.vectors import Steps
 from sim.series import NAME, STALE, SeriesSet, Times
 
 STEPS = 5

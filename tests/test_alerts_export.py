@@ -14,13 +14,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.alerts import stretches
-from sim.alerts.dashboard import dashboard
-from sim.alerts.export import Export, export, write
-from sim.alerts.faster import sped_up
-from sim.alerts.parsing import parse
+from sim.alerts.promql.parsing import parse
 from sim.alerts.rulefile import read, reads, written_ms
 from sim.alerts.rules import Verdict, judge
+from sim.alerts.shipping import stretches
+from sim.alerts.shipping.dashboard import dashboard
+from sim.alerts.shipping.export import Export, export, write
+from sim.alerts.shipping.faster import sped_up
 from sim.cli import main
 from sim.errors import InputError
 from sim.scenario import loads

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.alerts import exposed
-from sim.alerts.findings import KINDS, Finding
-from sim.alerts.lint import lint
-from sim.alerts.lint_past import lint_past
-from sim.alerts.parsing import parse
-from sim.alerts.quantities import Measured
+from sim.alerts.lint import exposed
+from sim.alerts.lint.findings import KINDS, Finding
+from sim.alerts.lint.past import lint_past
+from sim.alerts.lint.quantities import Measured
+from sim.alerts.lint.text import lint
+from sim.alerts.promql.parsing import parse
 from sim.alerts.rulefile import read, reads, written_ms
 from sim.cli import main
 from sim.series import NAME, SeriesSet

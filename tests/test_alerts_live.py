@@ -15,9 +15,10 @@ import click
 import numpy as np
 import pytest
 
-from sim.alerts import remote_read, rulefile
+from sim.alerts import rulefile
 from sim.alerts.live import LivePast
-from sim.alerts.server import Server as Asked
+from sim.alerts.sources import remote_read
+from sim.alerts.sources.server import Server as Asked
 from sim.cli import main
 from sim.commands.alerts.pasts import Chosen, takes_pasts
 from sim.series import NAME, STALE, SeriesSet
@@ -123,7 +124,7 @@ def test_a_real_prometheus_is_judged_as_the_same_series_in_a_file(typed: Typed, 
 
 @pytest.mark.slow
 def test_what_was_backfilled_is_judged_as_its_text_and_queries_give_it_too(typed: Typed, tmp_path: Path) -> None:
-    from sim.alerts import server as servers
+    from sim.alerts.sources import server as servers
 
     text = "".join(line for one in history(stale=False) for line in _lines(*one)) + "# EOF\n"
     Path("all.om").write_text(text)
@@ -382,7 +383,7 @@ def test_samples_that_are_none(
 def test_nobody_there_too_late_and_no_tls(
     typed: Typed, played: Callable[..., Played], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sim.alerts import server as servers
+    from sim.alerts.sources import server as servers
 
     code, _, err = typed("eval", "--from", "http://127.0.0.1:1", "--rules", "rules.yml")
     assert code == 4

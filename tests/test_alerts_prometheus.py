@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sim.alerts.parsing import parse
-from sim.alerts.promql import evaluate
-from sim.alerts.store import Store
-from sim.alerts.vectors import Dialect, Steps, Vector
+from sim.alerts.promql.evaluation import evaluate
+from sim.alerts.promql.parsing import parse
+from sim.alerts.promql.store import Store
+from sim.alerts.promql.vectors import Dialect, Steps, Vector
 from sim.series import NAME, STALE, SeriesSet
 from tests.real_prometheus import Server, running
 

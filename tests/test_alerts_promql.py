@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sim.alerts.parsing import SyntaxFault, parse, place
-from sim.alerts.promql import evaluate
-from sim.alerts.store import Store
-from sim.alerts.vectors import Dialect, Steps, UnsupportedError, Vector, labels_of, written
+from sim.alerts.promql.evaluation import evaluate
+from sim.alerts.promql.parsing import SyntaxFault, parse, place
+from sim.alerts.promql.store import Store
+from sim.alerts.promql.vectors import Dialect, Steps, UnsupportedError, Vector, labels_of, written
 from sim.series import NAME, STALE, SeriesSet
 
 T_MS = np.arange(0, 600_000, 15_000)

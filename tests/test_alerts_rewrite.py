@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.alerts.knobs import Point, UntunableError, knobs
-from sim.alerts.rewrite import Change, rewritten
 from sim.alerts.rulefile import reads
+from sim.alerts.tuning.knobs import Point, UntunableError, knobs
+from sim.alerts.tuning.rewrite import Change, rewritten
 from sim.errors import InputError
 
 BLOCK = """\

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.alerts.grids import FORS_MS, Grid, Tuning, around, nearby
-from sim.alerts.knobs import Knobs, Point, UntunableError, duration, knobs
 from sim.alerts.pages import match, pages_of
+from sim.alerts.promql.store import Store
 from sim.alerts.rulefile import Rule, reads
 from sim.alerts.rules import judge
 from sim.alerts.states import episodes
-from sim.alerts.store import Store
-from sim.alerts.sweep import Runs, Trials, Weeks, firing, sweep, thresholds_tried
 from sim.alerts.truth import Incident
+from sim.alerts.tuning.grids import FORS_MS, Grid, Tuning, around, nearby
+from sim.alerts.tuning.knobs import Knobs, Point, UntunableError, duration, knobs
+from sim.alerts.tuning.sweep import Runs, Trials, Weeks, firing, sweep, thresholds_tried
 from sim.series import NAME, STALE, SeriesSet
 
 EVERY_MS = 15_000

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.alerts.past import open_pasts
-from sim.alerts.texts import _Reader
+from sim.alerts.sources.texts import _Reader
 from sim.errors import InputError
 from sim.series import NAME, SeriesSet
 from sim.telemetry.openmetrics import _lines

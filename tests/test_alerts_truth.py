@@ -11,8 +11,8 @@ from scipy import stats
 
 from sim.alerts import incidents, sli, users
 from sim.alerts.past import Past
+from sim.alerts.promql.vectors import Dialect
 from sim.alerts.truth import Incident, Spent, Truth, Worth, joined
-from sim.alerts.vectors import Dialect
 from sim.errors import InputError
 from sim.series import NAME, SeriesSet
 from sim.theory.counted import at_most, poisson_rate, wilson

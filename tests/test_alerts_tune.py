@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.many_weeks import RULES, many_weeks
-from sim.alerts.grids import Grid, Tuning, reads
-from sim.alerts.knobs import Knobs, Point, knobs
-from sim.alerts.ledger import Campaign, Ledger, kinds, weights
 from sim.alerts.pages import match, pages_of
 from sim.alerts.past import Past
-from sim.alerts.rewrite import Change, rewritten
 from sim.alerts.rulefile import reads as rules_of
 from sim.alerts.rules import judge
 from sim.alerts.score import Judged, score
-from sim.alerts.sweep import Trials
 from sim.alerts.truth import Incident, Truth
-from sim.alerts.tune import Tuned, _beaters, _edges, feasible, front, plane, scored, split, tune
+from sim.alerts.tuning.grids import Grid, Tuning, reads
+from sim.alerts.tuning.knobs import Knobs, Point, knobs
+from sim.alerts.tuning.ledger import Campaign, Ledger, kinds, weights
+from sim.alerts.tuning.rewrite import Change, rewritten
+from sim.alerts.tuning.sweep import Trials
+from sim.alerts.tuning.tune import Tuned, _beaters, _edges, feasible, front, plane, scored, split, tune
 from sim.errors import InputError
 from sim.series import SeriesSet
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.alerts import verify
 from sim.alerts.rulefile import read, reads
 from sim.alerts.rules import Judgement, Verdict, judge
+from sim.alerts.shipping import verify
 from sim.errors import InputError
 from sim.scenario import loads
 from sim.series import NAME, STALE, SeriesSet

@@ -87,7 +87,7 @@ def test_a_prometheus_is_asked_for_the_models_in_run_time(monkeypatch: pytest.Mo
                 for one in rows:
                     yield one, half, np.full(len(half), 0.5)
 
-    monkeypatch.setattr("sim.alerts.server.Server", Fake)
+    monkeypatch.setattr("sim.alerts.sources.server.Server", Fake)
     series = scrape.remembered("http://p:9090", ["m"], 1000.0, 60.0, "secret")
     assert [one for one, _, _ in series] == [dict(sorted(kv.items())), dict(sorted(up[0].items()))]
     assert all(t_ms.tolist() == [0, 15_000, 30_000] for _, t_ms, _ in series)

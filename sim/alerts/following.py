@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.alerts.parsing import reach_ms
-from sim.alerts.promql import evaluate
+from sim.alerts.promql.evaluation import evaluate
+from sim.alerts.promql.parsing import reach_ms
+from sim.alerts.promql.store import LOOKBACK_MS, Store
+from sim.alerts.promql.vectors import Dialect, Labels, Steps, UnsupportedError, Vector, labels_of, written
 from sim.alerts.rulefile import Group, Rule
 from sim.alerts.rules import DEFAULT_INTERVAL_MS, labelled
-from sim.alerts.store import LOOKBACK_MS, Store
-from sim.alerts.vectors import Dialect, Labels, Steps, UnsupportedError, Vector, labels_of, written
 from sim.series import NAME, STALE, SeriesSet
 
 

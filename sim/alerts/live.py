@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from sim import exposition
-from sim.alerts.parsing import Expression, Selector, reach_ms
 from sim.alerts.past import Past
+from sim.alerts.promql.parsing import Expression, Selector, reach_ms
+from sim.alerts.promql.store import LOOKBACK_MS, Matcher
+from sim.alerts.promql.vectors import Labels, Steps, UnsupportedError, Vector, labels_of
 from sim.alerts.rulefile import Group
 from sim.alerts.rules import Elsewhere
-from sim.alerts.server import QueryError, Row, Server
-from sim.alerts.store import LOOKBACK_MS, Matcher
-from sim.alerts.vectors import Labels, Steps, UnsupportedError, Vector, labels_of
+from sim.alerts.sources.server import QueryError, Row, Server
 from sim.errors import InputError
 from sim.series import NAME, SeriesSet, Times
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim import results, series
-from sim.alerts.texts import is_text, read_text
+from sim.alerts.sources.texts import is_text, read_text
 from sim.claims import value_name
 from sim.errors import InputError
 from sim.results import SCRAPED, Member
 from sim.series import SeriesSet
 
 if TYPE_CHECKING:
-    from sim.alerts.parsing import Expression
+    from sim.alerts.promql.parsing import Expression
     from sim.alerts.rulefile import Group
     from sim.alerts.rules import Elsewhere
 

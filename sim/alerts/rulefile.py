@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from sim.alerts.parsing import Expression, SyntaxFault, parse, place
-from sim.alerts.vectors import UnsupportedError
+from sim.alerts.promql.parsing import Expression, SyntaxFault, parse, place
+from sim.alerts.promql.vectors import UnsupportedError
 from sim.errors import RuleError
 from sim.series import NAME
 from sim.words import did_you_mean, show

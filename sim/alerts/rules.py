@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 import promql_parser as promql
 
-from sim.alerts.parsing import Expression, Selector, bare, children, parse, selector, walk
-from sim.alerts.promql import evaluate
+from sim.alerts.promql.evaluation import evaluate
+from sim.alerts.promql.parsing import Expression, Selector, bare, children, parse, selector, walk
+from sim.alerts.promql.store import Matcher, Store
+from sim.alerts.promql.vectors import Dialect, Labels, Steps, UnsupportedError, Vector, labels_of, written
 from sim.alerts.rulefile import FROM_LABELS, Group, Rule
 from sim.alerts.states import Episode, episodes
-from sim.alerts.store import Matcher, Store
-from sim.alerts.vectors import Dialect, Labels, Steps, UnsupportedError, Vector, labels_of, written
 from sim.series import NAME, STALE, SeriesSet
 
 DEFAULT_INTERVAL_MS = 60_000

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from sim.alerts.parsing import Expression, SyntaxFault, parse
 from sim.alerts.past import Past
-from sim.alerts.promql import evaluate
-from sim.alerts.store import Store
+from sim.alerts.promql.evaluation import evaluate
+from sim.alerts.promql.parsing import Expression, SyntaxFault, parse
+from sim.alerts.promql.store import Store
+from sim.alerts.promql.vectors import Dialect, Steps, UnsupportedError
 from sim.alerts.truth import BUDGET_WINDOW_S, Incident, Spent, Truth, Worth, grouped, joined, spans
-from sim.alerts.vectors import Dialect, Steps, UnsupportedError
 from sim.errors import InputError
 
 STEP_MS = 60_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.alerts.vectors import Labels
+from sim.alerts.promql.vectors import Labels
 
 
 @dataclass(frozen=True)

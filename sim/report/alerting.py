@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
+from sim.alerts.promql.vectors import drop
 from sim.alerts.rules import Judgement, Verdict
 from sim.alerts.states import Episode
 from sim.alerts.truth import Truth
-from sim.alerts.vectors import drop
 from sim.report import happened, printing, style, words
 from sim.words import count
 

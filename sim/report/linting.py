@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.alerts.findings import Finding, Level
+from sim.alerts.lint.findings import Finding, Level
 from sim.report import printing
 from sim.words import count
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.alerts.export import Export
+from sim.alerts.shipping.export import Export
 from sim.report import alerting, printing
 from sim.words import count
 

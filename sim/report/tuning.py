@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.alerts.knobs import Knobs, Point, duration
-from sim.alerts.ledger import Campaign, kinds, mix, weights
-from sim.alerts.tune import Line, Neighbour, Scored, Tuned, said_weeks
+from sim.alerts.tuning.knobs import Knobs, Point, duration
+from sim.alerts.tuning.ledger import Campaign, kinds, mix, weights
+from sim.alerts.tuning.tune import Line, Neighbour, Scored, Tuned, said_weeks
 from sim.report import printing, words
 from sim.results import plain
 from sim.words import count

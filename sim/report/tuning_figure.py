@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.alerts.tune import Scored, Tuned, plane
+from sim.alerts.tuning.tune import Scored, Tuned, plane
 from sim.report import style
 
 if TYPE_CHECKING:

@@ -92,8 +92,8 @@ def interval_ms(text: str) -> int:
 
 def judge_past(past: "Past", groups: "list[Group]", interval: str, dialect: str) -> "list[Judgement]":
     """Return a judgement on every rule in *groups*, over all of *past*."""
+    from sim.alerts.promql.vectors import Dialect
     from sim.alerts.rules import judge
-    from sim.alerts.vectors import Dialect
 
     series = past.read(groups)
     return judge(groups, series, interval_ms(interval), Dialect(dialect), past.span_ms, elsewhere=past.elsewhere)

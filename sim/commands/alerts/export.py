@@ -24,7 +24,7 @@ def command(chosen: Chosen, rules: tuple[str, ...], out: Path, speed: float, as_
 
     The tests hold a stretch in which no alert fired and one around the first that did.
     """
-    from sim.alerts.export import export, write
+    from sim.alerts.shipping.export import export, write
     from sim.report import shipping
 
     if not 0 < speed < float("inf"):

@@ -19,14 +19,14 @@ def command(chosen: Chosen | None, rules: tuple[str, ...], as_json: bool) -> int
     With RUN_OR_FILE or --from, a past in which all went well, also which are true for nothing and which never have a
     value. Exit code 1 when anything found is an error.
     """
-    from sim.alerts.findings import Level
-    from sim.alerts.lint import lint
+    from sim.alerts.lint.findings import Level
+    from sim.alerts.lint.text import lint
     from sim.report import linting
 
     groups = read_rules(rules)
     found = lint(groups)
     if chosen is not None:
-        from sim.alerts.lint_past import lint_past
+        from sim.alerts.lint.past import lint_past
 
         past = chosen.pasts[0]
         series = past.read(groups)

@@ -138,7 +138,7 @@ def _live(
     cache: Path | None,
 ) -> Chosen:
     from sim.alerts.live import LivePast
-    from sim.alerts.server import Server
+    from sim.alerts.sources.server import Server
     from sim.fetch import shown
     from sim.report.alerting import moment
 

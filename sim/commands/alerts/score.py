@@ -106,9 +106,9 @@ def _judged(
         InputError: a past or the truth is not there, or not one incident of a file lies in any past.
         RunError: nothing was watched for a minute.
     """
+    from sim.alerts.promql.vectors import Dialect
     from sim.alerts.rules import judge
     from sim.alerts.score import WEEK_MS, Judged
-    from sim.alerts.vectors import Dialect
 
     find = source.finder(chosen, [group for groups in sets for group in groups], dialect)
     every_ms = interval_ms(interval)

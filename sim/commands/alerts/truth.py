@@ -71,7 +71,7 @@ class Source:
 
     def _finder(self, dialect: str) -> "Callable[[Past], Truth]":
         from sim.alerts import incidents, sli, users
-        from sim.alerts.vectors import Dialect
+        from sim.alerts.promql.vectors import Dialect
 
         worth = self._worth()
         if self.incidents is not None and self.sli is not None:

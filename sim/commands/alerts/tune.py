@@ -29,9 +29,9 @@ from sim.errors import InputError, RunError
 from sim.interrupts import to_a_reader
 
 if TYPE_CHECKING:
-    from sim.alerts.grids import Tuning
-    from sim.alerts.ledger import Campaign
-    from sim.alerts.tune import Tuned
+    from sim.alerts.tuning.grids import Tuning
+    from sim.alerts.tuning.ledger import Campaign
+    from sim.alerts.tuning.tune import Tuned
 
 FILE = click.option("--tuning", type=click.Path(path_type=Path), metavar="FILE",
                     help="What to try of which rule, your mix of incidents, your limit (YAML).")  # fmt: skip
@@ -64,8 +64,8 @@ def command(
     RUN_OR_FILE is a run folder (all its points and seeds count), the folder of one of them, or a file of series. Half
     of the weeks choose a setting, the other half say what it is worth; with less than two weeks nothing is recommended.
     """
-    from sim.alerts import grids
-    from sim.alerts.tune import tune
+    from sim.alerts.tuning import grids
+    from sim.alerts.tuning.tune import tune
     from sim.report import style, tuning_figure
     from sim.report import tuning as report
 
@@ -107,8 +107,8 @@ def _played(
         InputError: something that was typed is wrong.
         RunError: there is nothing to tune on.
     """
-    from sim.alerts.ledger import Campaign
-    from sim.alerts.vectors import Dialect
+    from sim.alerts.promql.vectors import Dialect
+    from sim.alerts.tuning.ledger import Campaign
 
     interval, dialect, window_ms = settings
     groups = read_rules(rules)
@@ -144,7 +144,7 @@ def _check_out(out: Path | None, rules: tuple[str, ...]) -> None:
 
 def _write(out: Path, rules: tuple[str, ...], tuned: "Sequence[Tuned]") -> list[Path]:
     """Write the rule files with the recommended settings; none where nothing is recommended."""
-    from sim.alerts.rewrite import Change, rewritten
+    from sim.alerts.tuning.rewrite import Change, rewritten
 
     if not any(one.recommended for one in tuned):
         return []

@@ -13,8 +13,8 @@ from sim.interrupts import to_a_reader
 @click.option("--promtool", help="Which promtool to run (the first on PATH).")
 def command(chosen: Chosen, rules: tuple[str, ...], interval: str, promtool: str | None) -> int:
     """Ask the real promtool whether the rules are valid, and whether alerts change state exactly when we say."""
-    from sim.alerts import verify as verifying
     from sim.alerts.rules import judge
+    from sim.alerts.shipping import verify as verifying
 
     tool = verifying.promtool(promtool)
     past, groups = chosen.pasts[0], read_rules(rules)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import promql_parser as promql
 
-from sim.alerts.exposed import METRICS, OF_ONE_WHOLE, Metric
-from sim.alerts.parsing import bare, milliseconds
+from sim.alerts.lint.exposed import METRICS, OF_ONE_WHOLE, Metric
+from sim.alerts.promql.parsing import bare, milliseconds
 
 Kind = Literal["number", "gauge", "counter", "growth", "share", "percentile", "tail", "other"]
 """``growth``: how fast a counter grew. ``share``: one such over another that contains it. ``tail``: a percentile over a

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from sim.alerts.knobs import Knobs, Point, Span, duration, turned
 from sim.alerts.rulefile import Group, Rule, reads
+from sim.alerts.tuning.knobs import Knobs, Point, Span, duration, turned
 from sim.errors import InputError, RuleError
 
 

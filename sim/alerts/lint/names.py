@@ -7,12 +7,12 @@ from typing import Any
 
 import promql_parser as promql
 
-from sim.alerts.exposed import COMPLETE, METRICS, NEVER_COUNTED, RENAMED, TARGET_LABELS, UNFINISHED, Metric
-from sim.alerts.findings import Finding
-from sim.alerts.parsing import bare, selector, walk
+from sim.alerts.lint.exposed import COMPLETE, METRICS, NEVER_COUNTED, RENAMED, TARGET_LABELS, UNFINISHED, Metric
+from sim.alerts.lint.findings import Finding
+from sim.alerts.promql.parsing import bare, selector, walk
+from sim.alerts.promql.store import Matcher
+from sim.alerts.promql.vectors import UnsupportedError
 from sim.alerts.rulefile import Rule
-from sim.alerts.store import Matcher
-from sim.alerts.vectors import UnsupportedError
 from sim.series import NAME
 from sim.words import show
 

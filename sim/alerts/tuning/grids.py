@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sim.alerts.knobs import Knobs, Point, milliseconds_of
+from sim.alerts.tuning.knobs import Knobs, Point, milliseconds_of
 from sim.errors import InputError
 from sim.scenario.document import Document
 from sim.units import NUMBER, is_number, quantity

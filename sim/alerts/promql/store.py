@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from sim.alerts.vectors import Dialect, Labels, UnsupportedError, labels_of
+from sim.alerts.promql.vectors import Dialect, Labels, UnsupportedError, labels_of
 from sim.series import NAME, SeriesSet, Times, is_stale
 
 LOOKBACK_MS = 300_000

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sim.alerts.lint import comparisons, measure, tree_of
-from sim.alerts.quantities import Comparison, Measured
+from sim.alerts.lint.quantities import Comparison, Measured
+from sim.alerts.lint.text import comparisons, measure, tree_of
 from sim.alerts.rulefile import Group, Rule, written_ms
 
 SCHEMA = 39

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from sim.alerts.promql.store import Series, Store
+from sim.alerts.promql.vectors import Labels, written
 from sim.alerts.rules import Judgement, Verdict
-from sim.alerts.store import Series, Store
-from sim.alerts.vectors import Labels, written
 from sim.errors import InputError
 from sim.series import SeriesSet, is_stale
 

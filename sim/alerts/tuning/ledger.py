@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.alerts.grids import Grid, Tuning
-from sim.alerts.knobs import Knobs, Point, UntunableError, knobs
 from sim.alerts.pages import EARLY_MS, GRACE_MS
 from sim.alerts.past import Past
+from sim.alerts.promql.store import Store
+from sim.alerts.promql.vectors import Dialect
 from sim.alerts.rulefile import Group, Rule
 from sim.alerts.rules import Judgement, Verdict, judge
 from sim.alerts.score import pages
-from sim.alerts.store import Store
-from sim.alerts.sweep import Trials, Weeks, sweep, thresholds_tried
 from sim.alerts.truth import Incident, Truth
-from sim.alerts.vectors import Dialect
+from sim.alerts.tuning.grids import Grid, Tuning
+from sim.alerts.tuning.knobs import Knobs, Point, UntunableError, knobs
+from sim.alerts.tuning.sweep import Trials, Weeks, sweep, thresholds_tried
 from sim.errors import InputError
 from sim.words import did_you_mean, show
 

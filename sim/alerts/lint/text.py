@@ -5,11 +5,11 @@ from typing import Any
 
 import promql_parser as promql
 
-from sim.alerts.exposed import METRICS, OF_ANSWER_LENGTH, OF_LENGTH
-from sim.alerts.findings import Finding
-from sim.alerts.lint_names import around, check_names
-from sim.alerts.parsing import bare, children, walk
-from sim.alerts.quantities import GROWTH, Comparison, Measured, Quantity, conditions
+from sim.alerts.lint.exposed import METRICS, OF_ANSWER_LENGTH, OF_LENGTH
+from sim.alerts.lint.findings import Finding
+from sim.alerts.lint.names import around, check_names
+from sim.alerts.lint.quantities import GROWTH, Comparison, Measured, Quantity, conditions
+from sim.alerts.promql.parsing import bare, children, walk
 from sim.alerts.rulefile import FROM_LABELS, Group, Rule, written_ms
 from sim.alerts.rules import DEFAULT_INTERVAL_MS
 from sim.series import SeriesSet

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from sim.alerts.vectors import Labels, Row, Steps, Vector, drop
+from sim.alerts.promql.vectors import Labels, Row, Steps, Vector, drop
 from sim.series import NAME
 
 Fold = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

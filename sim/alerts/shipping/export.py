@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from sim.alerts import stretches
-from sim.alerts.dashboard import dashboard
-from sim.alerts.faster import sped_up
 from sim.alerts.rulefile import Group, written_ms
 from sim.alerts.rules import DEFAULT_INTERVAL_MS, Judgement, Verdict, judge
+from sim.alerts.shipping import stretches
+from sim.alerts.shipping.dashboard import dashboard
+from sim.alerts.shipping.faster import sped_up
+from sim.alerts.shipping.verify import as_yaml, self_contained, unit_test
 from sim.alerts.states import Episode
-from sim.alerts.verify import as_yaml, self_contained, unit_test
 from sim.errors import InputError
 from sim.series import SeriesSet
 

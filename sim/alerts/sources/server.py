@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sim import fetch
-from sim.alerts import remote_read
-from sim.alerts.store import Matcher
+from sim.alerts.promql.store import Matcher
+from sim.alerts.sources import remote_read
 from sim.errors import EndpointError
 from sim.fetch import Credentials, RefusedError, UntrustedError
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sim.alerts.store import Matcher
+from sim.alerts.promql.store import Matcher
 
 HEADERS = {
     "Content-Encoding": "snappy",

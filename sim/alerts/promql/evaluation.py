@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import promql_parser as promql
 
-from sim.alerts import windows
-from sim.alerts.aggregates import aggregate, histogram_quantile
-from sim.alerts.matching import Match, Operator
-from sim.alerts.parsing import Expression, bare, milliseconds, selector
-from sim.alerts.store import Store
-from sim.alerts.vectors import Labels, Row, Steps, Value, Vector, drop, keep, labels_of
+from sim.alerts.promql import windows
+from sim.alerts.promql.aggregates import aggregate, histogram_quantile
+from sim.alerts.promql.matching import Match, Operator
+from sim.alerts.promql.parsing import Expression, bare, milliseconds, selector
+from sim.alerts.promql.store import Store
+from sim.alerts.promql.vectors import Labels, Row, Steps, Value, Vector, drop, keep, labels_of
 from sim.series import NAME
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import promql_parser as promql
 
-from sim.alerts.matching import ARITHMETIC, COMPARISON
-from sim.alerts.parsing import bare, children, milliseconds, parse, visible, walk
+from sim.alerts.promql.matching import ARITHMETIC, COMPARISON
+from sim.alerts.promql.parsing import bare, children, milliseconds, parse, visible, walk
 from sim.alerts.rulefile import DURATION, UNITS_MS, Rule
 from sim.alerts.rules import OF_ALERTS
 

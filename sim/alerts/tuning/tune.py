@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.alerts.knobs import Point
-from sim.alerts.ledger import Index, Ledger
-from sim.alerts.sweep import NEARBY, WEEK_MS
+from sim.alerts.tuning.knobs import Point
+from sim.alerts.tuning.ledger import Index, Ledger
+from sim.alerts.tuning.sweep import NEARBY, WEEK_MS
 from sim.rng import stream
 
 LEAST_WEEKS = 2.0

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sim.alerts.store import Window
-from sim.alerts.vectors import Dialect
+from sim.alerts.promql.store import Window
+from sim.alerts.promql.vectors import Dialect
 
 _BLOCK = 8192  # steps whose arrays fit into a core's cache
 _EXACT = 2.0**53  # sums of whole numbers below this are exact in any order

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.alerts.vectors import Labels, Steps, Value, Vector, drop, keep
+from sim.alerts.promql.vectors import Labels, Steps, Value, Vector, drop, keep
 from sim.series import NAME
 
 ARITHMETIC: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

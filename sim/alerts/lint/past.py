@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import promql_parser as promql
 
-from sim.alerts.findings import Finding
-from sim.alerts.lint import comparisons, measure
-from sim.alerts.parsing import SyntaxFault, milliseconds, parse, walk
-from sim.alerts.quantities import Measured
+from sim.alerts.lint.findings import Finding
+from sim.alerts.lint.quantities import Measured
+from sim.alerts.lint.text import comparisons, measure
+from sim.alerts.promql.parsing import SyntaxFault, milliseconds, parse, walk
+from sim.alerts.promql.vectors import UnsupportedError
 from sim.alerts.rulefile import Group, Rule, written_ms
 from sim.alerts.rules import Elsewhere, Judgement, Verdict, judge
-from sim.alerts.vectors import UnsupportedError
 from sim.series import SeriesSet
 from sim.words import count
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sim.alerts.parsing import parse, visible
+from sim.alerts.promql.parsing import parse, visible
+from sim.alerts.promql.vectors import UnsupportedError
 from sim.alerts.rulefile import DURATION, UNITS_MS, Group, Rule, written_ms
-from sim.alerts.vectors import UnsupportedError
 from sim.errors import InputError
 
 _LENGTH = re.compile(r"(?<![\w.])(?:\d+(?:ms|[smhdwy]))+(?![\w.])")

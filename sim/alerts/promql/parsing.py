@@ -12,11 +12,11 @@ from typing import Any
 
 import promql_parser as promql
 
-from sim.alerts.aggregates import FOLDS
-from sim.alerts.matching import OPERATORS
-from sim.alerts.store import LOOKBACK_MS, Matcher
-from sim.alerts.vectors import UnsupportedError
-from sim.alerts.windows import SIMPLE
+from sim.alerts.promql.aggregates import FOLDS
+from sim.alerts.promql.matching import OPERATORS
+from sim.alerts.promql.store import LOOKBACK_MS, Matcher
+from sim.alerts.promql.vectors import UnsupportedError
+from sim.alerts.promql.windows import SIMPLE
 from sim.series import NAME
 
 OF_RANGES = ("rate", "increase", *SIMPLE, "quantile_over_time", "absent_over_time")

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.alerts.grids import Grid, nearby
-from sim.alerts.knobs import Knobs, UntunableError
-from sim.alerts.matching import COMPARISON
 from sim.alerts.pages import EARLY_MS, GRACE_MS
-from sim.alerts.parsing import parse
-from sim.alerts.promql import evaluate
+from sim.alerts.promql.evaluation import evaluate
+from sim.alerts.promql.matching import COMPARISON
+from sim.alerts.promql.parsing import parse
+from sim.alerts.promql.store import Store
+from sim.alerts.promql.vectors import Dialect, Steps, Vector
 from sim.alerts.rules import labelled
-from sim.alerts.store import Store
 from sim.alerts.truth import Incident
-from sim.alerts.vectors import Dialect, Steps, Vector
+from sim.alerts.tuning.grids import Grid, nearby
+from sim.alerts.tuning.knobs import Knobs, UntunableError
 
 WEEK_MS = 7 * 86_400_000
 NEARBY = 0.2
