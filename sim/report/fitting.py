@@ -13,7 +13,6 @@ from sim.report import printing, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +96,14 @@ def _predicted(one: Predicted) -> dict[str, Any]:
     return {"run": one.name, "percentiles": rows, "beyond": list(one.beyond)}
 
 
-def _table(*titles: str) -> "Table":
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for k, title in enumerate(titles):
-        made.add_column(title, justify="right" if k else "left")
-    return made
-
-
-def _numbers(profile: dict[str, Any]) -> "Table":
+def _numbers(profile: dict[str, Any]) -> "RenderableType":
     """Return the profile's numbers with their intervals."""
-    made = _table("", "value", "95%")
+    made: list[list[str]] = []
     ends = profile["intervals"]
 
     def add(name: str, value: float, interval: Sequence[float] | None, unit: float = 1e3, what: str = "ms") -> None:
         between = f"{interval[0] * unit:.3g} to {interval[1] * unit:.3g}" if interval else ""
-        made.add_row(name, f"{value * unit:.3g} {what}".rstrip(), between)
+        made.append([name, f"{value * unit:.3g} {what}".rstrip(), between])
 
     if "grid" in profile:
         add("factor on the grid", profile["factor"], ends.get("factor"), 1.0, "")
@@ -131,23 +121,22 @@ def _numbers(profile: dict[str, Any]) -> "Table":
         noise = profile["noise"]
         add("noise from step to step (sigma)", noise["sigma"], None, 1.0, "")
         add(f"noise of stretches of {noise['slow_period_s']:g} s (sigma)", noise["slow_sigma"], None, 1.0, "")
-    return made
+    return printing.table(("", "value", "95%"), made)
 
 
-def _errors(some: Sequence[Predicted]) -> "Table":
+def _errors(some: Sequence[Predicted]) -> "RenderableType":
     """Return predictions beside measurements, a row a percentile."""
-    made = _table("run", "percentile", "measured", "predicted", "error", "95% interval", "")
+    made = []
     for one in some:
         for k, metric in enumerate(METRICS):
             if not np.isfinite(one.measured[k]):
                 continue
-            made.add_row(
-                one.name if k == 0 else "",
-                metric,
+            made.append([
+                f"{one.name} {metric}",
                 words.seconds(float(one.measured[k])),
                 words.seconds(float(one.predicted[k])),
                 f"{100 * one.errors[k]:+.1f}%",
                 f"{words.seconds(float(one.low[k]))} to {words.seconds(float(one.high[k]))}",
                 "" if one.inside[k] else "outside",
-            )
-    return made
+            ])  # fmt: skip
+    return printing.table(("run and percentile", "measured", "predicted", "error", "95% interval", ""), made)
