@@ -19,7 +19,7 @@ from loadtest.proof.selftest import Check
 from sim.report import printing
 from tests.narrow import WIDTHS, owed, printed
 
-WORDS = st.text("abcdefgh019", min_size=1, max_size=12)
+WORDS = st.text("abcdefgh019[],", min_size=1, max_size=12)
 CELLS = st.lists(WORDS, max_size=4).map(" ".join)
 
 
@@ -52,6 +52,12 @@ def test_a_column_of_sentences_goes_on_in_a_second_line_and_numbers_do_not() -> 
     assert len(lines) > 2
     at = lines[0].index("most")
     assert [word for line in lines[1:] for word in line[at:].split()] == said.split()
+
+
+def test_what_looks_like_a_style_is_no_style() -> None:
+    """An interval that begins with a letter is printed, not obeyed."""
+    table = printing.table(("rule [a]", "after [b]"), [["any [bold]", "never [never, never]"]])
+    assert printed(table, 78).split() == ["rule", "[a]", "after", "[b]", "any", "[bold]", "never", "[never,", "never]"]
 
 
 def test_only_one_place_lays_out_tables(root: Path) -> None:

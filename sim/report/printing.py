@@ -95,10 +95,11 @@ class Beside:
 
     def _table(self, some: Sequence[int], room: int, way: "_Way") -> "Table":
         from rich.table import Table
+        from rich.text import Text
 
         titled = bool(self.first) or any(self.columns[k][0] for k in some)
         table = Table(box=None, pad_edge=False, padding=(0, way.gap, 0, 0), header_style="bold", show_header=titled)
-        table.add_column(self.first, width=way.names, overflow="fold")
+        table.add_column(Text(self.first), width=way.names, overflow="fold")
         left = room - self._needs(some, way)
         for k in some:
             width, title = self._least(k, way.breaks), self.columns[k][0]
@@ -107,9 +108,11 @@ class Beside:
                 width, left = width + more, left - more
             width = max(1, min(width, room - way.names - way.gap))
             side: Literal["left", "right"] = "left" if k in self.texts else "right"
-            table.add_column(title, justify=side, width=width, overflow="fold")
+            table.add_column(Text(title), justify=side, width=width, overflow="fold")
         for i, name in enumerate(self.rows):
-            table.add_row(name, *(self.columns[k][1][i] for k in some), style=self.looks.get(i, ""))
+            cells = (self.columns[k][1][i] for k in some)  # rich would take "[never, never]" for a style, and drop it
+            plain = (Text(cell) if isinstance(cell, str) else cell for cell in (name, *cells))
+            table.add_row(*plain, style=self.looks.get(i, ""))
         return table
 
 
