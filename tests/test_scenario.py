@@ -653,6 +653,22 @@ def test_the_autoscaler_stays_within_what_the_pool_may_have() -> None:
     assert mistake(text) == "x.yaml:12: control[0].max: expected at most max_replicas of code (3), got 4"
 
 
+@pytest.mark.parametrize("name", ["none", "None", "null", "NULL"])
+def test_what_would_be_read_as_nothing_is_no_name(name: str) -> None:
+    """`pool: none` is no pool, so a pool of that name could not be asked for, nor taken as a fallback."""
+    said = f"expected another name: where something is named, {name} is read as nothing"
+    assert (
+        mistake(swap("    code: {", f"    {name}: {{", POOLS)).splitlines()[0]
+        == f"x.yaml:6: fleet.pools.{name}: {said}"
+    )
+    assert mistake(swap("chat: {p", f"{name}: {{p")) == f"x.yaml:7: workload.cohorts.{name}: {said}"
+
+
+def test_rules_are_no_pool() -> None:
+    said = "expected another name: rules are what answers in place of a pool"
+    assert mistake(swap("    chat: {", "    rules: {", POOLS)) == f"x.yaml:5: fleet.pools.rules: {said}"
+
+
 def test_what_is_wrong_at_one_point_of_a_sweep_is_told_with_the_point() -> None:
     text = SMALL + "vary: {fleet.replicas: [4, 2]}\nfaults: [{stop: main/3}]\n"
     assert (
