@@ -25,8 +25,11 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
     for name, pool in scenario.fleet.pools.items():
         for key, sentence in _pool(pool):
             yield ("fleet", "pools", name, *key), sentence
-    if RULES in scenario.fleet.pools:
-        yield ("fleet", "pools", RULES), "expected another name: rules are what answers in place of a pool"
+    for name in scenario.fleet.pools:
+        if name.lower() in ("none", "null"):
+            yield ("fleet", "pools", name), f"expected another name: `pool: {name}` is read as no pool"
+        if name == RULES:
+            yield ("fleet", "pools", name), "expected another name: rules are what answers in place of a pool"
     if scenario.alerts and scenario.telemetry is None:
         yield ("telemetry",), "expected something to judge `alerts` on, got none"
     if scenario.alerts and not scenario.slo.targets:

@@ -97,13 +97,6 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _not_nothing(value: str) -> str:
-    """Refuse a name that, written as a value, would be none at all: ``pool: none`` is no pool."""
-    if value.lower() in ("none", "null"):
-        raise ValueError(f"expected another name: where something is named, {value} is read as nothing")
-    return value
-
-
 def _above_zero(value: float) -> float:
     if value <= 0:
         raise ValueError(f"expected {units.DURATION_WORDS}, greater than 0, got {show(value)}")
@@ -179,7 +172,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000), Whole]
 SmallCount = Annotated[int, Field(ge=1, le=1_048_576), Whole]
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64), AfterValidator(_not_nothing)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 Target = Annotated[str, Field(pattern=TARGET_PATTERN, max_length=80)]
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=64)]
 File = Annotated[str, AfterValidator(_found), PlainSerializer(_seen_from)]
