@@ -4,7 +4,7 @@ import math
 from typing import IO, Any
 
 from sim.report import printing
-from sim.report.words import number, percent, seconds
+from sim.report.words import number, percent, seconds, significant
 from sim.seed.table import CLAIMS, PARTS
 from sim.seed.verdicts import Check, Found, Twice, Verdict
 
@@ -49,10 +49,21 @@ def wanted(check: Check) -> str:
     return f"at most {high}" if math.isinf(check.low) else f"{low} to {high}"
 
 
+def undecided(one: Found) -> str:
+    """Return why a claim is not decided and how much more would decide it; nothing of one that is."""
+    check = one.headline
+    if one.verdict != Verdict.UNDECIDED or check is None:
+        return ""
+    said = f"Not decided: the interval holds the limit, {value(check.limit, check.unit)}"
+    if not math.isfinite(check.more):
+        return f"{said}."
+    return f"{said}; about {significant(check.more, 2)} times as many seeds would decide it, if the estimate stays."
+
+
 def counted(found: dict[int, Found]) -> str:
     """Return how many claims have which verdict."""
-    counts = [(sum(one.verdict == verdict for one in found.values()), verdict.value) for verdict in Verdict]
-    return ", ".join(f"{n} {name}" for n, name in counts)
+    counts = [(sum(one.verdict == verdict for one in found.values()), verdict) for verdict in Verdict]
+    return ", ".join(f"{n} {verdict.value}" for n, verdict in counts if n or verdict != Verdict.UNDECIDED)
 
 
 def as_json(found: dict[int, Found], fast: bool) -> dict[str, Any]:
@@ -67,7 +78,7 @@ def as_json(found: dict[int, Found], fast: bool) -> dict[str, Any]:
                 "says": CLAIMS[n].says,
                 "verdict": one.verdict.value,
                 "expected": CLAIMS[n].expected.value,
-                "why": one.why,
+                "why": " ".join(filter(None, (undecided(one), one.why))),
                 "checks": [_check(check) for check in [*one.checks, *([one.number] if one.number else [])]],
                 "twice": [_twice(both) for both in one.twice],
             }
@@ -120,6 +131,7 @@ def show(found: dict[int, Found], place: str, to: IO[str]) -> None:
             one = found[claim.number]
             main = one.headline
             said = f"{estimate(main)}: {main.what}" if main else ""
+            said = f"{said}. {hangs}" if (hangs := undecided(one)) else said
             rows.append([f"{claim.number:2}", claim.says, one.verdict.value, said])
         blocks.append((part, [printing.table(("#", "the article says", "verdict", "found"), rows, texts=(1, 2, 3))]))
     numbers = [both for one in found.values() for both in one.twice]
