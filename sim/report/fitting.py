@@ -39,7 +39,7 @@ def show(found: Found, commands: Sequence[tuple[str, str]], file: IO[str]) -> No
     blocks: list[tuple[str, list[RenderableType]]] = [
         ("", [Text(headline(found)), _numbers(profile), Text(scale), Text(trusted(profile))]),
         ("Played again, on the runs it was made on", [_errors(found.made)]),
-        ("Predicted", [_errors(found.judges), Text(verdict(found))] if found.judges else []),
+        ("Predicted", [_errors(found.judges), *map(Text, [verdict(found), *too_wide(found)])] if found.judges else []),
         ("Assumptions", [Text(f"- {line}") for line in assumptions(found)]),
     ]
     printing.show(blocks, commands, file)
@@ -60,6 +60,17 @@ def verdict(found: Found) -> str:
     if inside == counted:
         return f"All {counted} percentiles are inside their intervals."
     return f"{counted - inside} of {counted} percentiles are outside their intervals."
+
+
+def too_wide(found: Found) -> list[str]:
+    """Return a sentence for each promise of a judge of which its interval cannot tell whether it would be kept."""
+    return [
+        f"Too wide to plan with: {METRICS[k]} of {one.name} is predicted as {words.seconds(float(one.low[k]))} to "
+        f"{words.seconds(float(one.high[k]))}, and {words.tick(bound)} is promised. Calibrate on more runs, up to "
+        "its load."
+        for one in found.judges
+        for k, bound in one.too_wide
+    ]
 
 
 def trusted(profile: dict[str, Any]) -> str:
@@ -83,6 +94,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "predicted": [_predicted(one) for one in found.judges],
         "assumptions": assumptions(found),
         "passed": found.passed,
+        "too_wide": too_wide(found),
     }
 
 
