@@ -229,7 +229,7 @@ def test_files_without_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path.write_text("confidence,correct\n0.9,1\n0.8,perhaps\n")
     assert typed("calibration", str(path)) == 2
     assert "a.csv:3: correct: expected 1 or 0, true or false, got 'perhaps'" in capsys.readouterr().err
-    path.write_text("confidence,correct\nnan,1\n0.8,\n3,0\n")
+    path.write_text("confidence,correct\nnan,1\n0.8,maybe\n3,0\n")
     assert typed("calibration", str(path)) == 2
     assert [part.split(":")[1] for part in capsys.readouterr().err.split("; ") if "a.csv" in part] == ["2", "3", "4"]
     path.write_text("confidence,correct,confidence\n0.1,1,0.2\n")

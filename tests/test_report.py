@@ -199,7 +199,8 @@ def test_two_seeds_have_a_range_and_no_interval(tmp_path: Path) -> None:
     assert summary.interval([1.0, 3.0]) == {"estimate": 2.0, "low": 1.0, "high": 3.0, "values": [1.0, 3.0]}
     assert summary.interval([1.0, math.nan, 3.0])["high"] == 3.0
     three = summary.interval([1.0, 2.0, 3.0])
-    assert (three["low"], three["high"]) == (0.0, pytest.approx(2.0 + 4.303 / 3**0.5, rel=1e-3))
+    times = math.exp(4.303 / 3**0.5 / 2.0)  # Student's half-width over the mean, on the scale of logarithms
+    assert (three["low"], three["high"]) == pytest.approx((2.0 / times, 2.0 * times), rel=1e-3)
     run = make_run(tmp_path, (0.05, 2.0), 2, verdicts=[verdict(seeds=2)])
     text = shown(run)
     assert "2 seeds of 30 min; mean of both (range: lower..higher; an interval takes 3 seeds)" in text
