@@ -274,10 +274,11 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any
     elif len(known) == 2 and finite:
         estimate, low, high = float(known.mean()), float(known.min()), float(known.max())
     elif len(known) >= 2 and finite:
-        from scipy import stats
+        from scipy import special
 
         estimate = float(known.mean())
-        half = float(stats.t.ppf(0.5 + confidence / 2.0, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+        t = special.stdtrit(len(known) - 1, 0.5 + confidence / 2.0)
+        half = float(t * known.std(ddof=1) / math.sqrt(len(known)))
         low, high = estimate - half, estimate + half
         if known.min() >= 0.0:
             low = max(0.0, low)  # nothing that is counted or timed is below 0

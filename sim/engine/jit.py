@@ -15,7 +15,8 @@ from numba.core import caching
 from sim.engine import cache_folder
 
 # Where Numba was imported first, it did not see what `sim.engine` told it.
-config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
+_FOLDER = cache_folder()  # once: hundreds of functions ask
+config.CACHE_DIR = str(_FOLDER)  # type: ignore[attr-defined]
 
 
 class _BySources(caching.UserProvidedCacheLocator):
@@ -25,10 +26,10 @@ class _BySources(caching.UserProvidedCacheLocator):
     """
 
     def get_cache_path(self) -> str:
-        return str(cache_folder())
+        return str(_FOLDER)
 
     def get_source_stamp(self) -> str:
-        return cache_folder().name
+        return _FOLDER.name
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> "_BySources | None":
