@@ -142,6 +142,7 @@ def test_a_price_file_names_its_line(memory: Path, capsys: pytest.CaptureFixture
 
 def test_an_interrupt_waits_for_a_good_place_and_leaves_nothing(memory: Path) -> None:
     asked = [*BLOWOUT, "plan", memory.name, "--slo", SLO, "--vary", "replicas=1:40", "--price", "prices.yaml"]
+    asked += ["--seeds", "60"]  # it must not be done before it is interrupted, however fast the machine
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = subprocess.Popen(
         asked, cwd=memory.parent, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -151,7 +152,7 @@ def test_an_interrupt_waits_for_a_good_place_and_leaves_nothing(memory: Path) ->
         while not (memory.parent / "results").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(1.0)  # workers are at it
+        time.sleep(0.5)  # workers are at it
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the command and its workers
         _, err = running.communicate(timeout=PATIENCE_S)
     finally:
