@@ -243,6 +243,22 @@ def test_a_folder_of_another_sweep_is_refused_with_what_differs(typed: Typed, wo
     assert Path("a/sweep.json").read_bytes() == before
 
 
+def test_a_file_that_changed_under_its_name_makes_another_sweep(typed: Typed) -> None:
+    lines = ["arrived_at,num_prefill_tokens,num_decode_tokens", *(f"{t / 5},100,20" for t in range(300))]
+    Path("users.csv").write_text("\n".join(lines))
+    Path("tiny.yaml").write_text(
+        TINY.replace("rate_per_s: 5", "trace: users.csv").replace("{prompt_tokens: 100, output_tokens: 20}", "{}")
+    )
+    words = ["tiny.yaml", "--vary", "fleet.max_num_seqs=4,8", "--seeds", "2", "--no-figures", "--out", "a"]
+    assert typed(*words)[0] == 0
+    assert typed(*words)[2] == "a: of 4 trials it holds all of them\n"
+    Path("users.csv").write_text("\n".join(lines[:-1]))
+    code, _, err = typed(*words)
+    assert (code, err) == (
+        2, "a: holds another sweep: since then, users.csv changed; choose another folder with --out\n"
+    )  # fmt: skip
+
+
 def test_a_folder_of_something_else_or_a_broken_one_is_refused(typed: Typed) -> None:
     Path("b").mkdir()
     Path("b/mine.txt").touch()
