@@ -1,6 +1,6 @@
 """A sweep: every combination of settings with every seed, played by whoever there is, kept trial by trial.
 
-    sweep.json       format, scenario (its digest, and those of the files it names), points, seeds, the command, and how far it came
+    sweep.json       format, scenario (its digest, those of its files), points, seeds, the command, and how far it came
     scenario.yaml    resolved, every default filled in; `blowout run` plays it in full
     trials.jsonl     a line a finished (point, seed), added at once as it comes back
     table.parquet    the same, tidy: a row a (point, seed), a column a varied key, and one a metric
