@@ -76,7 +76,10 @@ class _Found:
     def summary(self) -> dict[str, Any]:
         """Return the point's entry in summary.json."""
         names = [name for name in self.values[0] if "@" not in name and name not in claims.OF_CONTROL]
-        metrics = {name: summary.interval([values[name] for values in self.values]) for name in names}
+        metrics = {
+            name: summary.interval([values[name] for values in self.values], signed=name in summary.SIGNED)
+            for name in names
+        }
         entry = {"point": self.point, "seeds": [member.seed for member in self.members], "metrics": metrics}
         if self.control:
             verdict = asdict(self.control) | {"provisional": self.control.provisional}

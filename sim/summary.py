@@ -254,12 +254,17 @@ class Gauges:
         }
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
+SIGNED = frozenset({"wrong_ttft_correlation", "wrong_ttft_partial"})
+"""The metrics that may be below 0: everything else is counted, timed or a share."""
+
+
+def interval(values: Sequence[float], confidence: float = 0.95, signed: bool = False) -> dict[str, Any]:
     """Return the median over seeds with its interval: Student-t below 10 seeds, else bootstrap percentiles.
 
-    The Student-t interval is that of the mean. Two seeds have none (it would be 12.7 times as wide as their spread),
-    but a range, from the lower to the higher. With one seed there is nothing, nor with a few of which some are
-    infinite (a service that never recovered).
+    The Student-t interval is that of the mean, on the scale of logarithms (`theory.chance.positive_interval`), for what
+    is counted or timed cannot be below 0; where a seed saw 0 it is the plain one, from 0 on. What is *signed* has the
+    plain one. Two seeds have none (it would be 12.7 times as wide as their spread), but a range, from the lower to the
+    higher. With one seed there is nothing, nor with a few of which some are infinite (a service that never recovered).
     """
     known = np.array([value for value in values if not math.isnan(value)], float)
     low = high = estimate = math.nan
@@ -274,14 +279,12 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any
     elif len(known) == 2 and finite:
         estimate, low, high = float(known.mean()), float(known.min()), float(known.max())
     elif len(known) >= 2 and finite:
-        from scipy import special
+        from sim.theory.chance import positive_interval, student_interval
 
-        estimate = float(known.mean())
-        t = special.stdtrit(len(known) - 1, 0.5 + confidence / 2.0)
-        half = float(t * known.std(ddof=1) / math.sqrt(len(known)))
-        low, high = estimate - half, estimate + half
-        if known.min() >= 0.0:
-            low = max(0.0, low)  # nothing that is counted or timed is below 0
+        plain = signed or known.min() <= 0.0
+        estimate, low, high = (student_interval if plain else positive_interval)(known, confidence)
+        if not signed and known.min() >= 0.0:
+            low = max(0.0, low)
     return {"estimate": estimate, "low": low, "high": high, "values": [float(value) for value in values]}
 
 

@@ -50,8 +50,9 @@ def test_tune_says_what_is_better_and_writes_it(typed: Typed) -> None:
     assert "Settings are chosen on 2 weeks and checked on the other 2 weeks, dealt in turn." in out
     assert "rules.yml:11. 18 settings tried" in out
     lines = [line.split() for line in out.splitlines()]
-    assert ["today", ">", "0.05", "over", "5m", "for", "10m", "that", "choose"] in [line[:9] for line in lines]
-    assert ["recommended", ">", "0.05", "over", "20m", "for", "0s", "that", "choose"] in [line[:9] for line in lines]
+    for name in ("today: > 0.05 over 5m for 10m", "recommended: > 0.05 over 20m for 0s"):
+        at = lines.index(name.split())
+        assert [line[:4] for line in lines[at + 1 : at + 3]] == [["-", "weeks", "that", k] for k in ("choose", "check")]
     assert "Nearby, " in out
     assert "The recommended setting misses i" in out
     assert "KVHigh: few.yml does not ask for it" in out

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sim.calibrate.steplog import COLUMNS, read_steps
 from sim.cli import main
 from sim.engine.profiles import Profile, parse_profile, read_profile
 from sim.errors import InputError
+from sim.report import words
 from sim.results import Run
 from sim.rng import stream
 from sim.world import simulate
@@ -112,6 +114,27 @@ def test_the_factor_and_the_way_that_were_put_in_come_out(
     result = simulate(spec, 5)
     assert any("measured: one factor on the tabulated step times of llama-3.1-8b" in note for note in result.notes)
     assert not result.uncalibrated
+
+
+def test_an_interval_that_cannot_tell_whether_a_promise_is_kept_is_too_wide_to_plan_with(
+    gpu_run: Path, tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    def judged(name: str, slo: str) -> tuple[str, dict[str, Any]]:
+        judge = imported(typed, tmp_path / "gpu.csv", GPU.strip()[:-1] + f", slo: {{{slo}}}}}", tmp_path / name)
+        command = ("calibrate", gpu_run, "--judge", judge, "--no-figures")
+        return " ".join(typed(*command)[1].split()), json.loads(typed(*command, "--json")[1])
+
+    said, found = judged("far", "e2e_p99: 1h, errors: 1%")
+    assert found["too_wide"] == []
+    assert "Too wide" not in said
+    ((_, one),) = [(run["run"], run["percentiles"]["e2e P99"]) for run in found["predicted"]]
+    half, middle = (one["high_s"] - one["low_s"]) / 2, one["predicted_s"]
+    near, far = middle + 0.9 * half, middle + 1.1 * half
+    said, found = judged("near", f"e2e_p99: {near}, e2e_p95: 1h")
+    assert f"Too wide to plan with: e2e P99 of near is predicted as {words.seconds(one['low_s'])} to " in said
+    assert f"and {words.tick(near)} is promised. Calibrate on more runs, up to its load." in said
+    assert len(found["too_wide"]) == 1
+    assert judged("clear", f"e2e_p99: {far}")[1]["too_wide"] == []
 
 
 def test_a_run_without_a_model_or_too_small_or_simulated_is_refused(

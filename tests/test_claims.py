@@ -304,6 +304,20 @@ def test_the_interval_is_the_same_every_time_and_covers_the_median() -> None:
     assert all(v.low <= v.estimate <= v.high for v in verdicts)
 
 
+@given(st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=9))
+def test_a_few_seeds_of_what_is_timed_have_an_interval_above_0(values: list[float]) -> None:
+    found = summary.interval(values)
+    assert 0 < found["low"] <= found["estimate"] <= found["high"]
+    if any(value != values[0] for value in values):
+        assert summary.interval(values, signed=True)["low"] < found["low"]
+
+
+def test_a_few_seeds_of_which_one_saw_0_reach_down_to_it() -> None:
+    assert summary.interval([0.0, 0.0, 3.0])["low"] == 0.0
+    assert summary.interval([0.0, 0.0, 3.0], signed=True)["low"] < 0.0
+    assert summary.interval([-0.1, 0.0, 0.3])["low"] < 0.0
+
+
 def test_a_wider_confidence_gives_a_wider_interval() -> None:
     rows = [{"a": float(value)} for value in range(20)]
     narrow, wide = (evaluate({"it": "a < 3"}, ONE, [rows], level)[0] for level in (0.5, 0.99))

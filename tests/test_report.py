@@ -259,14 +259,24 @@ def test_a_stall_before_the_first_token_is_told_there_and_not_after_it() -> None
 def test_what_a_client_measured_is_told_in_what_a_client_knows() -> None:
     known = parts.Kind(words.PART_NAMES, style.PARTS)
 
-    def told(kind: str) -> str:
-        tail, median = np.array([0, 0, 0, 0, 0, 3.0, 2.0, 0, 0, 0]), np.array([0, 0, 0, 0, 0, 1.0, 1.0, 0, 0, 0])
+    def told(kind: str, waited_s: float = 0.0) -> str:
+        median = np.array([0, 0, 0, 0, 0, 1.0, 1.0, 0, 0, 0])
+        tail = np.array([waited_s, 0, 0, 0, 0, 3.0, 2.0, 0, 0, 0])
         first = np.arange(10) < 6
         group = parts.Group("", median, tail, median * first, tail * first)
         return parts.told(group, parts.as_known(known, kind).names)
 
-    assert "most first: before the first token (3.00 s, against 1.00 s)" in told("measured")
-    assert "prefill" not in told("measured")
+    said = "The slowest 1% by time to first token spent 3.00 s before it, requests around the median 1.00 s. "
+    assert told("measured") == said + "To the last token they took 5.00 s, against 2.00 s."  # and nothing twice
+    first = np.arange(10) == 5
+    group = parts.Group("", 1.0 * first, 3.0 * first, 1.0 * first, 3.0 * first)
+    said = "the slowest 1% spent 2.0 s more than the median before the first token"
+    assert parts.grew(group, parts.as_known(known, "measured")) == said
+    assert parts.grew(group, known).endswith(
+        "computing the prompt (prefill): nearly all of what delayed their first token"
+    )
+    both = "first: before the first token (3.00 s, against 1.00 s) and waiting in the client (1.00 s, against none)"
+    assert both in told("measured", 1.0)
     assert "computing the prompt (prefill) (3.00 s, against 1.00 s)" in told("simulated")
 
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from sim.errors import ScenarioError
 from sim.scenario import Problem, Scenario, digest, dump, json_schema, load, loads, points, reread, shipped
 from sim.scenario.document import write
+from sim.scenario.shorter import TOTALS as TOTAL_METRICS
 from sim.scenario.targets import largest, members
+from sim.summary import COUNTS
 from sim.units import duration_s, fraction, quantity
 
 SMALL = """\
@@ -653,6 +655,18 @@ def test_the_autoscaler_stays_within_what_the_pool_may_have() -> None:
     assert mistake(text) == "x.yaml:12: control[0].max: expected at most max_replicas of code (3), got 4"
 
 
+@pytest.mark.parametrize("name", ["none", "None", "null", "NULL"])
+def test_what_is_read_as_no_pool_is_no_name_of_one(name: str) -> None:
+    """So a pool of that name could not be asked for, nor taken as a fallback."""
+    text = swap("    code: {", f"    {name}: {{", POOLS).replace(", pool: code", "")
+    assert mistake(text) == f"x.yaml:6: fleet.pools.{name}: expected another name: `pool: {name}` is read as no pool"
+
+
+def test_rules_are_no_pool() -> None:
+    said = "expected another name: rules are what answers in place of a pool"
+    assert mistake(swap("    chat: {", "    rules: {", POOLS)) == f"x.yaml:5: fleet.pools.rules: {said}"
+
+
 def test_what_is_wrong_at_one_point_of_a_sweep_is_told_with_the_point() -> None:
     text = SMALL + "vary: {fleet.replicas: [4, 2]}\nfaults: [{stop: main/3}]\n"
     assert (
@@ -772,6 +786,54 @@ def test_a_claim_that_an_option_makes_is_never_left_out() -> None:
     assert mistake(SWEEP, "warmup=0", "claims.mine=errors[9] < 1") == (
         "--set claims.mine=errors[9] < 1: vary has no point [9] for errors, expected one of [1], [2]"
     )
+
+
+TOTALS = (
+    SMALL.replace("10m", "24h")
+    + """claims:
+  total: requests within 1% of 172800
+  of_a_cohort: cohort.chat.wrong * 2 >= 10
+  a_minute: wrong_per_min_mean <= 3
+  later: errors@2h-20h <= 1%
+  soon: errors@1m-20m <= 1%
+  none_at_all: preemptions <= 0
+  share: wrong / requests <= 10%
+  latency: ttft_p99 <= 2s
+  rate: requests / 86400 >= 1
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lost"),
+    [
+        ([], ""),
+        (["duration=24h"], ""),
+        (["duration=48h"], ""),
+        (["duration=1h"], "total, of_a_cohort, a_minute, later, rate"),
+        (["duration=23h"], "total, of_a_cohort, a_minute, rate"),
+        (["duration=1h", "claims.total=requests within 1% of 7200"], "of_a_cohort, a_minute, later, rate"),
+    ],
+)
+def test_a_run_shorter_than_its_file_does_not_judge_totals(overrides: list[str], lost: str) -> None:
+    notes: list[str] = []
+    scenario = loads(TOTALS, overrides=overrides, tell=notes.append)
+    said = f"not judged: shorter than the scenario ({scenario.duration:g} s of 86400 s): {lost}"
+    assert notes == ([said] if lost else [])
+    assert [name for name in loads(TOTALS).claims if name not in scenario.claims] == lost.split(", ") * bool(lost)
+
+
+def test_everything_that_a_run_counts_is_a_total() -> None:
+    assert set(COUNTS) <= TOTAL_METRICS
+
+
+def test_a_duration_within_the_warm_up_says_what_to_set_too() -> None:
+    text = SMALL.replace("duration: 10m", "duration: 1h\nwarmup: 10m")
+    said = "x.yaml:3: warmup: expected less than duration (300 s), got 600 s"
+    assert mistake(text, "duration=5m") == f"{said}; set it too, as in --set warmup=30s"
+    assert loads(text, overrides=["duration=5m", "warmup=30s"]).warmup == 30.0
+    assert mistake(text, "duration=5m", "warmup=6m").endswith("got 360 s")
+    assert mistake(text.replace("1h", "5m")) == said
 
 
 def test_what_a_trace_replaces_does_not_vary(tmp_path: Path) -> None:

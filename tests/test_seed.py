@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sim.cli import blowout
 from sim.quality import latent
-from sim.seed import agents, alerting, arithmetic, examine, page, pattern, played, seeing, told
+from sim.seed import agents, alerting, arithmetic, examine, figures, page, pattern, played, seeing, told
 from sim.seed.lab import Lab
 from sim.seed.table import CLAIMS, PARTS
 from sim.seed.verdicts import Check, Found, Twice, Verdict, decide, exact
@@ -34,7 +34,8 @@ def test_a_range_holds_if_the_whole_interval_is_inside_and_a_wider_one_does_too(
 ) -> None:
     low, high = min(a, b), max(a, b) + 1
     holds = Check("", found, low, high).holds
-    assert holds == (low <= found.low and found.high <= high)
+    assert (holds is True) == (low <= found.low and found.high <= high)
+    assert (holds is False) == (found.high < low or high < found.low)
     assert not holds or Check("", found, low - more, high + more).holds
 
 
@@ -49,6 +50,63 @@ def test_the_verdict_counts_checks_and_nothing_else(held: list[bool]) -> None:
         assert verdict == Verdict.RIGHT
     else:
         assert verdict == (Verdict.LOOSE if any(held) else Verdict.WRONG)
+
+
+WELL, BADLY = Check("", exact(1.0), 0, 2), Check("", exact(3.0), 0, 2)
+OPEN = Check("late", Interval(4.0, 3.0, 9.0), 3.5, 100, "times")
+"""Its interval holds 3.5, half a unit from the estimate, which is one from the lower end: four times the seeds."""
+
+
+@given(st.lists(st.sampled_from([WELL, BADLY, OPEN]), min_size=1, max_size=6))
+def test_a_verdict_that_hangs_on_an_open_check_is_not_decided(checks: list[Check]) -> None:
+    """And one that does not is what it is, however the open ones would be decided."""
+    kinds = {id(check) for check in checks}
+    hangs = id(OPEN) in kinds and not {id(WELL), id(BADLY)} <= kinds
+    found = Found(checks, "because")
+    assert (found.verdict == Verdict.UNDECIDED) == hangs
+    assert not hangs or found.headline is OPEN
+    for other in (WELL, BADLY):
+        settled = decide([other if check is OPEN else check for check in checks])
+        assert hangs or settled == found.verdict
+
+
+def test_what_is_not_decided_says_how_many_seeds_would_decide_it() -> None:
+    found = Found([WELL, OPEN], "because")
+    said = "the interval holds the limit, 3.50x; about 4.0 times as many seeds would decide it, if the estimate stays."
+    assert told.undecided(found) == f"Not decided: {said}"
+    assert told.counted({1: found, 2: Found([WELL], "")}) == "1 right, 0 loose, 0 wrong, 0 not simulable, 1 not decided"
+    assert examine.changed({39: found}) == []
+    assert examine.undecided({39: found}) == [39]
+    assert told.undecided(Found([Check("", Interval(2.0, 1.0, 3.0), 2, 9)], "")).endswith("limit, 2.")
+    text = page.readme({39: found}, [], fast=False)
+    assert f"**not decided** | **4x [3x, 9x]** late. Not decided: {said} because |" in text
+    assert told.as_json({39: found}, False)["claims"][0]["why"] == f"Not decided: {said} because"
+
+
+def test_a_command_that_cannot_decide_says_so_and_is_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {n: Found([OPEN] if n == 39 else [WELL], "", {}) for n in CLAIMS}
+    monkeypatch.setattr("sim.seed.examine.examine", lambda fast, done: found)
+    monkeypatch.setattr("sim.seed.examine.changed", lambda found: [])
+    monkeypatch.setattr("sim.seed.page.write", lambda found, out, fast: None)
+    result = CliRunner().invoke(blowout, ["reproduce", "--out", str(tmp_path)], standalone_mode=False)
+    assert result.return_value == 3
+    assert "claim 39: Not decided: the interval holds the limit, 3.50x; about 4.0 times" in result.stderr
+    assert "1 not decided" in result.stdout
+
+
+def test_the_figure_of_a_bad_replica_says_one_number_everywhere() -> None:
+    """Its labels are the medians of ratios, seed by seed, as the title and the claim say; not ratios of medians."""
+    import matplotlib.pyplot as plt
+
+    ratios = {"p50": 1.01, "p95": 1.03, "p99": 12814.0}
+    data = {stat: (ratio, ratio, ratio) for stat, ratio in ratios.items()}
+    data |= {f"{stat}_{when}": (t, t, t) for stat in ratios for when, t in (("before", 0.02), ("after", 258.0))}
+    plate = figures.plates({35: Found([], "", data)})[0]
+    drawn = plate.draw()
+    texts = {text.get_text() for ax in drawn.axes for text in ax.texts}
+    plt.close(drawn)
+    assert "P99 is 12,814 times" in plate.title
+    assert {"P99  x 12,814", "P95  x 1.03", "P50  x 1.01"} <= texts
 
 
 def test_there_are_57_claims_each_measured_once() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate, sparse, stats
 from scipy.sparse import linalg
@@ -427,6 +429,33 @@ def test_student_interval_is_the_textbook_one() -> None:
     assert theory.student_interval(values, 0.99)[1:] == pytest.approx(known)
 
 
+POSITIVE = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12)
+
+
+@given(POSITIVE, st.floats(1e-3, 1e3))
+def test_an_interval_of_what_is_above_0_stays_there_and_scales(values: list[float], scale: float) -> None:
+    mean, low, high = theory.positive_interval(values)
+    assert 0 < low <= mean <= high
+    assert low * high == pytest.approx(mean**2)
+    scaled = theory.positive_interval([scale * value for value in values])
+    assert scaled == pytest.approx((scale * mean, scale * low, scale * high), rel=1e-6)
+
+
+def test_an_interval_of_what_hardly_differs_is_students_own() -> None:
+    values = np.random.default_rng(1).normal(3, 0.003, 5)
+    assert theory.positive_interval(values) == pytest.approx(theory.student_interval(values), rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [3, 5, 9])
+def test_of_skewed_values_it_covers_the_mean_more_often_than_students(n: int) -> None:
+    rng = np.random.default_rng(3)
+    plain = positive = 0
+    for values in rng.exponential(1, (2000, n)):
+        plain += theory.student_interval(values).low <= 1 <= theory.student_interval(values).high
+        positive += theory.positive_interval(values).low <= 1 <= theory.positive_interval(values).high
+    assert plain < 1840 < 1850 < positive < 1930
+
+
 def test_a_control_takes_luck_out_and_still_covers() -> None:
     covered, narrower = 0, 0
     for seed in range(200):
@@ -467,6 +496,8 @@ def test_nonsense_is_refused() -> None:
         lambda: theory.student_interval([1.0]),
         lambda: theory.bootstrap_interval([]),
         lambda: theory.student_interval([1, 2], 1.0),
+        lambda: theory.positive_interval([1.0]),
+        lambda: theory.positive_interval([0.0, 1.0, 2.0]),
         lambda: theory.controlled_interval([1, 2, 3], [1, 2, 3], 2.0),
         lambda: CAPPED.token_s(1),
         lambda: CAPPED.number_probabilities(15),

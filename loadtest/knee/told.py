@@ -14,7 +14,6 @@ from sim.report import printing, style, words
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
-    from rich.table import Table
 
 GROWS = "in flight still grew"
 
@@ -75,20 +74,16 @@ def show(path: Path, found: Knee, stages: Sequence[Stage]) -> None:
     printing.show([("", head), ("What was not shown", notes)], commands, sys.stdout)
 
 
-def _table(stages: Sequence[Stage]) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+def _table(stages: Sequence[Stage]) -> "RenderableType":
     titles = ("requests/s", "requests", "within SLO", "TTFT P50", "TTFT P99", "a closed loop: P99", "")
-    for title in titles:
-        table.add_column(title, justify="right" if title else "left")
+    rows = []
     for stage in sorted(stages, key=lambda one: one.rate_per_s):
         requests = max((one.requests for one in stage.shares), default=0)
         times = [stage.ttft_s["p50"], stage.ttft_s["p99"], stage.claimed_s["p99"]]
         verdict = f"{stage.verdict}{f', {GROWS}' if stage.grows else ''}"
         cells = [f"{stage.rate_per_s:g}", f"{requests:,}", words.percent(stage.within), *map(words.seconds, times)]
-        table.add_row(*cells, verdict)
-    return table
+        rows.append([*cells, verdict])
+    return printing.table(titles, rows, texts=(6,))
 
 
 def plate(found: Knee, stages: Sequence[Stage], slo: str, name: str) -> style.Plate:

@@ -11,7 +11,7 @@ from sim.report import printing, style, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
+    from rich.console import RenderableType
 
 COLUMNS = ("what", "measured", "wanted", "")
 MARKS = {True: "✓", False: "✗", None: ""}
@@ -42,15 +42,10 @@ def sentence(proof: Proof) -> str:
     return f"One process can be trusted with {rate}, and with {most}{streams}; more of either: --workers."
 
 
-def _table(checks: Sequence[Check]) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for title in COLUMNS:
-        table.add_column(title, min_width=18 if title else 1)
-    for check in checks:
-        table.add_row(check.what, check.measured, check.wanted, MARKS[check.holds], style="" if check.holds else "bold")
-    return table
+def _table(checks: Sequence[Check]) -> "RenderableType":
+    rows = [[check.what, check.measured, check.wanted, MARKS[check.holds]] for check in checks]
+    looks = {i: "" if check.holds else "bold" for i, check in enumerate(checks)}
+    return printing.table(COLUMNS, rows, texts=(1, 2, 3), looks=looks)
 
 
 def plate(proof: Proof) -> style.Plate:

@@ -1,7 +1,7 @@
 """A measured run played again by the engine: the same arrivals and lengths, on other step times."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class Predicted:
     """One measured run beside what a profile says of it: arrays in the order of `METRICS`, seconds.
 
     *predicted* is the median over draws of luck and of the profile's scale, *low* and *high* hold 95% of them.
-    *beyond*: what the run asks that the profile has not measured.
+    *beyond*: what the run asks that the profile has not measured. *promised*: bounds of its scenario's `slo`, seconds,
+    by metric (``ttft_p99``).
     """
 
     name: str
@@ -79,6 +80,7 @@ class Predicted:
     low: Floats
     high: Floats
     beyond: tuple[str, ...]
+    promised: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def errors(self) -> Floats:
@@ -89,6 +91,17 @@ class Predicted:
     def inside(self) -> np.ndarray:
         """Which of the measured are inside their intervals; what was not measured is."""
         return ~((self.measured < self.low) | (self.measured > self.high))
+
+    @property
+    def too_wide(self) -> list[tuple[int, float]]:
+        """What nobody can plan with: places in `METRICS` with the bound that is promised there.
+
+        The prediction is nearer to the bound than half its interval is wide, so it cannot tell whether the promise is
+        kept.
+        """
+        bounds = {k: self.promised.get(metric.lower().replace(" ", "_")) for k, metric in enumerate(METRICS)}
+        half = (self.high - self.low) / 2
+        return [(k, at) for k, at in bounds.items() if at is not None and half[k] > abs(at - self.predicted[k])]
 
 
 def percentiles(ttft_s: Floats, e2e_s: Floats) -> Floats:
@@ -112,8 +125,9 @@ def predict(one: Measured, profile: Profile, draws: int = DRAWS) -> Predicted:
         found.append(percentiles(*play(one, drawn, luck, seed)))
     low, middle, high = np.nanpercentile(found, (2.5, 50, 97.5), axis=0)
     return Predicted(
-        one.name, percentiles(one.ttft_s, one.e2e_s), middle, low, high, tuple(_beyond(one, profile, steps))
-    )
+        one.name, percentiles(one.ttft_s, one.e2e_s), middle, low, high, tuple(_beyond(one, profile, steps)),
+        one.promised,
+    )  # fmt: skip
 
 
 def _ways(profile: Profile, draws: int) -> Floats:

@@ -1,7 +1,7 @@
 """Measured runs, opened: what each request asked and saw, what the engine behind it was told, and its step log."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,8 @@ class Measured:
 
     Answered attempts in order of sending: *ttft_s* (nan where the first token was not seen) and *e2e_s* count from
     *sent_s*. *asks* is what they asked, as the fleet takes it (`sim.records.REQUEST`), *tree* the shared prefixes these
-    point into. *left_out* attempts were not answered. *started* is the Unix time of t = 0, if it is known.
+    point into. *left_out* attempts were not answered. *started* is the Unix time of t = 0, if it is known. *promised*:
+    what the scenario's `slo` bounds, by metric.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Measured:
     log: StepLog | None = None
     log_name: str = ""
     notes: tuple[str, ...] = field(default=())
+    promised: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sent_s)
@@ -155,6 +157,7 @@ def _opened(run: Run, member: Member, scenario: Scenario, pool: str | None) -> M
         left_out=left_out,
         started=_started(run, member),
         notes=tuple(notes),
+        promised=scenario.slo.targets,
     )
 
 

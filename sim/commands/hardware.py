@@ -5,6 +5,11 @@ import sys
 
 import click
 
+NEXT = (
+    "blowout init --vllm 'vllm serve MODEL --max-num-seqs 128' --hardware h100 --out mine.yaml",
+    "a scenario of what you run on one of them",
+)
+
 
 @click.command()
 @click.argument("words", nargs=-1)
@@ -17,8 +22,9 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
+
+    from sim.report import printing
 
     titles = {
         "model": "model",
@@ -26,17 +32,16 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         "tensor_parallel": "TP",
         "backend": "engine",
         "kv_tokens": "KV tokens",
-        "decode_1_ms": "decode 1",
-        "decode_64_ms": "64",
-        "decode_256_ms": "256 ms",
-        "prefill_2048_ms": "prefill 2048 ms",
+        "decode_1_ms": "decode\nof 1, ms",
+        "decode_64_ms": "of 64",
+        "decode_256_ms": "of 256",
+        "prefill_2048_ms": "prefill of\n2048, ms",
         "note": "note",
     }
-    table = Table(box=None, pad_edge=False)
-    for title in titles.values():
-        table.add_column(title, justify="left" if title in ("model", "hardware", "engine", "note") else "right")
-    for row in rows:
-        table.add_row(*("" if row[key] is None else f"{row[key]:,}" if isinstance(row[key], int) else str(row[key])
-                        for key in titles))  # fmt: skip
-    Console(width=max(100, 140 if not sys.stdout.isatty() else Console().width)).print(table)
-    click.echo("\nStep times are kernel estimates (aiconfigurator-core 0.12.0) without host overhead: `uncalibrated`.")
+    cells = [
+        ["" if row[key] is None else f"{row[key]:,}" if isinstance(row[key], int) else str(row[key]) for key in titles]
+        for row in rows
+    ]
+    table = printing.table(list(titles.values()), cells, texts=(1, 3, 9))
+    rests = "Step times are kernel estimates (aiconfigurator-core 0.12.0) without host overhead: `uncalibrated`."
+    printing.show([("", [table, Text(), Text(rests)])], [NEXT], sys.stdout)

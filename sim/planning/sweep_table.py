@@ -84,7 +84,8 @@ def estimate(sweep: Sweep, point: int, metric: str) -> dict[str, Any]:
     would flatter it.
     """
     trials = [row["metrics"] for row in sweep.trials(point)]
-    return summary.interval([words.to_float(metrics.get(metric)) for metrics in trials] if all(trials) else [])
+    values = [words.to_float(metrics.get(metric)) for metrics in trials] if all(trials) else []
+    return summary.interval(values, signed=metric in summary.SIGNED)
 
 
 def heading(key: str, keys: Sequence[str]) -> str:

@@ -99,15 +99,9 @@ def as_json(judged: Sequence[Judgement]) -> list[dict[str, Any]]:
 
 
 def _rules(judged: Sequence[Judgement]) -> "RenderableType":
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for title in ("rule", "verdict"):
-        table.add_column(title, no_wrap=True)
-    for title in ("series", "pending", "fired", "firing for"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    rows: list[list[printing.Cell]] = []
     for one in judged:
         fine = one.verdict == Verdict.JUDGED
         lasted = words.seconds(firing_ms(one) / 1000) if one.fired else "–"
@@ -116,23 +110,18 @@ def _rules(judged: Sequence[Judgement]) -> "RenderableType":
         why = one.reason
         if one.failed:
             why = f"{count(one.failed, 'evaluation')} of {len(one.t_ms)} failed: {why}"
-        table.add_row(one.rule.name, Text(one.verdict, style=look), str(one.matched), *counts, Text(why, style="dim"))
-    return table
+        rows.append([one.rule.name, Text(one.verdict, style=look), str(one.matched), *counts, Text(why, style="dim")])
+    head = ("rule", "verdict", "series", "pending", "fired", "firing for", "")
+    return printing.table(head, rows, texts=(1, 6))
 
 
 def _episodes(active: Sequence[tuple[Judgement, Episode]]) -> "RenderableType":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("alert", no_wrap=True)
-    for title in ("pending", "firing", "over"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("labels")
+    rows = []
     for one, episode in active:
         over = "still on" if episode.ended_ms is None else moment(episode.ended_ms)
         labels = ", ".join(f"{k}={v}" for k, v in drop(episode.labels, ("alertname", *one.rule.labels)))
-        table.add_row(one.rule.name, moment(episode.pending_ms), moment(episode.firing_ms), over, labels)
-    return table
+        rows.append([one.rule.name, moment(episode.pending_ms), moment(episode.firing_ms), over, labels])
+    return printing.table(("alert", "pending", "firing", "over", "labels"), rows, texts=(4,))
 
 
 def plate(

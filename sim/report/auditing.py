@@ -184,47 +184,35 @@ def _together(audit: Audit) -> "RenderableType":
 
 def _each(audit: Audit) -> "RenderableType":
     """Return one line a rule: how many failures it caught, and how it behaves when there is none."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for title in ("rules", "rule", "severity"):
-        table.add_column(title, no_wrap=True)
-    for title in ("caught", "after", "false pages", "on for nothing"):
-        table.add_column(title, justify="right", no_wrap=True)
+    rows = []
     for k, column in enumerate(audit.columns):
         if column.together:
             continue
         caught, incidents, median_s = total(audit, k)
         cells = [row.cells[k] for row in audit.rows]
         silent = all(cell.silent for cell in cells)
-        table.add_row(
-            column.rules,
-            column.name,
+        rows.append([
+            f"{column.rules}: {column.name}",
             column.severity,
             "silent" if silent else f"{caught} of {incidents}",
             _short(median_s) if caught else "–",
             str(sum(cell.false for cell in cells)),
             _percent(idle(audit, k)),
-        )
-    return table
+        ])  # fmt: skip
+    head = ("rules: rule", "severity", "caught", "after", "false pages", "on for nothing")
+    return printing.table(head, rows, texts=(1,))
 
 
 def _table(audit: Audit, shown: Sequence[tuple[str, int]]) -> "RenderableType":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("failure", no_wrap=True)
-    table.add_column("incidents", justify="right", no_wrap=True)
-    for title, _ in shown:
-        table.add_column(title, justify="right", no_wrap=True)
+    rows = []
     for row in audit.rows:
         pages = max((row.cells[k].incidents for _, k in shown), default=0)
         worth = f"{row.incidents} in {row.plays}" + (
             f" ({row.incidents - pages} tickets)" if pages < row.incidents else ""
         )
         cells = [(row.cells[k], on_anyway(audit, k, row.cells[k])) for _, k in shown]
-        table.add_row(row.name, worth, *(said(cell, anyway) or "–" for cell, anyway in cells))
-    return table
+        rows.append([row.name, worth, *(said(cell, anyway) or "–" for cell, anyway in cells)])
+    return printing.table(("failure", "incidents", *(title for title, _ in shown)), rows)
 
 
 def plate(title: str, audit: Audit, caption: str) -> style.Plate:

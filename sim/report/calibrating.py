@@ -16,7 +16,6 @@ from sim.words import count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 THRESHOLD = 0.8
 """The fixed gate that cohorts are compared at, where no costs say which is right."""
@@ -169,15 +168,6 @@ def show(found: Found, commands: Sequence[tuple[str, str]], file: IO[str]) -> No
     printing.show(blocks, commands, file)
 
 
-def _table(*columns: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
-    return table
-
-
 def _share(found: Interval) -> str:
     return f"{words.percent(found.estimate)} [{words.percent(found.low)}, {words.percent(found.high)}]"
 
@@ -186,40 +176,37 @@ def _number(found: Interval) -> str:
     return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def _measures(found: Found) -> "Table":
-    from rich.table import Table
-
+def _measures(found: Found) -> "RenderableType":
     ece, brier = found.whole.ece, found.brier
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)
-    table.add_row("wrong", _share(found.whole.wrong), "95%, Wilson")
-    table.add_row("calibration error (ECE)", _share(ece.interval),
-                  f"{words.percent(ece.plain)} binned; up to {words.percent(ece.floor)} is chance")  # fmt: skip
+    rows = [["wrong", _share(found.whole.wrong), "95%, Wilson"]]
+    rows.append(["calibration error (ECE)", _share(ece.interval),
+                 f"{words.percent(ece.plain)} binned; up to {words.percent(ece.floor)} is chance"])  # fmt: skip
     if found.whole.auroc:
-        table.add_row("discrimination (AUROC)", _number(found.whole.auroc), "1 tells all, 0.5 tells nothing")
+        rows.append(["discrimination (AUROC)", _number(found.whole.auroc), "1 tells all, 0.5 tells nothing"])
     parts = f"{brier.reliability:.5f} − {brier.resolution:.5f} + {brier.uncertainty:.5f}"
     parts += f" {'+' if brier.within >= 0 else '−'} {abs(brier.within):.5f}"
-    table.add_row("Brier score", f"{brier.score:.5f}", f"{parts}: reliability, resolution, uncertainty, within bins")
-    table.add_row(
-        "risk over coverage (AURC)", f"{found.aurc:.5f}", "the mean error if more or less is answered; low is good"
+    rows.append(["Brier score", f"{brier.score:.5f}", f"{parts}: reliability, resolution, uncertainty, within bins"])
+    rows.append(
+        ["risk over coverage (AURC)", f"{found.aurc:.5f}", "the mean error if more or less is answered; low is good"]
     )
     put_right = f"σ({found.slope:.2f} logit c {'+' if found.shift >= 0 else '−'} {abs(found.shift):.2f})"
-    table.add_row("put right by", put_right, "Platt; a slope below 1, or a shift below 0, mends over-confidence")
-    return table
+    rows.append(["put right by", put_right, "Platt; a slope below 1, or a shift below 0, mends over-confidence"])
+    return printing.table(("", "", ""), rows, texts=(1, 2))
 
 
-def _gates(found: Found, rows: Sequence[gates.Gated], how: str) -> "Table":
+def _gates(found: Found, rows: Sequence[gates.Gated], how: str) -> "RenderableType":
     columns = [how, "held back", "errors caught", "errors left", "best possible"]
-    table = _table(*columns, *(["cost of 1,000"] if found.costs else []))
+    made = []
     for row, share in zip(rows, gates.SHARES if how == "lowest" else [0.0] * len(rows)):
         name = words.percent(share) if how == "lowest" else f"{row.gate.threshold:g}"
         best = words.percent(gates.perfect(row.escalated, found.whole.wrong.estimate))
         cells = [name, words.percent(row.escalated), _share(row.caught), words.percent(row.residual), best]
-        table.add_row(*cells, *([words.number(1000 * row.cost)] if found.costs else []))
+        made.append([*cells, *([words.number(1000 * row.cost)] if found.costs else [])])
     if found.cheapest and how == "below":
         row = found.cheapest
-        table.add_row(f"{row.gate.threshold:.4g}, cheapest", words.percent(row.escalated), _share(row.caught),
-                      words.percent(row.residual), "", words.number(1000 * row.cost))  # fmt: skip
-    return table
+        made.append([f"{row.gate.threshold:.4g}, cheapest", words.percent(row.escalated), _share(row.caught),
+                     words.percent(row.residual), "", words.number(1000 * row.cost)])  # fmt: skip
+    return printing.table([*columns, *(["cost of 1,000"] if found.costs else [])], made)
 
 
 def _cohorts(found: Found) -> "list[RenderableType]":
@@ -227,20 +214,22 @@ def _cohorts(found: Found) -> "list[RenderableType]":
 
     at = f"{found.whole.fixed.gate.threshold:g}"
     held = words.percent(SHARE)
-    table = _table("", "answers", "wrong", "ECE", "AUROC", f"below {at}", "caught", f"lowest {held}", "caught")
+    head = ("", "answers", "wrong", "ECE", "AUROC", f"below {at}", "caught", f"lowest {held}", "caught")
     worst = sorted(found.cohorts, key=lambda cohort: -cohort.wrong.estimate)
-    for one in [*worst[:MOST_COHORTS], found.whole]:
-        table.add_row(
+    rows = [
+        [
             one.name, f"{one.answers:,}", _share(one.wrong), words.percent(one.ece.interval.estimate),
             f"{one.auroc.estimate:.3f}" if one.auroc else "–",
             words.percent(one.fixed.escalated), words.percent(one.fixed.caught.estimate),
             words.percent(one.quantile.escalated), words.percent(one.quantile.caught.estimate),
-        )  # fmt: skip
+        ]
+        for one in [*worst[:MOST_COHORTS], found.whole]
+    ]  # fmt: skip
     rest = len(worst) - MOST_COHORTS
     note = f"{held} of all answers, not of each cohort." + (
         f" {rest} cohorts with fewer errors are in --json." if rest > 0 else ""
     )
-    return [table, Text(note, style="dim")]
+    return [printing.table(head, rows), Text(note, style="dim")]
 
 
 def as_json(found: Found) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sim.report import words
+from sim.report import printing, words
 from sim.report.view import Point, view
 from sim.results import plain
 from sim.theory.counted import wilson
@@ -83,14 +83,5 @@ def table(run: "Run") -> list[list[str]]:
 
 def block(run: "Run") -> list["RenderableType"]:
     """Return all of it for a terminal; nothing where nothing was to be checked."""
-    from rich.table import Table
-
-    rows = table(run)
-    if not rows:
-        return []
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for k, title in enumerate(rows[0]):
-        made.add_column(title, justify="right" if k > 1 else "left")
-    for row in rows[1:]:
-        made.add_row(*row)
-    return [made]
+    head, *rows = table(run) or [[]]
+    return [printing.table(head, rows, texts=(1,))] if rows else []

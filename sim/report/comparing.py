@@ -181,14 +181,8 @@ def show(found: Comparison, commands: Sequence[tuple[str, str]], file: IO[str]) 
 
 
 def _table(figures: Sequence[Difference]) -> "RenderableType":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("", no_wrap=True)
-    for title in ("A", "B", "B − A", "interval of it", "", ""):
-        table.add_column(title, justify="right", no_wrap=True)
-    for one in figures:
-        table.add_row(
+    rows = [
+        [
             name(one.metric),
             words.quantity(one.metric, one.a),
             words.quantity(one.metric, one.b),
@@ -196,9 +190,11 @@ def _table(figures: Sequence[Difference]) -> "RenderableType":
             f"{_signed(one.metric, one.low)} to {_signed(one.metric, one.high)}" if one.noise else "–",
             _change(one) if one.gap else "",
             _verdict(one),
-            style="bold" if one.differs else "",
-        )
-    return table
+        ]
+        for one in figures
+    ]
+    looks = {i: "bold" for i, one in enumerate(figures) if one.differs}
+    return printing.table(("", "A", "B", "B − A", "interval of it", "change", ""), rows, looks=looks)
 
 
 def _verdict(one: Difference) -> str:
@@ -214,20 +210,15 @@ def _signed(metric: str, value: float) -> str:
 
 
 def _paged(alerts: Sequence[Paged]) -> "RenderableType":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("alert", no_wrap=True)
-    for side in "AB":
-        table.add_column(f"{side}: pages", justify="right", no_wrap=True)
-        table.add_column("from – to", overflow="fold")
+    rows = []
     for one in alerts:
         cells: list[str] = []
         for repeats, reason in zip(one.pages, one.reasons):
             counts = [len(pages) for pages in repeats]
             cells += ["–", reason] if reason else ["/".join(map(str, counts)), _times(repeats)]
-        table.add_row(one.rule, *cells)
-    return table
+        rows.append([one.rule, *cells])
+    return printing.table(("alert", "A:\npages", "A:\nfrom – to", "B:\npages", "B:\nfrom – to"), rows,
+                          texts=(2, 4))  # fmt: skip
 
 
 def _times(repeats: Sequence[Pages]) -> str:

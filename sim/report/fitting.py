@@ -13,7 +13,6 @@ from sim.report import printing, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ def show(found: Found, commands: Sequence[tuple[str, str]], file: IO[str]) -> No
     blocks: list[tuple[str, list[RenderableType]]] = [
         ("", [Text(headline(found)), _numbers(profile), Text(scale), Text(trusted(profile))]),
         ("Played again, on the runs it was made on", [_errors(found.made)]),
-        ("Predicted", [_errors(found.judges), Text(verdict(found))] if found.judges else []),
+        ("Predicted", [_errors(found.judges), *map(Text, [verdict(found), *too_wide(found)])] if found.judges else []),
         ("Assumptions", [Text(f"- {line}") for line in assumptions(found)]),
     ]
     printing.show(blocks, commands, file)
@@ -61,6 +60,17 @@ def verdict(found: Found) -> str:
     if inside == counted:
         return f"All {counted} percentiles are inside their intervals."
     return f"{counted - inside} of {counted} percentiles are outside their intervals."
+
+
+def too_wide(found: Found) -> list[str]:
+    """Return a sentence for each promise of a judge of which its interval cannot tell whether it would be kept."""
+    return [
+        f"Too wide to plan with: {METRICS[k]} of {one.name} is predicted as {words.seconds(float(one.low[k]))} to "
+        f"{words.seconds(float(one.high[k]))}, and {words.tick(bound)} is promised. Calibrate on more runs, up to "
+        "its load."
+        for one in found.judges
+        for k, bound in one.too_wide
+    ]
 
 
 def trusted(profile: dict[str, Any]) -> str:
@@ -84,6 +94,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "predicted": [_predicted(one) for one in found.judges],
         "assumptions": assumptions(found),
         "passed": found.passed,
+        "too_wide": too_wide(found),
     }
 
 
@@ -97,23 +108,14 @@ def _predicted(one: Predicted) -> dict[str, Any]:
     return {"run": one.name, "percentiles": rows, "beyond": list(one.beyond)}
 
 
-def _table(*titles: str) -> "Table":
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for k, title in enumerate(titles):
-        made.add_column(title, justify="right" if k else "left")
-    return made
-
-
-def _numbers(profile: dict[str, Any]) -> "Table":
+def _numbers(profile: dict[str, Any]) -> "RenderableType":
     """Return the profile's numbers with their intervals."""
-    made = _table("", "value", "95%")
+    made: list[list[str]] = []
     ends = profile["intervals"]
 
     def add(name: str, value: float, interval: Sequence[float] | None, unit: float = 1e3, what: str = "ms") -> None:
         between = f"{interval[0] * unit:.3g} to {interval[1] * unit:.3g}" if interval else ""
-        made.add_row(name, f"{value * unit:.3g} {what}".rstrip(), between)
+        made.append([name, f"{value * unit:.3g} {what}".rstrip(), between])
 
     if "grid" in profile:
         add("factor on the grid", profile["factor"], ends.get("factor"), 1.0, "")
@@ -131,23 +133,22 @@ def _numbers(profile: dict[str, Any]) -> "Table":
         noise = profile["noise"]
         add("noise from step to step (sigma)", noise["sigma"], None, 1.0, "")
         add(f"noise of stretches of {noise['slow_period_s']:g} s (sigma)", noise["slow_sigma"], None, 1.0, "")
-    return made
+    return printing.table(("", "value", "95%"), made)
 
 
-def _errors(some: Sequence[Predicted]) -> "Table":
+def _errors(some: Sequence[Predicted]) -> "RenderableType":
     """Return predictions beside measurements, a row a percentile."""
-    made = _table("run", "percentile", "measured", "predicted", "error", "95% interval", "")
+    made = []
     for one in some:
         for k, metric in enumerate(METRICS):
             if not np.isfinite(one.measured[k]):
                 continue
-            made.add_row(
-                one.name if k == 0 else "",
-                metric,
+            made.append([
+                f"{one.name} {metric}",
                 words.seconds(float(one.measured[k])),
                 words.seconds(float(one.predicted[k])),
                 f"{100 * one.errors[k]:+.1f}%",
                 f"{words.seconds(float(one.low[k]))} to {words.seconds(float(one.high[k]))}",
                 "" if one.inside[k] else "outside",
-            )
-    return made
+            ])  # fmt: skip
+    return printing.table(("run and percentile", "measured", "predicted", "error", "95% interval", ""), made)

@@ -282,14 +282,16 @@ def show(asked: Question, commands: Sequence[tuple[str, str]], file: IO[str]) ->
     printing.show([(section.title, _block(section)) for section in sections(asked)], commands, file)
 
 
+WIDE = 40
+"""Columns for what a line is called, so that sections stand under each other."""
+
+
 def _block(section: Section) -> list["RenderableType"]:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)
-    table.add_column("", min_width=40)
-    table.add_column("", justify="right")
-    table.add_column("", style="dim")
-    for line in section.lines:
-        table.add_row(line.name, Text(line.text, style="bold"), line.formula)
+    rows: list[list[printing.Cell]] = [
+        [f"{line.name:{WIDE}}", Text(line.text, style="bold"), Text(line.formula, style="dim")]
+        for line in section.lines
+    ]
+    table = printing.table(("", "", ""), rows, texts=(2,))
     return [table, Text(section.note, style="dim")] if section.note else [table]

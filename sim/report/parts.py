@@ -111,8 +111,11 @@ def grew(group: Group, kind: Kind, by: str = "ttft") -> str:
         took = f"took {words.seconds(float(whole.sum()))} to their {token} token, most of it {part}"
         return f"the slowest 1% {took}, and no part of it much longer than the median"
     share = before[most] / before[before > 0].sum()
+    name = list(kind.names.values())[most]
+    more = f"{words.seconds(before[most], 2)} more than the median {name}"
+    if share > 0.99 and name in words.MEASURED_NAMES.values():
+        return f"the slowest 1% spent {more}"  # all of what delayed a first token was before it
     told = "nearly all" if share > 0.99 else words.percent(share)
-    more = f"{words.seconds(before[most], 2)} more than the median {list(kind.names.values())[most]}"
     return f"the slowest 1% spent {more}: {told} of what delayed their {token} token"
 
 

@@ -74,25 +74,18 @@ def how(proven: Sequence[Proven]) -> str:
 
 
 def _table(proofs: Sequence[Proof]) -> "RenderableType":
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("rule", no_wrap=True)
-    for title in ("expected", "fired"):
-        table.add_column(title, overflow="fold")
-    for title in ("lead", "flaps", "missed", "false"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    rows: list[list[printing.Cell]] = []
     for one in proofs:
         judged = one.finding != Finding.NOT_JUDGED
         lead = "–" if one.lead_s is None else f"{'−' if one.lead_s < 0 else ''}{words.stamp(abs(one.lead_s))}"
         counts = (str(one.pages.flaps), "yes" if one.missed else "no", str(one.false)) if judged else ("–",) * 3
         look = _LOOKS.get(one.finding, "red")
-        table.add_row(
-            one.rule, expected(one), _times(one.pages) if judged else "–", lead, *counts, Text(one.finding, style=look)
-        )
-    return table
+        fired = _times(one.pages) if judged else "–"
+        rows.append([one.rule, expected(one), fired, lead, *counts, Text(one.finding, style=look)])
+    head = ("rule", "expected", "fired", "lead", "flaps", "missed", "false", "verdict")
+    return printing.table(head, rows, texts=(1, 2, 7))
 
 
 def expected(one: Proof) -> str:

@@ -18,7 +18,6 @@ from sim.words import count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 MOST_LISTED = 30
 
@@ -126,24 +125,16 @@ def _lead(value: float) -> str:
     return f"{'+' if value > 0 else '−' if value < 0 else ''}{_lasting(abs(value))}"
 
 
-def _table(*titles: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for k, title in enumerate(titles):
-        table.add_column(title, justify="left" if k == 0 else "right", no_wrap=k > 0, overflow="fold")
-    return table
-
-
 def _caught(rows: Sequence[Score]) -> "RenderableType":
-    table = _table("rule", "caught", "recall", "lead\nmedian", "detected after\np50 / p90 / worst",
-                   "budget burned before\np50 / p90 / worst", "reset after\np50 / worst")  # fmt: skip
+    head = ("rule", "caught", "recall", "lead\nmedian", "detected after\np50 / p90 / worst",
+            "budget burned before\np50 / p90 / worst", "reset after\np50 / worst")  # fmt: skip
+    cells = []
     for one in rows:
         if not one.held:
-            table.add_row(one.name, "silent")
+            cells.append([one.name, "silent", *[""] * (len(head) - 2)])
             continue
         reset = one.reset_s
-        table.add_row(
+        cells.append([
             one.name,
             f"{one.caught}/{one.incidents}",
             _share(one.recall),
@@ -151,24 +142,24 @@ def _caught(rows: Sequence[Score]) -> "RenderableType":
             _spread(one.detection_s, _lasting),
             _spread(one.burned_before, words.percent),
             f"{_lasting(quantiles(reset, (0.5,))[0])} / {_lasting(reset[-1])}" if len(reset) else "–",
-        )
-    return table
+        ])  # fmt: skip
+    return printing.table(head, cells)
 
 
 def _paged(rows: Sequence[Score]) -> "RenderableType":
-    table = _table("rule", "severity", "pages", "true", "precision", "not deserved", "flaps", "false",
-                   "false a week")  # fmt: skip
+    head = ("rule", "severity", "pages", "true", "precision", "not deserved", "flaps", "false", "false a week")
+    cells = []
     for one in rows:
         if not one.held:
-            table.add_row(one.name, one.severity, "silent")
+            cells.append([one.name, one.severity, "silent", *[""] * (len(head) - 3)])
             continue
         false = one.false_per_week
         weekly = (
             "–" if false is None else _between(false) if one.false else f"0, at most {_few(one.false_at_most or 0)}"
         )
-        table.add_row(one.name, one.severity, str(one.pages), str(one.true), _share(one.precision),
-                      str(one.undeserved), str(one.flaps), str(one.false), weekly)  # fmt: skip
-    return table
+        cells.append([one.name, one.severity, str(one.pages), str(one.true), _share(one.precision),
+                      str(one.undeserved), str(one.flaps), str(one.false), weekly])  # fmt: skip
+    return printing.table(head, cells)
 
 
 def _missed(scores: Sequence[Score], together: Score) -> "list[RenderableType]":
@@ -191,15 +182,14 @@ def _missed(scores: Sequence[Score], together: Score) -> "list[RenderableType]":
 
 def listed(found: Sequence[tuple[str, Incident]]) -> "RenderableType":
     """Return incidents as a table: id, past, when, which objective, and what was on meanwhile."""
-    table = _table("incident", "past", "began", "lasted", "burned")
-    for title in ("objective", "cause"):
-        table.add_column(title, overflow="fold")
+    rows = []
     for past, one in found:
         burned = "–" if one.burned is None else words.percent(one.burned)
         lasted = words.seconds((one.end_ms - one.start_ms) / 1000, 2)
-        table.add_row(f"{one.id} {one.severity}", past, moment(one.start_ms), lasted, burned, one.objective,
-                      ", ".join(one.causes) or "–")  # fmt: skip
-    return table
+        rows.append([f"{one.id} {one.severity}", past, moment(one.start_ms), lasted, burned, one.objective,
+                     ", ".join(one.causes) or "–"])  # fmt: skip
+    head = ("incident", "past", "began", "lasted", "burned", "objective", "cause")
+    return printing.table(head, rows, texts=(1, 5, 6))
 
 
 def _silent(scores: Sequence[Score]) -> "list[RenderableType]":

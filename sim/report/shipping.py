@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 
 def show(made: Export, heading: str, commands: Sequence[tuple[str, str]], file: IO[str]) -> None:
     """Print what was written to *file*, under *heading*."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("file", no_wrap=True)
-    table.add_column("", overflow="fold")
+    rows: list[list[printing.Cell]] = []
     tests = {test.file: test for test in made.tests}
     for name in made.files:
         said = ""
@@ -29,7 +26,8 @@ def show(made: Export, heading: str, commands: Sequence[tuple[str, str]], file: 
             fired = len({alert for alert, episode in test.expected if episode.firing_ms is not None})
             said = f"{count(test.assertions, 'assertion')} from {alerting.moment(test.from_ms)} on; "
             said += f"{count(fired, 'alert')} fired"
-        table.add_row(name, Text(said, style="dim"))
+        rows.append([name, Text(said, style="dim")])
+    table = printing.table(("file", ""), rows, texts=(1,))
     lines: list[RenderableType] = [Text(heading, style="bold"), Text(), table]
     missing: list[RenderableType] = [Text(line) for line in made.left_out]
     printing.show([("", lines), ("Not tested", missing)], commands, file or sys.stdout)

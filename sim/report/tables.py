@@ -158,7 +158,7 @@ def headline(run: "Run") -> list["RenderableType"]:
     if not seen.points:
         return [*renderables, Text("Nothing was finished.")]
     shown = grid(seen)
-    renderables.append(printing.Beside(shown.rows, shown.columns, shown.key))
+    renderables.append(printing.Beside(shown.rows, shown.columns, dict.fromkeys(shown.key, "bold")))
     return [*renderables, *([Text(), Text(shown.same)] if shown.same else [])]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim import results
-from sim.report import words
+from sim.report import printing, words
 from sim.report.view import View
 
 if TYPE_CHECKING:
@@ -79,17 +79,11 @@ def table(view: View) -> list[list[str]]:
 
 def block(view: View) -> list["RenderableType"]:
     """Return all of it for a terminal; nothing of a simulated run."""
-    from rich.table import Table
     from rich.text import Text
 
     lines: list[RenderableType] = [Text(line) for line in sentences(view)]
     if rows := table(view):
-        made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-        for k, title in enumerate(rows[0]):
-            made.add_column(title, justify="right" if k else "left")
-        for row in rows[1:]:
-            made.add_row(*row)
-        lines.append(made)
+        lines.append(printing.table(rows[0], rows[1:]))
     return lines
 
 

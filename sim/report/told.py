@@ -15,7 +15,6 @@ from sim.report.parts import Kind
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 SEEN = 1e-5
 """Share of the whole below which a part is left out: parts are kept as 4-byte floats."""
@@ -42,28 +41,19 @@ def show(found: Explanation, file: IO[str] | None = None) -> None:
     printing.show(blocks, next_commands(found), file or sys.stdout)
 
 
-def _table(first: str, *columns: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column(first)
-    for title in columns:
-        table.add_column(title, justify="right")
-    return table
-
-
 def _parts(found: Explanation) -> list["RenderableType"]:
     group = found.whole.group
     if group is None:
         return []
-    table = _table("", "around the median", "slowest 1%", "more")
+    rows: list[list[str]] = []
+    looks: dict[int, str] = {}
     most = float(np.max(group.tail_s - group.median_s))
     for name, median_s, tail_s in zip(found.kind.names.values(), group.median_s, group.tail_s):
         if max(median_s, tail_s) > SEEN * group.tail_s.sum():
-            style = "bold" if tail_s - median_s == most and most > 0 else ""
-            table.add_row(name, *_times(median_s, tail_s), style=style)
-    table.add_row("all", *_times(group.median_s.sum(), group.tail_s.sum()))
-    return [table]
+            looks[len(rows)] = "bold" if tail_s - median_s == most and most > 0 else ""
+            rows.append([name, *_times(median_s, tail_s)])
+    rows.append(["all", *_times(group.median_s.sum(), group.tail_s.sum())])
+    return [printing.table(("", "around the median", "slowest 1%", "more"), rows, looks=looks)]
 
 
 def _times(median_s: float, tail_s: float) -> list[str]:
@@ -76,14 +66,14 @@ def _times(median_s: float, tail_s: float) -> list[str]:
 
 def _groups(found: Explanation, some: Sequence[causes.Slow]) -> list["RenderableType"]:
     what = words.SHORT_NAMES[found.by]
-    table = _table("", "of traffic", "of slowest 1%", f"{what} P50", f"{what} P99")
-    table.add_column("its slowest 1% waited most for")
+    most = "its slowest 1% waited most for"
+    rows = []
     for slow in some:
         share = [words.percent(slow.share.of_traffic), words.percent(slow.share.of_trouble)]
-        table.add_row(
-            slow.share.label, *share, words.seconds(slow.p50_s), words.seconds(slow.p99_s), _most(slow, found.kind)
-        )
-    return [table]
+        times = [words.seconds(slow.p50_s), words.seconds(slow.p99_s)]
+        rows.append([slow.share.label, *share, *times, _most(slow, found.kind)])
+    head = ("", "of traffic", "of slowest 1%", f"{what} P50", f"{what} P99", most)
+    return [printing.table(head, rows, texts=(5,))]
 
 
 def _most(slow: causes.Slow, kind: Kind) -> str:
@@ -100,10 +90,12 @@ def _errors(found: Explanation) -> list["RenderableType"]:
 
     lines: list[RenderableType] = [Text(line) for line in _errors_in_words(found)]
     if found.burning:
-        table = _table("these have far more than their share", "of traffic", "of errors", "not answered")
-        for share in found.burning:
-            table.add_row(share.label, *(words.percent(x) for x in (share.of_traffic, share.of_trouble, share.rate)))
-        lines.append(table)
+        rows = [
+            [share.label, *(words.percent(x) for x in (share.of_traffic, share.of_trouble, share.rate))]
+            for share in found.burning
+        ]
+        head = ("these have far more than their share", "of traffic", "of errors", "not answered")
+        lines.append(printing.table(head, rows))
     return lines
 
 
@@ -137,18 +129,13 @@ def _meanwhile(found: Explanation) -> list[str]:
 
 
 def _stories(found: Explanation) -> list["RenderableType"]:
-    from rich.table import Table
     from rich.text import Text
 
     lines: list[RenderableType] = []
     for row, steps in found.slowest:
         lines.append(Text(_about(found, row), style="bold"))
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column()
-        for step in steps:
-            table.add_row(f"+{words.seconds(step.at_s)}", step.text)
-        lines += [table, Text()]
+        told = [[f"+{words.seconds(step.at_s)}", step.text] for step in steps]
+        lines += [printing.table(("", ""), told, texts=(1,)), Text()]
     return lines[:-1]
 
 

@@ -13,7 +13,6 @@ from sim.words import count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 MOST_LINES = 8
 MOST_MISSES = 12
@@ -155,24 +154,23 @@ def _ids(missed: Sequence[tuple[str, Any]]) -> str:
     return ", ".join(names[:MOST_MISSES]) + more if names else "none"
 
 
-def _table(one: Tuned) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for title in ("", "setting", "weeks"):
-        table.add_column(title, no_wrap=True)
-    for title in ("found", "after, min", "false pages", "a week"):
-        table.add_column(title, justify="right", no_wrap=True)
+def _table(one: Tuned) -> "RenderableType":
+    """Return the settings; where other weeks check what was chosen, each with a line for either, under its name."""
+    made: list[list[str]] = []
+    looks: dict[int, str] = {}
     rows = [("today", one.today)]
     rows += [(name, line) for name, line in (("recommended", one.recommended), ("quiet", one.quiet)) if line]
     rest = [line for line in one.front if line.index not in {row.index for _, row in rows}]
     for name, line in rows + [("", line) for line in rest[:MOST_LINES]]:
-        look = "" if name else "dim"
-        chosen = "that choose" if line.outside else "all"
-        table.add_row(name, setting(one.ledger.knobs, line.inside.point), chosen, *_cells(line.inside), style=look)
-        if line.outside is not None:
-            table.add_row("", "", "that check", *_cells(line.outside), style=look)
-    return table
+        called = f"{name}: " * bool(name) + setting(one.ledger.knobs, line.inside.point)
+        if line.outside is None:
+            some = [[called, *_cells(line.inside)]]
+        else:
+            some = [[called, *[""] * 4], ["- weeks that choose", *_cells(line.inside)],
+                    ["- weeks that check", *_cells(line.outside)]]  # fmt: skip
+        looks |= {len(made) + k: "" if name else "dim" for k in range(len(some))}
+        made += some
+    return printing.table(("setting", "found", "after, min", "false pages", "a week"), made, looks=looks)
 
 
 def _cells(one: Scored) -> tuple[str, ...]:
@@ -196,22 +194,17 @@ def _minutes(seconds: float) -> str:
     return "never" if math.isinf(seconds) else f"{seconds / 60:.1f}".removesuffix(".0")
 
 
-def _incidents(campaign: Campaign) -> "Table":
+def _incidents(campaign: Campaign) -> "RenderableType":
     """Return the mix that everything rests on, and the user's own beside it."""
-    from rich.table import Table
-
     own = campaign.tuning.mix
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("incidents", no_wrap=True)
-    for title in ("seen", "a week", *(("in your mix, a week",) if own else ())):
-        table.add_column(title, justify="right", no_wrap=True)
+    rows = []
     found = [one for _, one in campaign.incidents]
     weight = weights(found, campaign.weeks, campaign.tuning)
     for name, seen in mix(found).items():
         counted = [w for w, one in zip(weight, found) if name in kinds(one)]
         mine = (words.number(sum(counted) / campaign.weeks),) if own else ()
-        table.add_row(name, f"{seen:,}", words.number(seen / campaign.weeks), *mine)
-    return table
+        rows.append([name, f"{seen:,}", words.number(seen / campaign.weeks), *mine])
+    return printing.table(("incidents", "seen", "a week", *(("in your mix, a week",) if own else ())), rows)
 
 
 def as_json(campaign: Campaign, tuned: Sequence[Tuned]) -> Any:

@@ -324,9 +324,9 @@ def slowest(label: str, whole: Beside, before: Beside, names: Mapping[str, str] 
     if not (math.isfinite(tail) and math.isfinite(median) and tail > 0):
         return ""
     parts = list(zip(names.values(), tail_s, median_s))
-    sooner = _longer(list(zip(names.values(), tail_first_s, median_first_s)), NOTICED * first)
+    sooner = _news(_longer(list(zip(names.values(), tail_first_s, median_first_s)), NOTICED * first))
     rest = [(name, a - x, b - y) for (name, a, b), x, y in zip(parts, tail_first_s, median_first_s)]
-    after = _longer(rest, NOTICED * tail)
+    after = _news(_longer(rest, NOTICED * tail))
     text = at(
         label,
         f"the slowest 1% by time to first token spent {seconds(first)} before it, requests around the median "
@@ -348,6 +348,12 @@ def slowest_e2e(tail_s: Sequence[float], median_s: Sequence[float], names: Mappi
     longer = _longer(list(zip(names.values(), tail_s, median_s)), NOTICED * tail)
     text = f"The slowest 1% end to end took {seconds(tail)}, requests around the median {_beside(median, tail)}."
     return text + (f" What took longer, most first: {listing(longer)}." if longer else "")
+
+
+def _news(longer: list[str]) -> list[str]:
+    """Return what took *longer*; nothing where it is one thing that says no more than that it was before the token."""
+    said_already = len(longer) == 1 and longer[0].startswith(tuple(MEASURED_NAMES.values()))
+    return [] if said_already else longer
 
 
 def _longer(parts: Sequence[tuple[str, float, float]], least_s: float) -> list[str]:

@@ -12,6 +12,7 @@ from sim.scenario.fleet import Pool
 from sim.scenario.messages import Problem
 from sim.scenario.models import Scenario
 from sim.scenario.plans import trouble
+from sim.scenario.quality import RULES
 from sim.scenario.rightness import right_and_wrong
 from sim.scenario.workload import ArrivalProcess, Workload
 from sim.words import did_you_mean, not_among, show
@@ -24,6 +25,11 @@ def disagreements(scenario: Scenario) -> Iterator[Problem]:
     for name, pool in scenario.fleet.pools.items():
         for key, sentence in _pool(pool):
             yield ("fleet", "pools", name, *key), sentence
+    for name in scenario.fleet.pools:
+        if name.lower() in ("none", "null"):
+            yield ("fleet", "pools", name), f"expected another name: `pool: {name}` is read as no pool"
+        if name == RULES:
+            yield ("fleet", "pools", name), "expected another name: rules are what answers in place of a pool"
     if scenario.alerts and scenario.telemetry is None:
         yield ("telemetry",), "expected something to judge `alerts` on, got none"
     if scenario.alerts and not scenario.slo.targets:

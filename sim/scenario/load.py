@@ -19,6 +19,8 @@ from sim.scenario.messages import Problem, condition, dotted, listed, problems
 from sim.scenario.models import Scenario
 from sim.scenario.options import Option, left_out, lost_claims, override, replaced_by_trace, vary
 from sim.scenario.paths import Keys, get, long_form, put, resolve
+from sim.scenario.shorter import hinted, told, unjudged
+from sim.units import duration_s
 from sim.words import did_you_mean, show
 
 MOST_POINTS = 10_000
@@ -108,14 +110,32 @@ def loads(
         raise places.error(wrong)
     changed = still or any(option.keys[0] == "vary" for option in options)
     lost = lost_claims(scenario, _combinations(scenario), options) if changed else []
-    kept = {name: claim for name, claim in scenario.claims.items() if name not in lost}
-    scenario = scenario.model_copy(update={"claims": kept})
+    scenario = _without(scenario, lost)
+    own_s = _own_duration_s(document.value)
+    short = unjudged(scenario.claims, scenario.duration, options) if scenario.duration < own_s else []
+    scenario = _without(scenario, short)
     wrong = [*at_points(scenario, disagreements), *broken_claims(scenario, _combinations(scenario))]
     if wrong := wrong or list(also(scenario)):
-        raise places.error(wrong)
+        raise places.error(hinted(problem, scenario.duration, options) for problem in wrong)
     if still or lost:
         tell(left_out(still, lost))
+    if short:
+        tell(told(short, scenario.duration, own_s))
     return scenario
+
+
+def _without(scenario: Scenario, names: Sequence[str]) -> Scenario:
+    """Return *scenario* without the claims *names*."""
+    kept = {name: claim for name, claim in scenario.claims.items() if name not in names}
+    return scenario.model_copy(update={"claims": kept})
+
+
+def _own_duration_s(tree: Mapping[str, Any]) -> float:
+    """Return the duration that a file says, in seconds; 0 where it says none that can be read."""
+    try:
+        return duration_s(tree.get("duration", 0))
+    except ValueError:
+        return 0.0
 
 
 def points(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:

@@ -13,7 +13,7 @@ from platform import system
 from sim.seed.lab import Lab
 from sim.seed.played import PLAYS, Told
 from sim.seed.table import CLAIMS
-from sim.seed.verdicts import Found, Twice
+from sim.seed.verdicts import Found, Twice, Verdict
 
 KINDS = ("serving", "alerting", "containment", "agents", "arithmetic", "pattern", "seeing")
 """The long ones first."""
@@ -50,8 +50,13 @@ def _kind(name: str, fast: bool) -> dict[int, Found]:
 
 
 def changed(found: dict[int, Found]) -> list[int]:
-    """Return the claims whose verdict is not the one that is expected."""
-    return [number for number, one in found.items() if one.verdict != CLAIMS[number].expected]
+    """Return the claims whose verdict is not the one that is expected; one that is not decided contradicts nothing."""
+    return [n for n, one in found.items() if one.verdict not in (CLAIMS[n].expected, Verdict.UNDECIDED)]
+
+
+def undecided(found: dict[int, Found]) -> list[int]:
+    """Return the claims that are not decided."""
+    return [number for number, one in found.items() if one.verdict == Verdict.UNDECIDED]
 
 
 def disagree(found: dict[int, Found]) -> list[tuple[int, Twice]]:

@@ -57,7 +57,7 @@ def _tail(data: Data) -> style.Plate:
             before, after = data[f"{stat}_before"][0], data[f"{stat}_after"][0]
             colour = style.PERCENTILES[stat.upper()]
             ax.plot([0, 1], [before, after], "o-", color=colour)
-            label = f"{stat.upper()}  x {after / before:,.{0 if k == 2 else 2}f}"
+            label = f"{stat.upper()}  x {data[stat][0]:,.{0 if k == 2 else 2}f}"
             style.mark(ax, 1, after, label, colour, "above" if stat == "p95" else "right")
         ax.set_yscale("log")
         style.log_seconds(ax.yaxis)
@@ -66,7 +66,10 @@ def _tail(data: Data) -> style.Plate:
         ax.set_ylabel("time to first token")
 
     title = f"One bad replica of fifty: P99 is {data['p99'][0]:,.0f} times as long, and the median shows nothing"
-    caption = "Scenario one-bad-replica, a router that goes in turn; median over seeds. uncalibrated"
+    caption = (
+        "Scenario one-bad-replica, a router that goes in turn; medians over seeds, of times and of ratios seed by "
+        "seed. uncalibrated"
+    )
     return _plate("one-bad-replica", title, caption, draw)
 
 

@@ -38,8 +38,9 @@ worst: [what surprised us most](#ten-that-may-surprise-you).
 
 How a verdict is made: each claim is taken apart into checks, one measurement each against what was said. *Right*: all
 hold. *Loose*: some do. *Wrong*: none does. *Not simulable*: advice, opinion or forecast. A check holds if its interval
-contains the number that was said, or lies inside the range. In [ ] are intervals: 95% over seeds where a fleet was
-played, 99.9% where samples were drawn. Shown is the first check that does not hold, or else the first.
+contains the number that was said, or lies inside the range; half inside, it decides nothing. In [ ] are intervals: 95%
+over seeds where a fleet was played, 99.9% where samples were drawn. Shown is the first check that does not hold, or the
+first.
 """
 
 TWICE = """## By formula, and played
@@ -116,5 +117,6 @@ def _row(number: int, says: str, one: Found | None) -> str:
         return f"| {number} | {says} | | not measured in this run |"
     head = one.headline
     said = f"**{told.estimate(head)}** {head.what}. " if head else ""
-    mark = f"**{one.verdict.value}**" if one.verdict.value in ("wrong", "loose") else one.verdict.value
-    return f"| {number} | {says} | {mark} | {said}{one.why} |"
+    mark = f"**{one.verdict.value}**" if one.verdict.value in ("wrong", "loose", "not decided") else one.verdict.value
+    hangs = f"{told.undecided(one)} ".lstrip()
+    return f"| {number} | {says} | {mark} | {said}{hangs}{one.why} |"

@@ -3,7 +3,8 @@
 import math
 from typing import IO, Any
 
-from sim.report.words import number, percent, seconds
+from sim.report import printing
+from sim.report.words import number, percent, seconds, significant
 from sim.seed.table import CLAIMS, PARTS
 from sim.seed.verdicts import Check, Found, Twice, Verdict
 
@@ -48,10 +49,21 @@ def wanted(check: Check) -> str:
     return f"at most {high}" if math.isinf(check.low) else f"{low} to {high}"
 
 
+def undecided(one: Found) -> str:
+    """Return why a claim is not decided and how much more would decide it; nothing of one that is."""
+    check = one.headline
+    if one.verdict != Verdict.UNDECIDED or check is None:
+        return ""
+    said = f"Not decided: the interval holds the limit, {value(check.limit, check.unit)}"
+    if not math.isfinite(check.more):
+        return f"{said}."
+    return f"{said}; about {significant(check.more, 2)} times as many seeds would decide it, if the estimate stays."
+
+
 def counted(found: dict[int, Found]) -> str:
     """Return how many claims have which verdict."""
-    counts = [(sum(one.verdict == verdict for one in found.values()), verdict.value) for verdict in Verdict]
-    return ", ".join(f"{n} {name}" for n, name in counts)
+    counts = [(sum(one.verdict == verdict for one in found.values()), verdict) for verdict in Verdict]
+    return ", ".join(f"{n} {verdict.value}" for n, verdict in counts if n or verdict != Verdict.UNDECIDED)
 
 
 def as_json(found: dict[int, Found], fast: bool) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def as_json(found: dict[int, Found], fast: bool) -> dict[str, Any]:
                 "says": CLAIMS[n].says,
                 "verdict": one.verdict.value,
                 "expected": CLAIMS[n].expected.value,
-                "why": one.why,
+                "why": " ".join(filter(None, (undecided(one), one.why))),
                 "checks": [_check(check) for check in [*one.checks, *([one.number] if one.number else [])]],
                 "twice": [_twice(both) for both in one.twice],
             }
@@ -110,27 +122,23 @@ def round_to(x: float, digits: int = 6) -> float | None:
 
 def show(found: dict[int, Found], place: str, to: IO[str]) -> None:
     """Print the table of all claims, the count of verdicts, and where to read on."""
-    from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
-    console = Console(file=to, width=None if to.isatty() else 150, highlight=False)
+    blocks: list[printing.Block] = []
     for part, claims in PARTS.items():
-        table = Table(title=part, title_justify="left", box=None, pad_edge=False)
-        for head, justify in (("#", "right"), ("the article says", "left"), ("verdict", "left"), ("found", "left")):
-            table.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        rows = []
         for claim in claims:
             one = found[claim.number]
             main = one.headline
             said = f"{estimate(main)}: {main.what}" if main else ""
-            table.add_row(str(claim.number), claim.says, one.verdict.value, said)
-        console.print(table)
-        console.print()
+            said = f"{said}. {hangs}" if (hangs := undecided(one)) else said
+            rows.append([f"{claim.number:2}", claim.says, one.verdict.value, said])
+        blocks.append((part, [printing.table(("#", "the article says", "verdict", "found"), rows, texts=(1, 2, 3))]))
     numbers = [both for one in found.values() for both in one.twice]
     agree = sum(both.agrees for both in numbers)
-    console.print(f"57 claims: {counted(found)}.")
+    lines = [f"57 claims: {counted(found)}."]
     if any(both.played.low < both.played.high for both in numbers):
         known = sum(not both.agrees and both.as_said for both in numbers)
-        console.print(
-            f"{len(numbers)} numbers by formula and played: {agree} agree, {known} differ for a known reason."
-        )
-    console.print(f"Next: read {place}")
+        lines.append(f"{len(numbers)} numbers by formula and played: {agree} agree, {known} differ for a known reason.")
+    blocks.append(("", [Text(line) for line in lines]))
+    printing.show(blocks, [(place, "every claim with its figures, one by one")], to)

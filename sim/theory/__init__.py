@@ -26,6 +26,7 @@ from sim.theory.chance import (
     compound,
     controlled_interval,
     expected_bad,
+    positive_interval,
     quantile_ranks,
     student_interval,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "mmc_wait_quantile_s",
     "mmc_wait_s",
     "mmck",
+    "positive_interval",
     "priority_served",
     "ps_sojourn_s",
     "quantile_ranks",

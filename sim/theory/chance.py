@@ -108,6 +108,24 @@ def student_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def positive_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return the mean of independent runs of what is above 0, with its Student-t interval on the scale of logarithms.
+
+    The standard error of log(mean) is that of the mean over the mean (the delta method: Casella and Berger,
+    *Statistical Inference*, 2002, section 5.5.4), so that the interval is never at 0 or below, however few the runs.
+    Where values differ little it is Student's own; where they are skewed it covers the mean more often than that.
+
+    Raises:
+        ValueError: fewer than two values, or one that is not above 0.
+    """
+    sample = np.asarray(values, float)
+    if not (sample > 0).all():
+        raise ValueError("a scale of logarithms needs values above 0")
+    mean, low, high = student_interval(sample, confidence)
+    wide = math.exp((high - low) / 2 / mean)
+    return Interval(mean, mean / wide, mean * wide)
+
+
 def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Return the median of independent runs with its percentile bootstrap interval (seeded: same every time)."""
     _confidence(confidence)
