@@ -1,10 +1,14 @@
 """What tests of plans share: small scenarios that are played in a moment, and a bench to judge their fleets on."""
 
+import os
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any
 
 from sim import scenario as scenarios
+from sim import workers
 from sim.planning import fleets, objective, plan, prices, search
 from sim.run import known_metrics
 from sim.scenario import Scenario
@@ -82,3 +86,11 @@ def bench_of(
     bounds = objective.read(slo, known_metrics(space.scenario))
     usual = list(cases) or fleets.cases(space.scenario, 0, None)
     return search.Bench(space, bounds, usual, error, crew, seeds, 0.95, 2)
+
+
+def processes_that_are_gone(*given: Any) -> ProcessPoolExecutor:
+    """As `sim.workers.processes`, but somebody has killed one, and they take no more work."""
+    pool = workers.processes(*given)
+    with suppress(BrokenProcessPool):
+        pool.submit(os._exit, 1).result()
+    return pool

@@ -140,6 +140,46 @@ def test_a_price_file_names_its_line(memory: Path, capsys: pytest.CaptureFixture
         assert (code, said in err) == (2, True), err
 
 
+def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
+    memory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(memory.parent)
+    monkeypatch.setattr("sim.planning.trials.processes", planning.processes_that_are_gone)
+    code, out, err = plan(capsys, memory.name, "--slo", SLO, "--vary", "replicas=1:4", "--price", "prices.yaml")
+    assert (code, out) == (3, "")
+    assert err.splitlines()[1:] == [
+        "as it is, seed 1: whoever played it was killed or is gone, most likely because memory ran out; expected to fit "
+        "with fewer workers"
+    ]
+    assert not Path("results").exists()
+
+
+BIG = """
+name: big
+duration: 2m
+fleet: {model: llama-3.1-70b, hardware: h100}
+workload:
+  rate_per_s: 0.2
+  cohorts: {all: {prompt_tokens: 200, output_tokens: 50}}
+"""
+
+
+def test_a_fleet_of_the_file_that_nobody_will_play_need_not_fit(
+    memory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory.write_text(BIG)
+    asked = (memory, "--slo", "ttft_p99 < 5s", "--seeds", "3", "--no-figures", "--vary", "replicas=1:2")
+    code, _, err = plan(capsys, *asked, "--out", memory.parent / "a")
+    assert code == 2
+    assert "memory.yaml:4: fleet: llama-3.1-70b on 1 x h100 does not fit" in err
+    code, out, err = plan(capsys, *asked, "--vary", "tensor_parallel=1,2", "--out", memory.parent / "b", "--json")
+    assert (code, err) == (0, "big: 4 fleets to choose from, at most 3 seeds each\n")
+    assert json.loads(out)["best"]["settings"] == {"main.replicas": 1, "main.tensor_parallel": 2}
+    code, _, err = plan(capsys, *asked, "--vary", "max_num_seqs=8,16", "--out", memory.parent / "c")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("no fleet that may be chosen can be played; ")
+
+
 def test_an_interrupt_waits_for_a_good_place_and_leaves_nothing(memory: Path) -> None:
     asked = [*BLOWOUT, "plan", memory.name, "--slo", SLO, "--vary", "replicas=1:40", "--price", "prices.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

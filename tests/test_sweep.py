@@ -22,6 +22,7 @@ from sim.errors import RunError
 from sim.planning import cluster, sweep_figure, sweep_table, trials
 from sim.planning.sweep import Sweep
 from sim.scenario import loads, points
+from tests import planning
 
 BLOWOUT = str(Path(sys.prefix) / "bin" / "blowout")
 TINY = """\
@@ -132,6 +133,20 @@ def test_what_else_goes_wrong_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sim.world.simulate", fails)
     with pytest.raises(RunError, match="my_process"):
         trials.play(loads(TINY), 1)
+
+
+def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.planning.trials.processes", planning.processes_that_are_gone)
+    code, out, err = typed(*SWEPT, "--out", "a")
+    assert (code, out) == (3, "")
+    assert err.startswith("fleet.replicas = ")
+    assert err.endswith(
+        ": whoever played it was killed or is gone, most likely because memory ran out; expected to fit with fewer "
+        "workers; nothing was played\n"
+    )
+    assert not Path("a").exists()
 
 
 def pretended(size: int) -> Sweep:

@@ -73,11 +73,12 @@ def command(
     """
     from sim.planning import fleets, headroom, plan, prices, printed, trials, values
 
-    loaded = _one_point(ready.load(scenario, overrides))
+    varied = values.varied(vary)
+    loaded = _one_point(ready.load(scenario, overrides, built=lambda pool: not fleets.replaces(varied, pool)))
     question = plan.Question(
         loaded,
         _promises(loaded, slo),
-        tuple(fleets.axes(loaded, values.varied(vary))),
+        tuple(fleets.axes(loaded, varied)),
         prices.read(price),
         survive,
         _one_point(ready.load(under, ())) if under else None,
@@ -177,9 +178,16 @@ def _is_number(text: str) -> bool:
 
 @contextmanager
 def _told(name: str) -> Iterator[Callable[[str], None]]:
-    """Say on stderr what is being played, while a person is watching it."""
+    """Say on stderr what is being played while a person is watching it; elsewhere only the first of it."""
     if not sys.stderr.isatty():
-        yield lambda what: None
+        said: list[str] = []
+
+        def first(what: str) -> None:
+            if not said:
+                click.echo(f"{name}: {what}", err=True)
+            said.append(what)
+
+        yield first
         return
     from rich.console import Console
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -160,6 +160,12 @@ def axes(scenario: Scenario, varied: Mapping[str, Sequence[Any]]) -> list[Axis]:
         if not any(axis.is_rung for axis in found.values()) and len(scenario.fleet.pools) == 1 and keys not in found:
             found[keys] = Axis(keys, tuple(range(1, 65)))
     return list(found.values())
+
+
+def replaces(varied: Iterable[str], pool: str) -> bool:
+    """Return whether fleets of *varied* paths, as typed, are none of them built with *pool* as the scenario has it."""
+    paths = [path.split(".") for path in varied]
+    return any(keys[-1] != RUNG and ("pools" not in keys or pool in keys) for keys in paths)
 
 
 def _check(scenario: Scenario, keys: Keys, value: Any, path: str) -> None:

@@ -21,6 +21,7 @@ from sim.planning.reasons import Reason
 from sim.planning.search import Bench, Verdict
 from sim.scenario import Scenario
 from sim.scenario.control import Autoscale
+from sim.words import count
 
 FEW_REQUESTS = 1000
 NO_ROWS = "no rows are kept"
@@ -135,6 +136,7 @@ def make(
     if first is None:
         words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])
         raise InputError(f"no fleet that may be chosen can be played; {words}: {why}")
+    tell(f"{count(len(space.fleets), 'fleet')} to choose from, at most {question.seeds} seeds each")
     kinds = search.cheapest(bench).values()
     kept = sorted((one for one in kinds if one is not None), key=lambda one: one.fleet.cost)
     best, below, fewer = None, None, None

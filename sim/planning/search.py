@@ -21,6 +21,7 @@ from sim.planning.objective import Bound, Judged, Jury
 from sim.planning.playing import measure, result_of
 from sim.planning.trials import Played
 from sim.scenario import Scenario
+from sim.workers import hand
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,10 @@ class Bench:
         while jury.verdict is None:
             first = len(jury.runs)
             batch = range(first, min(first + self.at_once, jury.enough))
+            factors = [doubted.factors(i, most, jury.enough) for i in batch]
             played = [
-                self.executor.submit(
-                    measure, self._slower_or_faster(scenario, doubted.factors(i, most, jury.enough)), scenario.seed + i
-                )
-                for i in batch
+                hand(self.executor, measure, self._slower_or_faster(scenario, one), scenario.seed + i)
+                for i, one in zip(batch, factors)
             ]
             for i, future in zip(batch, played):
                 measured = result_of(future, f"{name}, seed {scenario.seed + i}")
