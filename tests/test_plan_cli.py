@@ -39,13 +39,14 @@ def test_a_plan_is_printed_drawn_and_left_to_be_played(memory: Path, capsys: pyt
     code, out, _ = plan(capsys, *asked, "--growth", "8%/month", "--survive", "1", "--out", folder)
     assert code == 0
     for said in ("Answer", "EUR an hour", "Why not less", "KV cache", "How far it reaches", "8%/month",
-                 "20% more requests", "What this rests on", "Next", "without 1 replica"):  # fmt: skip
+                 "To last longer", "12 months", "requests +20%", "What this rests on", "Next", "without 1 replica"):  # fmt: skip
         assert said in out
     found = json.loads((folder / "plan.json").read_text())
     assert found["best"]["settings"] == {"main.replicas": found["best"]["gpus"]}
     assert found["best"]["cost_an_hour"] == 2 * found["best"]["gpus"]
     assert "promise_1: ttft_p99 <= 500ms" in (folder / "scenario.yaml").read_text()
-    assert "For a year of it, plan again with --set workload.rate_per_s=" in out
+    assert [one["months"] for one in found["growth"]] == [3, 6, 12]
+    assert [one["end"] for one in found["moves"][0]["ends"]]
     assert (folder / "plan.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(SystemExit) as end:
         main(["check", str(folder / "scenario.yaml"), "--json"])
@@ -148,8 +149,8 @@ def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
     code, out, err = plan(capsys, memory.name, "--slo", SLO, "--vary", "replicas=1:4", "--price", "prices.yaml")
     assert (code, out) == (3, "")
     assert err.splitlines()[1:] == [
-        "as it is, seed 1: whoever played it was killed or is gone, most likely because memory ran out; expected to fit "
-        "with fewer workers"
+        "as it is, seed 1: whoever played it was killed or is gone, most likely because memory ran out; expected to "
+        "fit with fewer workers"
     ]
     assert not Path("results").exists()
 

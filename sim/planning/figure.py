@@ -8,8 +8,8 @@ import numpy as np
 from sim import claims
 from sim.planning.objective import Bound
 from sim.planning.plan import Plan
-from sim.planning.printed import price
 from sim.planning.search import Verdict
+from sim.planning.tables import price
 from sim.report import style, words
 
 if TYPE_CHECKING:

@@ -85,12 +85,16 @@ class Space:
             cost += count * self.prices.of(chosen.get((*at, "hardware"), pool.hardware))
         return Fleet(values, cost, gpus)
 
+    def kind(self, fleet: Fleet) -> tuple[Any, ...]:
+        """Return the kind of *fleet*: its values of what is no rung."""
+        return tuple(fleet.values[i] for i in self.kinds)
+
     def chains(self) -> Iterator[tuple[tuple[Any, ...], list[list[Fleet]]]]:
         """Yield each kind (values of what is no rung) with its chains: fleets that differ in the longest rung only."""
         kinds: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Fleet]]] = {}
         longest = max(self.rungs, key=lambda i: len(self.axes[i].values), default=None)
         for one in self.fleets:
-            kind = tuple(one.values[i] for i in self.kinds)
+            kind = self.kind(one)
             rest = tuple(one.values[i] for i in self.rungs if i != longest)
             kinds.setdefault(kind, {}).setdefault(rest, []).append(one)
         for kind, chains in kinds.items():

@@ -11,10 +11,11 @@ from sim import scenario as scenarios
 from sim.engine.hardware import resolve
 from sim.errors import InputError
 from sim.planning import doubt as doubts
-from sim.planning import fleets, headroom, reasons, search
+from sim.planning import fleets, headroom, moves, reasons, search
 from sim.planning.doubt import Doubt
-from sim.planning.fleets import Axis, Case, Space
-from sim.planning.headroom import Growth, Knee, Move
+from sim.planning.fleets import Axis, Case, Fleet, Space
+from sim.planning.headroom import Growth, Knee, Outlook
+from sim.planning.moves import Move
 from sim.planning.objective import Bound
 from sim.planning.prices import Prices
 from sim.planning.reasons import Reason
@@ -76,6 +77,7 @@ class Plan:
     knee: Knee | None
     knee_of_one: Knee | None
     moves: tuple[Move, ...]
+    outlook: tuple[Outlook, ...]
     assumptions: tuple[str, ...]
     runs: int
 
@@ -121,6 +123,54 @@ def make(
     Raises:
         InputError: a question without an answer: no fleets, none that can be played, no price, two seeds, no trouble.
     """
+    bench, first, at_peak = _begun(question, executor, at_once, tell, check)
+    space, cases = bench.space, bench.cases
+    kinds = search.cheapest(bench).values()
+    kept = sorted((one for one in kinds if one is not None), key=lambda one: one.fleet.cost)
+    best, below, fewer = None, None, None
+    knee, knee_of_one = None, None
+    moved: tuple[Move, ...] = ()
+    later: tuple[Outlook, ...] = ()
+    if kept:
+        best, below = search.settled(bench, kept[0])
+        fewer = _fewer(bench, best, below)
+        chosen = bench.scenario(best.fleet)
+        knee = headroom.knee(bench, chosen, cases, kept=True)
+        knee_of_one = _knee_of_one(bench, chosen, knee if len(cases) == 1 else None)
+        moved = tuple(moves.of(bench, best)) if space.rungs else ()
+        later = tuple(headroom.outlook(bench, question.growth, [*kept, best])) if question.growth else ()
+    doubt = doubts.of(bench.scenario(best.fleet if best else first), question.model_error)
+    return Plan(
+        question,
+        space,
+        cases,
+        doubt,
+        best,
+        below,
+        fewer,
+        None if best else _nearest(bench),
+        tuple(bench.known.values()),
+        knee,
+        knee_of_one,
+        moved,
+        later,
+        tuple(filter(None, (at_peak, *doubt.said, *_notes(bench, best)))),
+        bench.played,
+    )
+
+
+def _begun(
+    question: Question,
+    executor: Executor,
+    at_once: int,
+    tell: Callable[[str], None],
+    check: Callable[[], None],
+) -> tuple[Bench, Fleet, str]:
+    """Return the bench for *question*, the cheapest fleet that can be played on it, and what is said of the peak.
+
+    Raises:
+        InputError: as `make`.
+    """
     if question.seeds < 3:
         raise InputError(f"--seeds: expected at least 3, or nothing can be said of the next run, got {question.seeds}")
     scenario, at_peak = fleets.at_peak(lean(question.scenario))
@@ -137,35 +187,7 @@ def make(
         words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])
         raise InputError(f"no fleet that may be chosen can be played; {words}: {why}")
     tell(f"{count(len(space.fleets), 'fleet')} to choose from, at most {question.seeds} seeds each")
-    kinds = search.cheapest(bench).values()
-    kept = sorted((one for one in kinds if one is not None), key=lambda one: one.fleet.cost)
-    best, below, fewer = None, None, None
-    knee, knee_of_one = None, None
-    moves: tuple[Move, ...] = ()
-    if kept:
-        best, below = search.settled(bench, kept[0])
-        fewer = _fewer(bench, best, below)
-        chosen = bench.scenario(best.fleet)
-        knee = headroom.knee(bench, chosen, cases, kept=True)
-        knee_of_one = _knee_of_one(bench, chosen, knee if len(cases) == 1 else None)
-        moves = tuple(headroom.moves(bench, best.fleet, headroom.doubts(scenario))) if space.rungs else ()
-    doubt = doubts.of(bench.scenario(best.fleet if best else first), error)
-    return Plan(
-        question,
-        space,
-        tuple(cases),
-        doubt,
-        best,
-        below,
-        fewer,
-        None if best else _nearest(bench),
-        tuple(bench.known.values()),
-        knee,
-        knee_of_one,
-        moves,
-        tuple(filter(None, (at_peak, *doubt.said, *_notes(bench, best)))),
-        bench.played,
-    )
+    return bench, first, at_peak
 
 
 def lean(scenario: Scenario) -> Scenario:
