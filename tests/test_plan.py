@@ -254,19 +254,19 @@ def test_inputs_move_the_answer_in_their_own_direction_and_the_heaviest_comes_fi
     ends = {(move.name, side.end): side for move in found.moves for side in move.sides}
     names = ("requests", "prompt tokens", "output tokens")
     assert set(ends) == {
-        *((name, end) for name in names for end in ("-20%", "+20%")), ("arrivals", "in clumps (cv 3)"),
-        ("step time", "-17%"), ("step time", "+20%"), ("KV memory", "-10%"), ("KV memory", "+10%"),
-        ("price of a GPU", "-20%"), ("price of a GPU", "+20%"),
+        *((name, end) for name in names for end in ("−20%", "+20%")), ("arrivals", "in clumps (cv 3)"),
+        ("step time", "−17%"), ("step time", "+20%"), ("KV memory", "−10%"), ("KV memory", "+10%"),
+        ("price of a GPU", "−20%"), ("price of a GPU", "+20%"),
     }  # fmt: skip
     for name in ("requests", "output tokens", "step time"):
         less, more = next(move.sides for move in found.moves if move.name == name)
         assert less.more <= 0 <= more.more, name
         assert less.factor < 1 < more.factor, name
-    little, much = ends["KV memory", "-10%"], ends["KV memory", "+10%"]
+    little, much = ends["KV memory", "−10%"], ends["KV memory", "+10%"]
     assert much.more <= 0 <= little.more
     assert much.factor < 1 < little.factor  # memory is what it waits for
     cost = found.best.fleet.cost
-    assert [ends["price of a GPU", end].more for end in ("-20%", "+20%")] == pytest.approx([-0.2 * cost, 0.2 * cost])
+    assert [ends["price of a GPU", end].more for end in ("−20%", "+20%")] == pytest.approx([-0.2 * cost, 0.2 * cost])
     assert [move.swing for move in found.moves] == sorted((move.swing for move in found.moves), reverse=True)
 
 

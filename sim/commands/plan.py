@@ -131,7 +131,7 @@ def _promises(loaded: scenarios.Scenario, slo: str | None) -> "tuple[Bound, ...]
 
 def _written(found: "Plan", folder: Path, no_figures: bool) -> list[tuple[str, str]]:
     """Write the figure and the scenario of the chosen fleet into *folder*, and return what is worth typing next."""
-    from sim.planning import figure
+    from sim.planning import figure, moves_figure
     from sim.report import style
 
     commands = []
@@ -144,9 +144,10 @@ def _written(found: "Plan", folder: Path, no_figures: bool) -> list[tuple[str, s
         commands.append((shlex.join(["blowout", "run", str(file)]), "play the chosen fleet, its promises as claims"))
     commands.append((str(folder / "plan.json"), "every fleet, run and reason"))
     if not no_figures:
-        target = folder / "plan.png"
-        style.save(figure.plate(found), target)
-        commands.insert(0, (str(target), "cost against what users wait for"))
+        plates = {"plan.png": figure.plate(found)} | ({"moves.png": moves_figure.plate(found)} if found.moves else {})
+        for name, plate in plates.items():
+            style.save(plate, folder / name)
+        commands[:0] = [(str(folder / name), plate.topic.lower()) for name, plate in plates.items()]
     return commands
 
 

@@ -104,8 +104,11 @@ class Space:
         """Return what *fleet* sets in the scenario."""
         return dict(zip((axis.keys for axis in self.axes), fleet.values))
 
-    def words(self, fleet: Fleet) -> str:
-        """Return *fleet* in words, such as ``4 x h100``, ``chat: 4 replicas, max_num_seqs 64``."""
+    def words(self, fleet: Fleet, short: bool = False) -> str:
+        """Return *fleet* in words, such as ``4 x h100``, ``chat: 4 replicas; deep: 1 replica, max_num_seqs 64``.
+
+        Of several pools in *short*: ``chat 4 + deep 1, max_num_seqs 64``.
+        """
         several = len(self.scenario.fleet.pools) > 1
         said: dict[str, list[str]] = {}
         chosen = {axis.keys: value for axis, value in zip(self.axes, fleet.values)}
@@ -116,6 +119,8 @@ class Space:
             match keys[-1]:
                 case "replicas" if hardware is not None:
                     parts.insert(0, f"{value} x {hardware}")
+                case "replicas" if short and several:
+                    parts.insert(0, str(value))
                 case "replicas":
                     parts.insert(0, f"{value} replica{'' if value == 1 else 's'}")
                 case "hardware" if (*keys[:-1], "replicas") in chosen:
@@ -124,8 +129,9 @@ class Space:
                     parts.append(str(value))
                 case _:
                     parts.append(f"{keys[-1]} {show(value)}")
-        words = [f"{whose}: {', '.join(parts)}" if whose else ", ".join(parts) for whose, parts in said.items()]
-        return "; ".join(words) or "as the scenario says"
+        colon, between = (" ", " + ") if short else (": ", "; ")
+        words = [f"{whose}{colon if whose else ''}{', '.join(parts)}" for whose, parts in said.items()]
+        return between.join(words) or "as the scenario says"
 
     def at_least(self, one: Fleet, other: Fleet) -> bool:
         """Return whether *one* has everything that *other* has: the same kind, and no rung lower."""

@@ -20,6 +20,7 @@ from sim.planning import doubt, search
 from sim.planning.fleets import Fleet, Space, calibrated, scaled
 from sim.planning.objective import Bound
 from sim.planning.search import Bench, Verdict
+from sim.report import words
 from sim.scenario import Scenario
 from sim.scenario.paths import Keys
 
@@ -127,22 +128,18 @@ def _inputs(bench: Bench, best: Verdict) -> dict[str, Ends]:
 
 def _ends(by: float, change: Callable[[Scenario, float], Scenario]) -> Ends:
     return {
-        _percent(1 - by): (lambda one: change(one, 1 - by), None),
-        _percent(1 + by): (lambda one: change(one, 1 + by), None),
+        words.change(1 - by): (lambda one: change(one, 1 - by), None),
+        words.change(1 + by): (lambda one: change(one, 1 + by), None),
     }
-
-
-def _percent(factor: float) -> str:
-    return f"{100 * (factor - 1):+.0f}%"
 
 
 def _step_times(intervals: Mapping[str, tuple[float, float]]) -> Ends:
     """Return both ends of what step times may be, each for certain: what calibration may find."""
     found: Ends = {}
     known = {name: ends if ends[0] < ends[1] else STATED for name, ends in intervals.items()}
-    for k, words in enumerate(("fastest", "slowest")):
+    for k, said in enumerate(("fastest", "slowest")):
         factors = {name: ends[k] for name, ends in known.items()}
-        end = _percent(factors[next(iter(factors))]) if len(set(factors.values())) == 1 else words
+        end = words.change(factors[next(iter(factors))]) if len(set(factors.values())) == 1 else said
         found[end] = partial(calibrated, factors=factors), 0.0
     return found
 
@@ -181,5 +178,5 @@ def _prices(bench: Bench, best: Verdict) -> Iterator[Move]:
             other = Space(space.scenario, space.axes, replace(space.prices, hour=hour), space.most_gpus)
             kept = [other.fleet(one.fleet.values) for one in bench.known.values() if one.kept]
             fleet = min(kept, key=lambda one: (one.cost, one.values != best.fleet.values))
-            sides.append(Side(_percent(factor), fleet, fleet.cost - best.fleet.cost, 1.0))
+            sides.append(Side(words.change(factor), fleet, fleet.cost - best.fleet.cost, 1.0))
         yield Move("price of a GPU" if hardware is None else f"price of {name}", tuple(sides))

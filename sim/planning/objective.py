@@ -146,10 +146,14 @@ def limit(bound: Bound, values: Sequence[float], confidence: float) -> float:
 class Jury:
     """Judges one fleet, run by run, until it is sure: kept, broken, or no more runs."""
 
-    def __init__(self, bounds: Sequence[Bound], most: int, confidence: float) -> None:
-        """Judge *bounds* after *most* runs, or fewer; the next run shall keep them with *confidence*."""
+    def __init__(self, bounds: Sequence[Bound], most: int, confidence: float, early: bool = True) -> None:
+        """Judge *bounds* after *most* runs, or fewer; the next run shall keep them with *confidence*.
+
+        Without *early*, nothing is kept before as many runs as are `enough` for order to decide.
+        """
         self.bounds, self.most, self.confidence = tuple(bounds), most, confidence
         self.runs: list[Played] = []
+        self._early = early
         self._alike = math.ceil(1 / (math.e * (1 - confidence)))
         self._looks = {*(n for n in LOOKS if n < most), self._alike, most}
         self.enough = max(most, self._alike, math.ceil(confidence / (1 - confidence) - 1e-9))
@@ -167,7 +171,8 @@ class Jury:
         # One may be the normal limit's own doing; of more than order allows none comes back.
         if broken > max(1, self._ranks - 1) or any(run.overloaded for run in self.runs):
             return False
-        if n in (*self._looks, self.enough) and all(self._within(bound) for bound in self.bounds):
+        looked = n == self.enough or (self._early and n in self._looks)
+        if looked and all(self._within(bound) for bound in self.bounds):
             return True
         return False if n >= self.enough or (n >= self.most and broken) else None
 

@@ -125,14 +125,11 @@ def make(
     """
     bench, first, at_peak = _begun(question, executor, at_once, tell, check)
     space, cases = bench.space, bench.cases
-    kinds = search.cheapest(bench).values()
-    kept = sorted((one for one in kinds if one is not None), key=lambda one: one.fleet.cost)
-    best, below, fewer = None, None, None
-    knee, knee_of_one = None, None
+    kept, best, below = search.best_of(bench)
+    fewer, knee, knee_of_one = None, None, None
     moved: tuple[Move, ...] = ()
     later: tuple[Outlook, ...] = ()
-    if kept:
-        best, below = search.settled(bench, kept[0])
+    if best is not None:
         fewer = _fewer(bench, best, below)
         chosen = bench.scenario(best.fleet)
         knee = headroom.knee(bench, chosen, cases, kept=True)

@@ -46,7 +46,7 @@ def outlook(plan: Plan) -> Beside:
         rows.append(f"{one.months} months")
         if one.verdict is not None:
             fleet = one.verdict.fleet
-            bought = [plan.space.words(fleet), str(fleet.gpus), price(fleet.cost)]
+            bought = [plan.space.words(fleet, short=True), str(fleet.gpus), price(fleet.cost)]
         else:
             far = one.factor > headroom.MOST_GROWN
             bought = ["too far to play: plan anew" if far else "none of these is enough", "–", "–"]
@@ -62,26 +62,22 @@ def moves(plan: Plan) -> list["RenderableType"]:
     for move in plan.moves:
         for side in move.sides:
             rows.append(f"{move.name} {side.end}")
-            fleet = "none is enough" if side.fleet is None else plan.space.words(side.fleet)
-            cells.append([fleet, _more(side.more), times(side.factor)])
+            fleet = "none is enough" if side.fleet is None else plan.space.words(side.fleet, short=True)
+            cells.append([fleet, _more(side.more), words.change(side.factor) if math.isfinite(side.factor) else "–"])
     hard, planned = moving.hardest(plan.best).metric, plan.space.words(plan.best.fleet)
     note = f"All else as planned, with the same users and luck. {hard} is that of {planned}, its hardest promise."
-    return [_table(rows, ("fleet", f"{plan.question.prices.currency}/h", hard), cells), note]
+    return [_table(rows, ("fleet", f"{plan.question.prices.currency}/h", _heading(hard)), cells), note]
+
+
+def _heading(metric: str) -> str:
+    """Return what a column of *metric* is called: one that may go over several lines."""
+    return metric.removeprefix("cohort.").replace(".", " ")
 
 
 def _more(cost: float) -> str:
     if not math.isfinite(cost):
         return "–"
-    return "same" if round(cost, 9) == 0 else f"{'+' if cost > 0 else '-'}{price(abs(cost))}"
-
-
-def times(factor: float) -> str:
-    """Return what becomes of something: ``same``, ``+12%``, ``x 3.4``."""
-    if not math.isfinite(factor):
-        return "–"
-    if factor >= 2:
-        return f"x {words.significant(factor, 2)}"
-    return "same" if round(100 * (factor - 1)) == 0 else f"{100 * (factor - 1):+.0f}%"
+    return "same" if round(cost, 9) == 0 else f"{'+' if cost > 0 else '−'}{price(abs(cost))}"
 
 
 def fleets(plan: Plan) -> Beside:
@@ -93,11 +89,11 @@ def fleets(plan: Plan) -> Beside:
         each = math.nan if condition.label == labels.OVERLOADED else plan.money(verdict).million_tokens
         mark = "✓ chosen" if plan.best is verdict else "✓ kept" if verdict.kept else f"✗ {condition.case}"
         found = [_value(one, one.typical) for one in condition.findings]
-        rows.append(plan.space.words(verdict.fleet))
+        rows.append(plan.space.words(verdict.fleet, short=True))
         cells.append([
             str(verdict.fleet.gpus), price(verdict.fleet.cost), price(each), *found, condition.label, mark
         ])  # fmt: skip
-    promised = [bound.metric for bound in plan.question.bounds]
+    promised = [_heading(bound.metric) for bound in plan.question.bounds]
     titles = ("GPUs", f"{plan.question.prices.currency}/h", "per M tokens", *promised, "queue", "")
     return _table(rows, titles, cells, [k for k, one in enumerate(shown) if one is plan.best])
 
