@@ -1,6 +1,8 @@
 """What tests of plans share: small scenarios that are played in a moment, and a bench to judge their fleets on."""
 
+import io
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -94,3 +96,20 @@ def processes_that_are_gone(*given: Any) -> ProcessPoolExecutor:
     with suppress(BrokenProcessPool):
         pool.submit(os._exit, 1).result()
     return pool
+
+
+class Terminal(io.StringIO):
+    """Where a person watches; as wide as COLUMNS says."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def nothing_is_cut(text: str, width: int) -> bool:
+    """Whether in *text*, as a terminal shows it, no cell is shortened and only what is to be copied is wider."""
+    above, _, _ = text.partition("Next")
+    return "…" not in above and all(len(ANSI.sub("", line)) <= width for line in above.splitlines())
+
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -1,5 +1,6 @@
 """Plans: the search finds what an exhaustive one does, its promise holds on fresh luck, and theory agrees."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -7,10 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from scipy import special
 
 from sim import theory
-from sim.planning import doubt, fleets, headroom, labels, plan, prices, reasons, search, trials
+from sim.planning import (
+    doubt,
+    figure,
+    fleets,
+    headroom,
+    labels,
+    moves_figure,
+    plan,
+    playing,
+    prices,
+    reasons,
+    search,
+    trials,
+)
 from sim.planning.objective import Bound, Jury, limit
 from sim.planning.trials import Played
 from sim.run import known_metrics
@@ -138,6 +154,36 @@ def test_a_clear_case_takes_few_runs_and_two_broken_ones_are_enough() -> None:
     for _ in range(2):
         missing.add(run_of(errors=1.0))
     assert missing.verdict is False
+
+
+def test_another_look_is_never_early_and_goes_on_behind_the_runs_there_were(crew: Executor) -> None:
+    jury = Jury([Bound("ttft_p99", 2.0)], 4, 0.95, early=False)
+    for _ in range(19):
+        assert jury.verdict is None
+        jury.add(run_of(ttft_p99=0.2))
+    assert jury.verdict is True
+    space = planning.space_of(planning.read(planning.MEMORY), {"replicas": [6]}, {"none": 1.0})
+    bench = planning.bench_of(space, "ttft_p99 < 5s", crew, seeds=4)
+    first = bench.judge(space.fleets[0])
+    assert first.kept
+    assert len(first.conditions[0].runs) == 4
+    sure = bench.confirmed(first)
+    assert sure.kept
+    assert bench.known[space.fleets[0].values] is sure
+    assert sure.conditions[0].runs[:4] == first.conditions[0].runs
+    assert (len(sure.conditions[0].runs), bench.played) == (19, 19)
+    assert len({run.metrics["requests"] for run in sure.conditions[0].runs}) > 10  # other users in each
+
+
+def test_answers_are_good_within_what_is_promised_of_one_and_right_however_late() -> None:
+    scenario = planning.read(planning.MEMORY)
+    played = {bound: playing.measure(scenario, 1, {"e2e_p99": bound}).played.metrics for bound in (0.001, 2.0, 1e6)}
+    right = played[2.0]["goodput_per_s"]
+    assert [played[bound][playing.GOOD] for bound in (0.001, 1e6)] == pytest.approx([0.0, right])
+    assert 0.0 < played[2.0][playing.GOOD] < right
+    assert playing.GOOD not in playing.measure(scenario, 1).played.metrics
+    found = planning.objective.read("ttft_p99 < 1s, itl_p99 < 1s, errors < 1%, e2e_mean < 3s", known_metrics(scenario))
+    assert [bound.metric for bound in found if bound.of_an_answer] == ["ttft_p99"]
 
 
 def test_a_share_that_is_always_nothing_is_kept() -> None:
@@ -268,6 +314,26 @@ def test_inputs_move_the_answer_in_their_own_direction_and_the_heaviest_comes_fi
     cost = found.best.fleet.cost
     assert [ends["price of a GPU", end].more for end in ("−20%", "+20%")] == pytest.approx([-0.2 * cost, 0.2 * cost])
     assert [move.swing for move in found.moves] == sorted((move.swing for move in found.moves), reverse=True)
+    drawn = moves_figure.plate(found).draw()
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()][0].startswith(found.moves[0].name)
+
+
+@pytest.mark.slow
+def test_dots_have_names_that_cover_nothing_and_the_promise_stands_at_its_line(crew: Executor) -> None:
+    varied = {"replicas": range(1, 9), "hardware": ["a100", "h100"]}
+    found = plan.make(question(planning.CHAT, "ttft_p99 < 1s, itl_p99 < 120ms", varied), crew, 2)
+    drawn = figure.plate(found).draw()
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    assert found.best is not None
+    for ax, promised in zip(drawn.axes, ("promised: at most 1.00 s", "promised: at most 120 ms")):
+        texts = [text for text in ax.texts if text.get_text()]
+        said = [text.get_text() for text in texts]
+        assert said.count(promised) == 1
+        assert found.space.words(found.best.fleet) in said
+        assert 3 <= len(said) - 1 <= 10
+        boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2)), said
 
 
 @pytest.mark.slow

@@ -132,6 +132,33 @@ def test_what_is_found_on_another_bench_is_not_known_here_but_its_runs_are_count
     assert bench.played == other.played == 3
 
 
+class Lucky(Told):
+    """Some of its fleets keep their promises only at first sight."""
+
+    lucky: frozenset[Values] = frozenset()
+
+    def confirmed(self, verdict: Verdict) -> Verdict:
+        sure = Verdict(verdict.fleet, verdict.fleet.values not in self.lucky)
+        self.known[verdict.fleet.values] = sure
+        return sure
+
+
+@given(truths(), st.data())
+def test_fleets_that_were_lucky_are_not_the_answer(truth: tuple[Space, frozenset[Values]], data: st.DataObject) -> None:
+    space, kept = truth
+    bench = Lucky(space, kept)
+    bench.lucky = frozenset(data.draw(st.sets(st.sampled_from([one.values for one in space.fleets]), max_size=4)))
+    kinds, best, below = search.best_of(bench)
+    really = kept - bench.lucky
+    assert bool(best) == bool(kinds)
+    if best is not None:
+        assert best.fleet.values in really
+        assert below is None or below.fleet.cost < best.fleet.cost
+    if not bench.lucky:
+        cheapest = next((one for one in space.fleets if one.values in kept), None)
+        assert (best and best.fleet.cost) == (cheapest and cheapest.cost)
+
+
 def test_a_long_chain_takes_few_plays() -> None:
     space = Space(
         SCENARIO, [Axis(("fleet", "pools", "chat", "replicas"), tuple(range(1, 1001)))], Prices({"h100": 2.0})

@@ -163,6 +163,19 @@ def pretended(size: int) -> Sweep:
     return Sweep(Path("a"), scenario, [0, 1, 2], ["blowout", "sweep", "tiny.yaml"], kept)
 
 
+def test_on_a_narrow_terminal_nothing_is_cut(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    typed(*SWEPT, "--out", "a", "--no-figures")
+    monkeypatch.setattr("sys.stdout", terminal := planning.Terminal())
+    with pytest.raises(SystemExit):
+        main(["sweep", *SWEPT, "--out", "a", "--no-figures"])
+    said = terminal.getvalue()
+    assert "replicas 2, timeout none" in said
+    assert "answers per" in said
+    assert "good" not in said.partition("Next")[0]
+    assert planning.nothing_is_cut(said, 80)
+
+
 def test_a_long_table_shows_its_ends_and_says_where_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:
     sweep_table.show(pretended(200), ["ttft_p99"])
     out = capsys.readouterr().out

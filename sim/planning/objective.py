@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim import claims
+from sim import claims, summary
 from sim.errors import InputError, ScenarioError
 from sim.planning.trials import Played
 from sim.report import words
@@ -51,6 +51,12 @@ class Bound:
         if _is_share(self.metric):
             return f"{100 * self.bound:.12g}%"
         return f"{self.bound:.12g}"
+
+    @property
+    def of_an_answer(self) -> bool:
+        """Whether an answer itself keeps or breaks it: a percentile of TTFT or e2e, of everybody."""
+        time, _, statistic = self.metric.partition("_")
+        return time in ("ttft", "e2e") and statistic in summary.QUANTILES and not self.least
 
     def kept_by(self, played: Played) -> bool:
         """Return whether one run keeps it; one that has no such number does not."""

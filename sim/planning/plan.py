@@ -17,6 +17,7 @@ from sim.planning.fleets import Axis, Case, Fleet, Space
 from sim.planning.headroom import Growth, Knee, Outlook
 from sim.planning.moves import Move
 from sim.planning.objective import Bound
+from sim.planning.playing import GOOD
 from sim.planning.prices import Prices
 from sim.planning.reasons import Reason
 from sim.planning.search import Bench, Verdict
@@ -50,10 +51,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Money:
-    """What a fleet costs: an hour; at the load that was played, a million output tokens and a thousand good answers."""
+    """What a fleet costs: an hour; at the load that was played, a million output tokens and a thousand answers.
+
+    ``thousand_right`` counts right answers, however late; ``thousand_good`` those within what is promised of a
+    percentile of TTFT or e2e, and is infinite where nothing is.
+    """
 
     hour: float
     million_tokens: float
+    thousand_right: float
     thousand_good: float
 
 
@@ -92,10 +98,10 @@ class Plan:
         hour = verdict.fleet.cost
 
         def each(name: str, number: float) -> float:
-            per_s = sum(one[name] for one in rates) / len(rates) if rates else math.nan
+            per_s = sum(one.get(name, 0.0) for one in rates) / len(rates) if rates else math.nan
             return hour / 3600 / per_s * number if per_s > 0 else math.inf
 
-        return Money(hour, each("throughput_tokens_per_s", 1e6), each("goodput_per_s", 1e3))
+        return Money(hour, each("throughput_tokens_per_s", 1e6), each("goodput_per_s", 1e3), each(GOOD, 1e3))
 
     def reason(self, verdict: Verdict) -> Reason:
         """Return why the fleet of *verdict* fails, or what it is nearest to failing in."""

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from sim.errors import RunError
+from sim.metastability import good_by_minute
 from sim.planning.labels import label
 from sim.planning.trials import Played, play
 from sim.scenario import Scenario
@@ -16,6 +17,7 @@ from sim.workers import GONE, LOST, hand
 AHEAD = 4
 """Trials for each worker that are handed out before one comes back, so that none ever waits for the next."""
 
+GOOD = "good_per_s"
 KEPT = ("parts_tail", "parts_median", "parts_tail_first", "parts_median_first")
 
 
@@ -40,9 +42,16 @@ class Measured:
     label: str
 
 
-def measure(scenario: Scenario, seed: int) -> Measured:
-    """Play *scenario* with one *seed*, and return its numbers."""
+def measure(scenario: Scenario, seed: int, within: Mapping[str, float] | None = None) -> Measured:
+    """Play *scenario* with one *seed*, and return its numbers.
+
+    *within* are bounds on percentiles of TTFT or e2e, by metric: right answers that keep them are then counted as
+    `GOOD`, a second.
+    """
     played = play(scenario, seed)
+    if within and played.metrics:
+        good = good_by_minute(played.histograms, within, scenario.duration).sum() / scenario.duration
+        played = replace(played, metrics={**played.metrics, GOOD: float(good)})
     kept = {name: played.histograms[name] for name in KEPT if name in played.histograms}
     return Measured(replace(played, histograms=kept), label(played))
 

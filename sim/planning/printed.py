@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from sim.planning import labels, tables
+from sim.planning.objective import Bound
 from sim.planning.plan import Plan
 from sim.planning.reasons import Reason
 from sim.planning.search import Condition, Verdict
@@ -55,10 +56,19 @@ def answer(plan: Plan) -> list["RenderableType"]:
     said = Text.assemble((plan.space.words(plan.best.fleet), "bold"), f": {count(plan.best.fleet.gpus, 'GPU')}, ")
     said.append(f"{price(money.hour)} {currency} an hour")
     each = f"{price(money.million_tokens)} {currency} for a million output tokens"
-    each += f", {price(money.thousand_good)} {currency} for a thousand good answers, at the load that was played."
+    bounds = [bound for bound in plan.question.bounds if bound.of_an_answer]
+    within = words.listing([f"{words.metric_name(one.metric).split()[0]} within {_bound(one)}" for one in bounds])
+    thousand, which = (money.thousand_good, f"good answers ({within})") if within else (money.thousand_right, "answers")
+    if not within and plan.scenario.quality is not None:
+        which = "right answers"
+    each += f", {price(thousand)} {currency} for a thousand {which}, at the load that was played."
     growing = any(one.label == labels.OVERLOADED for one in plan.best.conditions)
     warning = "OVERLOADED: it keeps these promises while its queue grows; promise something of ttft_p99 or errors too."
     return [said, Text(each), *([Text(warning, "bold")] if growing else [])]
+
+
+def _bound(bound: Bound) -> str:
+    return words.quantity(bound.metric, bound.bound)
 
 
 def _nobody(plan: Plan) -> list[str]:

@@ -83,6 +83,7 @@ class Bench:
         self.space, self.bounds, self.cases, self.error = space, tuple(bounds), tuple(cases), error
         self.executor, self.seeds, self.confidence, self.at_once, self.tell = executor, seeds, confidence, at_once, tell
         self.check = check
+        self.within = {bound.metric: bound.bound for bound in self.bounds if bound.of_an_answer}
         self.known: dict[tuple[Any, ...], Verdict] = {}
         self.unfit: dict[tuple[Any, ...], str] = {}
         self.change: Callable[[Scenario], Scenario] = lambda one: one
@@ -195,7 +196,7 @@ class Bench:
             batch = range(first, min(first + self.at_once, jury.enough))
             factors = [doubted.factors(i, most, jury.enough) for i in batch]
             played = [
-                hand(self.executor, measure, self._slower_or_faster(scenario, one), scenario.seed + i)
+                hand(self.executor, measure, self._slower_or_faster(scenario, one), scenario.seed + i, self.within)
                 for i, one in zip(batch, factors)
             ]
             for i, future in zip(batch, played):

@@ -62,7 +62,7 @@ class Beside:
 
     def _width(self, k: int) -> int:
         title, cells = self.columns[k]
-        return max(len(text) for text in (*title.split(), *cells, "-"))
+        return max(len(text) for text in (*title.split(), *(line for cell in cells for line in cell.split("\n")), "-"))
 
     def _table(self, some: Sequence[int], width: int) -> "Table":
         from rich.table import Table
