@@ -22,6 +22,7 @@ from sim.errors import RunError
 from sim.planning import cluster, sweep_figure, sweep_table, trials
 from sim.planning.sweep import Sweep
 from sim.scenario import loads, points
+from tests import planning
 
 BLOWOUT = str(Path(sys.prefix) / "bin" / "blowout")
 TINY = """\
@@ -134,6 +135,20 @@ def test_what_else_goes_wrong_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         trials.play(loads(TINY), 1)
 
 
+def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.planning.trials.processes", planning.processes_that_are_gone)
+    code, out, err = typed(*SWEPT, "--out", "a")
+    assert (code, out) == (3, "")
+    assert err.startswith("fleet.replicas = ")
+    assert err.endswith(
+        ": whoever played it was killed or is gone, most likely because memory ran out; expected to fit with fewer "
+        "workers; nothing was played\n"
+    )
+    assert not Path("a").exists()
+
+
 def pretended(size: int) -> Sweep:
     """A sweep of so many points, as if it had been played."""
     scenario = loads(TINY, overrides=["claims={}"], swept={"workload.rate_per_s": list(range(1, size + 1))})
@@ -146,6 +161,19 @@ def pretended(size: int) -> Sweep:
         for seed in (0, 1, 2)
     }  # fmt: skip
     return Sweep(Path("a"), scenario, [0, 1, 2], ["blowout", "sweep", "tiny.yaml"], kept)
+
+
+def test_on_a_narrow_terminal_nothing_is_cut(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    typed(*SWEPT, "--out", "a", "--no-figures")
+    monkeypatch.setattr("sys.stdout", terminal := planning.Terminal())
+    with pytest.raises(SystemExit):
+        main(["sweep", *SWEPT, "--out", "a", "--no-figures"])
+    said = terminal.getvalue()
+    assert "replicas 2, timeout none" in said
+    assert "answers per" in said
+    assert "good" not in said.partition("Next")[0]
+    assert planning.nothing_is_cut(said, 80)
 
 
 def test_a_long_table_shows_its_ends_and_says_where_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:

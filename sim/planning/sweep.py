@@ -24,10 +24,11 @@ from typing import Any
 from sim import __version__, claims, results
 from sim.errors import InputError, RunError
 from sim.interrupts import Interrupts
-from sim.planning.playing import LOST, Measured, Trial, play_all
+from sim.planning.playing import Measured, Trial, play_all
 from sim.planning.trials import Played
 from sim.scenario import Scenario, digest, dump, points, reread
 from sim.scenario.files import contents
+from sim.workers import LOST
 
 FORMAT = "blowout-sweep/1"
 TRIALS = "trials.jsonl"
