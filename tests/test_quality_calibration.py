@@ -3,6 +3,7 @@
 Numbers marked scikit-learn were printed by scikit-learn 1.9.1, which is not among the dependencies.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,7 @@ def test_a_file_is_read_whatever_its_columns_are_called(tmp_path: Path) -> None:
         ('confidence,correct\n0.9,"1\n"\n0.9,2\n', "a.csv:4: correct: expected 1 or 0"),
         ("confidence,correct\n" + "x,1\n" * 9, "a.csv:4: .*; and 6 more rows that cannot be read"),
         ("confidence,correct\n", "holds no answers"),
+        ("confidence,correct\n0.9,\n", "a.csv: correct: expected the truth of at least some answers, got nothing"),
         ("", "is empty"),
         ("conf,verdict\n1,1\n", "no column is called correct or alike.*columns: conf, verdict"),
     ],
@@ -257,3 +259,44 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("confidence,correct\n1,1\n")
     with pytest.raises(InputError, match="no column 'confidnce'; did you mean 'confidence'"):
         answers.read(tmp_path / "b.csv", {"confidence": "confidnce"})
+
+
+def of_two_languages(path: Path, wrong: tuple[int, int], ungraded: int = 0) -> Path:
+    """Write 2,000 answers in one language and 500 in another, of which so many are *wrong*, and some *ungraded*."""
+    rows = ["confidence,correct,lang"]
+    for name, n, k in (("en", 2000, wrong[0]), ("de", 500, wrong[1])):
+        rows += [f"{0.3 + 0.6 * (i >= k)},{int(i >= k)},{name}" for i in range(n)]
+    rows += [f"{0.9 if i % 50 else 0.3},,en" for i in range(ungraded)]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_cohort_that_is_worse_is_named_and_luck_is_not(tmp_path: Path) -> None:
+    found = calibrating.examine("a.csv", answers.read(of_two_languages(tmp_path / "a.csv", (20, 30))))
+    assert found.worse == ["de"]
+    said = calibrating._worse(found)[0]
+    assert said.startswith("Wrong more often than the others, and not by chance: de (Fisher's exact test, Holm's")
+    alike = calibrating.examine("b.csv", answers.read(of_two_languages(tmp_path / "b.csv", (20, 6))))
+    assert alike.worse == []
+    assert calibrating._worse(alike)[0].startswith("None is wrong more often than the others by more than chance")
+    assert calibrating.as_json(found)["worse_than_the_others"] == ["de"]
+    chances = {one["name"]: one["chance"] for one in calibrating.as_json(found)["cohorts"]}
+    assert chances["de"] < 1e-6 < chances["en"]
+
+
+def test_answers_that_nobody_graded_make_the_error_rate_surer_and_change_nothing_else(tmp_path: Path) -> None:
+    few = calibrating.examine("a.csv", answers.read(of_two_languages(tmp_path / "a.csv", (40, 10))))
+    data = answers.read(of_two_languages(tmp_path / "b.csv", (40, 10), 10_000))
+    many = calibrating.examine("b.csv", data)
+    assert data.ungraded.size == 10_000
+    assert many.whole == few.whole
+    assert few.wrong_of_all is None
+    assert many.wrong_of_all is not None
+    _, low, high = many.wrong_of_all
+    assert low < 0.02 < high
+    assert high - low < 0.6 * (few.whole.wrong.high - few.whole.wrong.low)
+    text = io.StringIO()
+    calibrating.show(many, [], text)
+    assert "b.csv: 2,500 answers, 2% wrong; 10,000 more not graded" in text.getvalue()
+    assert "95%, PPI++; if chance chose which were graded" in " ".join(text.getvalue().split())
+    assert calibrating.as_json(many)["ungraded"] == 10_000

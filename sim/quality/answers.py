@@ -30,16 +30,22 @@ FEW = 3
 
 
 class Answers(NamedTuple):
-    """Confidence in [0, 1] and right or not, each (n,); the cohort of each if there are any; and how it was read."""
+    """Confidence in [0, 1] and right or not, each (n,); the cohort of each if there are any; and how it was read.
+
+    *ungraded* is the confidence of answers whose truth nobody knows, (N,).
+    """
 
     confidence: np.ndarray
     correct: np.ndarray
     cohort: np.ndarray | None
     read_as: str
+    ungraded: np.ndarray = np.zeros(0)
 
 
 def read(path: Path, columns: Mapping[str, str] | None = None) -> Answers:
     """Return the answers in *path*; *columns* names ``confidence``, ``correct`` or ``wrong``, and ``cohort``.
+
+    An answer without a truth is one that nobody has graded.
 
     Raises:
         InputError: no such column, no rows, or rows that are not as expected, by line.
@@ -56,6 +62,9 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Answers:
     _refuse_percentages(path, texts["confidence"], found["confidence"])
     confidence = _confidences(texts["confidence"], places, found["confidence"], bad)
     truth = "correct" if "correct" in found else "wrong"
+    graded = np.array([bool(text.strip()) for text in texts[truth]])
+    if not graded.any():
+        raise InputError(f"{path}: {found[truth]}: expected the truth of at least some answers, got nothing")
     correct = _truths(texts[truth], places, found[truth], bad)
     cohort = None
     if "cohort" in found:
@@ -70,7 +79,9 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Answers:
         few = "; ".join(f"{path}:{place}: {bad[place]}" for place in first)
         more = f"; and {count(len(bad) - FEW, 'more row')} that cannot be read" if len(bad) > FEW else ""
         raise InputError(few + more)
-    return Answers(confidence, correct if truth == "correct" else ~correct, cohort, read_as)
+    correct = (correct if truth == "correct" else ~correct)[graded]
+    cohort = None if cohort is None else cohort[graded]
+    return Answers(confidence[graded], correct, cohort, read_as, confidence[~graded])
 
 
 def _csv(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
@@ -179,6 +190,6 @@ def _above_1(text: str) -> bool:
 def _truths(texts: Sequence[str], places: Sequence[str], name: str, bad: dict[str, str]) -> np.ndarray:
     values = [TRUTH.get(text.strip().lower()) for text in texts]
     for i, value in enumerate(values):
-        if value is None:
-            bad.setdefault(places[i], f"{name}: expected 1 or 0, true or false, got {show(texts[i].strip() or None)}")
+        if value is None and texts[i].strip():
+            bad.setdefault(places[i], f"{name}: expected 1 or 0, true or false, got {show(texts[i].strip())}")
     return np.array(values, dtype=bool)

@@ -1,18 +1,13 @@
 """Which answers to grade: strata, how many of each, and many tests at once.
 
 Sources: Neyman, JRSS 97 (1934) 558; Cochran, *Sampling Techniques* (1977), chapter 5; Kullback and Leibler (1951) for
-the answers a test needs (Chernoff-Stein); Holm, Scandinavian Journal of Statistics 6 (1979) 65; Benjamini and Hochberg,
-JRSS B 57 (1995) 289.
+the answers a test needs (Chernoff-Stein); Fisher, JRSS 98 (1935) 39, for his exact test; Holm, Scandinavian Journal of
+Statistics 6 (1979) 65.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-from sim.quality.rates import combined
-from sim.theory.chance import Interval
-from sim.theory.counted import wilson
+from scipy import stats
 
 
 def proportional(shares: ArrayLike) -> np.ndarray:
@@ -76,20 +71,6 @@ def variance(shares: ArrayLike, rates: ArrayLike, sizes: ArrayLike) -> float:
     return float((w**2 * p * (1 - p) / n).sum())
 
 
-def stratified(
-    shares: Sequence[float], wrong: Sequence[int], graded: Sequence[int], confidence: float = 0.95
-) -> Interval:
-    """Return the overall rate from graded answers of each cohort, weighted with the cohorts' *shares*.
-
-    The interval combines Wilson's of each cohort (MOVER), so that a cohort without an error is not taken for perfect.
-    """
-    if abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"the shares of the cohorts must sum to 1, not {sum(shares):g}")
-    parts = [wilson(k, n, confidence) for k, n in zip(wrong, graded, strict=True)]
-    middle, low, high = combined(shares, parts)
-    return Interval(middle, max(0.0, low), min(1.0, high))
-
-
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Return p-values adjusted so that any false alarm among them all is as rare as said: Bonferroni, step by step."""
     p = np.asarray(p_values, float)
@@ -100,11 +81,11 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def benjamini_hochberg(p_values: ArrayLike) -> np.ndarray:
-    """Return p-values adjusted so that the expected share of false ones among the alarms is as low as said."""
-    p = np.asarray(p_values, float)
-    order = np.argsort(p)[::-1]
-    stepped = np.minimum.accumulate(p[order] * p.size / np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, stepped)
-    return adjusted
+def worse_than_the_others(wrong: ArrayLike, answers: ArrayLike) -> np.ndarray:
+    """Return for each cohort how likely its *wrong* of its *answers* were if it were like the others.
+
+    Fisher's exact test against the rest, one-sided, adjusted as `holm` does: of cohorts that are all alike any is
+    called worse, at 5%, in at most 5% of all files.
+    """
+    k, n = np.asarray(wrong, int), np.asarray(answers, int)
+    return holm(stats.hypergeom.sf(k - 1, n.sum(), k.sum(), n))

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from sim.errors import RunError
-from sim.quality import calibration, gates
+from sim.quality import calibration, gates, judges, sampling
 from sim.quality.answers import Answers
 from sim.report import printing, words
 from sim.theory.chance import Interval
@@ -25,6 +25,8 @@ MOST_COHORTS = 12
 FEW_WRONG = 30
 TOO_FEW = 10
 """Wrong answers, or right ones, below which nothing is said but that."""
+ALARM = 0.05
+"""How often any cohort at all may be called worse than the others where none is."""
 MATTERS = 0.1
 """Share of errors (or of answers held back) from which on a difference is worth doing something about."""
 
@@ -61,6 +63,15 @@ class Found:
     put_right: gates.Gated
     cheapest: gates.Gated | None
     costs: tuple[float, float] | None
+    wrong_of_all: Interval | None
+    """With the answers that nobody graded, where there are any."""
+    chances: dict[str, float]
+    """By cohort: how likely so many wrong answers were if it were like the others, all tests at once."""
+
+    @property
+    def worse(self) -> list[str]:
+        """The cohorts that are wrong more often than the others, and not by chance; the surest first."""
+        return sorted((name for name, p in self.chances.items() if p < ALARM), key=lambda name: self.chances[name])
 
     @property
     def best(self) -> float:
@@ -101,7 +112,14 @@ def examine(name: str, data: Answers, costs: tuple[float, float] | None = None) 
         gates.judge(both[0], calibration.recalibrated(c, slope, shift), y, review, error),
         gates.cheapest(c, y, review, error) if costs else None,
         costs,
+        judges.prediction_powered(~y, 1 - c, 1 - data.ungraded).interval if data.ungraded.size else None,
+        _chances(y, groups) if len(groups) > 1 else {},
     )
+
+
+def _chances(y: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
+    wrong, answers = ([int((mask & which).sum()) for mask in groups.values()] for which in (~y, np.ones_like(y)))
+    return dict(zip(groups, sampling.worse_than_the_others(wrong, answers).tolist()))
 
 
 def _cohort(
@@ -154,6 +172,7 @@ def show(found: Found, commands: Sequence[tuple[str, str]], file: IO[str]) -> No
 
     n, wrong = found.whole.answers, found.whole.wrong
     title = f"{found.name}: {count(n, 'answer')}, {words.percent(wrong.estimate)} wrong"
+    title += f"; {found.data.ungraded.size:,} more not graded" if found.data.ungraded.size else ""
     title += ", too few to tell" if verdict(found)[0].startswith("Too few") else ""
     about: list[RenderableType] = [Text(found.read_as)] if found.read_as else []
     about += [Text(sentence) for sentence in verdict(found)]
@@ -179,6 +198,9 @@ def _number(found: Interval) -> str:
 def _measures(found: Found) -> "RenderableType":
     ece, brier = found.whole.ece, found.brier
     rows = [["wrong", _share(found.whole.wrong), "95%, Wilson"]]
+    if found.wrong_of_all:
+        rows.append(["the same of all, by their confidence", _share(found.wrong_of_all),
+                     "95%, PPI++; if chance chose which were graded"])  # fmt: skip
     rows.append(["calibration error (ECE)", _share(ece.interval),
                  f"{words.percent(ece.plain)} binned; up to {words.percent(ece.floor)} is chance"])  # fmt: skip
     if found.whole.auroc:
@@ -229,7 +251,19 @@ def _cohorts(found: Found) -> "list[RenderableType]":
     note = f"{held} of all answers, not of each cohort." + (
         f" {rest} cohorts with fewer errors are in --json." if rest > 0 else ""
     )
-    return [printing.table(head, rows), Text(note, style="dim")]
+    return [printing.table(head, rows), Text(note, style="dim"), *map(Text, _worse(found))]
+
+
+def _worse(found: Found) -> list[str]:
+    """Return whether cohorts are worse than the others by more than chance; nothing where there is but one."""
+    if not found.chances:
+        return []
+    how = f"(Fisher's exact test, Holm's correction for {count(len(found.chances), 'cohort')})"
+    if not found.worse:
+        return [f"None is wrong more often than the others by more than chance {how}."]
+    some = found.worse[:MOST_COHORTS]
+    more = f" and {len(found.worse) - len(some)} more" if len(found.worse) > len(some) else ""
+    return [f"Wrong more often than the others, and not by chance: {', '.join(some)}{more} {how}."]
 
 
 def as_json(found: Found) -> dict[str, Any]:
@@ -247,7 +281,10 @@ def as_json(found: Found) -> dict[str, Any]:
         "gates_quantile": [{"share": share, **_gate(row)} for share, row in zip(gates.SHARES, found.quantile)],
         "fixed_put_right": _gate(found.put_right),
         "cheapest": _gate(found.cheapest) if found.cheapest else None,
-        "cohorts": [_plain(cohort) for cohort in found.cohorts],
+        "cohorts": [_plain(cohort) | {"chance": found.chances.get(cohort.name)} for cohort in found.cohorts],
+        "worse_than_the_others": found.worse,
+        "ungraded": int(found.data.ungraded.size),
+        "wrong_of_all": found.wrong_of_all._asdict() if found.wrong_of_all else None,
     }
 
 

@@ -93,6 +93,16 @@ class Beside:
             parts[-1].append(k)
         return parts
 
+    def _widths(self, some: Sequence[int], room: int, way: "_Way") -> list[int]:
+        """Return how wide columns are that stand together: sentences share what the others leave."""
+        widths = [self._least(k, way.breaks) for k in some]
+        left = room - way.names - sum(widths) - way.gap * len(some)
+        longer = {i: self._longest(k) for i, k in enumerate(some) if k in self.texts}
+        while left > 0 and (grow := [i for i, most in longer.items() if widths[i] < most]):
+            for i in grow[:left]:
+                widths[i], left = widths[i] + 1, left - 1
+        return [max(1, min(width, room - way.names - way.gap)) for width in widths]
+
     def _table(self, some: Sequence[int], room: int, way: "_Way") -> "Table":
         from rich.table import Table
         from rich.text import Text
@@ -100,15 +110,10 @@ class Beside:
         titled = bool(self.first) or any(self.columns[k][0] for k in some)
         table = Table(box=None, pad_edge=False, padding=(0, way.gap, 0, 0), header_style="bold", show_header=titled)
         table.add_column(Text(self.first), width=way.names, overflow="fold")
-        left = room - self._needs(some, way)
-        for k in some:
-            width, title = self._least(k, way.breaks), self.columns[k][0]
-            if k in self.texts:  # sentences take what the others leave
-                more = max(0, min(left, self._longest(k) - width))
-                width, left = width + more, left - more
-            width = max(1, min(width, room - way.names - way.gap))
+        widths = self._widths(some, room, way)
+        for k, width in zip(some, widths):
             side: Literal["left", "right"] = "left" if k in self.texts else "right"
-            table.add_column(Text(title), justify=side, width=width, overflow="fold")
+            table.add_column(Text(self.columns[k][0]), justify=side, width=width, overflow="fold")
         for i, name in enumerate(self.rows):
             cells = (self.columns[k][1][i] for k in some)  # rich would take "[never, never]" for a style, and drop it
             plain = (Text(cell) if isinstance(cell, str) else cell for cell in (name, *cells))
