@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ from sim.errors import InputError
 
 UNIX_FROM = 1e8
 """A time from here on is a date (Unix seconds, 1973 or later); below, it counts from the start of a run."""
+NO_STATUS = 502
+"""What a request gets that failed without an HTTP status of its own: cut off, or never answered."""
+LEFT = 499
+"""What nginx logs when the client goes away first."""
+PHRASES = {one.phrase: int(one) for one in HTTPStatus}
 
 
 @dataclass(slots=True)

@@ -1,14 +1,15 @@
 """`vllm bench serve --save-result --save-detailed`: one JSON object with a list of each number, an entry a request.
 
 Source: `vllm/benchmarks/serve.py` of vLLM 0.32 (``input_lens``, ``output_lens``, ``ttfts``, ``itls``, ``start_times``,
-``errors``; a request that failed has an error text or no output, and its ``ttft`` is 0).
+``queue_times``, ``errors``), and `lib/endpoint_request_func.py`: a request that failed has the reason phrase of its HTTP
+status for an error, which HTTP/2 leaves empty, or a traceback; its ``ttft`` is 0 unless it was cut off.
 """
 
 import math
 from pathlib import Path
 from typing import Any
 
-from loadtest.imports.requests import Imported, Request, listed, number, whole
+from loadtest.imports.requests import NO_STATUS, PHRASES, Imported, Request, listed, number, whole
 from sim.errors import InputError
 
 KEYS = ("input_lens", "output_lens", "ttfts", "itls")
@@ -35,6 +36,7 @@ def read(path: Path, data: dict[str, Any]) -> Imported:
     lists = {key: listed(data, key, str(path), len(starts)) for key in KEYS}
     errors = data.get("errors")
     errors = errors if isinstance(errors, list) and len(errors) == len(starts) else [""] * len(starts)
+    waits = listed(data, "queue_times", str(path), len(starts)) if _scheduled(data) else [math.nan] * len(starts)
     requests = []
     for k, start in enumerate(starts):
         where = f"{path}, record {k + 1}"
@@ -42,19 +44,29 @@ def read(path: Path, data: dict[str, Any]) -> Imported:
         gaps_s = [number(gap, where, "itls", "seconds") for gap in listed({"itls": lists["itls"][k]}, "itls", where)]
         ttft_s = number(lists["ttfts"][k], where, "ttfts", "seconds")
         tokens = whole(lists["output_lens"][k], where, "output_lens")
-        good = not errors[k] and tokens > 0
+        good = not errors[k] and (tokens > 0 or ttft_s > 0)
         requests.append(
             Request(
                 where=where,
                 sent_s=sent_s,
                 first_s=sent_s + ttft_s if good else math.nan,
                 finished_s=sent_s + ttft_s + sum(gaps_s) if good else math.nan,
+                scheduled_s=sent_s - (waits[k] if waits[k] is math.nan else number(waits[k], where, "queue_times")),
                 prompt_tokens=whole(lists["input_lens"][k], where, "input_lens"),
                 output_tokens=tokens,
-                status=200 if good else 502,
+                status=200 if good else PHRASES.get(str(errors[k]).strip(), NO_STATUS),
                 ok=good,
-                gaps_s=gaps_s,
+                gaps_s=gaps_s if good else [],
             )
         )
     notes = ("the end of an answer is its last token: vllm bench does not keep when the stream closed",)
     return Imported("vllm-bench", requests, notes)
+
+
+def _scheduled(data: dict[str, Any]) -> bool:
+    """Tell whether requests had a time of their own, and how long each waited after it for --max-concurrency is said.
+
+    At an infinite rate all are due at once, and who waits only waits for its turn.
+    """
+    rate = data.get("request_rate")
+    return "queue_times" in data and isinstance(rate, int | float) and math.isfinite(rate)
