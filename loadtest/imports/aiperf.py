@@ -35,7 +35,7 @@ def read(path: Path, data: Any) -> Imported:
         raise InputError(f"{path}: holds no requests but those of a warm-up")
     warm = len(made) - len(found)
     notes = [f"{warm} requests of the warm-up are left out"] if warm else []
-    if other := sum(_counts_otherwise(record) for record in records):
+    if other := sum(_counts_otherwise(record) for record, one in zip(records, made) if one is not None):
         notes.append(
             f"tokens are the server's count: of {other} answers AIPerf's own tokenizer finds another number, and its "
             "inter token latency and output token throughput rest on that"
@@ -54,13 +54,14 @@ def _request(where: str, record: Any) -> Request | None:
     metrics, error = record.get("metrics") or {}, record.get("error")
     if error:
         code = error.get("code") if isinstance(error, dict) else None
-        known = isinstance(code, int) and 100 <= code < 600
-        status = LEFT if said.get("was_cancelled") else code if known else NO_STATUS
+        status = code if isinstance(code, int) and 100 <= code < 600 else NO_STATUS
+        status = LEFT if said.get("was_cancelled") else status
         return Request(where, sent_s, finished_s, scheduled_s=scheduled_s, status=status, ok=False)
+    took_s = _time_s(metrics, "request_latency", where)  # to the last token; request_end_ns is when the stream closed
     return Request(
         where=where,
         sent_s=sent_s,
-        finished_s=finished_s,
+        finished_s=finished_s if math.isnan(took_s) else sent_s + took_s,
         first_s=sent_s + _time_s(metrics, "time_to_first_token", where),
         scheduled_s=scheduled_s,
         prompt_tokens=_tokens(metrics, PROMPT, where),

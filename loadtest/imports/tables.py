@@ -38,8 +38,11 @@ ALIASES = {
     "status": ("status", "status_code", "http_status"),
     "cohort": ("cohort",),
 }
-"""Names that are understood without `--columns` (LiteLLM's spend logs call them startTime and completionStartTime, nginx
-has `$msec`, when it wrote the line, and `$request_time`)."""
+"""Names that are understood without `--columns`.
+
+LiteLLM's spend logs call them startTime and completionStartTime; nginx has `$msec`, when it wrote the line, and
+`$request_time`.
+"""
 UNITS = {"_ns": 1e-9, "_us": 1e-6, "_ms": 1e-3, "_s": 1.0}
 SCALES = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
 """Dates so large count nanoseconds, microseconds or milliseconds since 1970."""
@@ -61,7 +64,7 @@ def read(path: Path, columns: Mapping[str, str]) -> Imported:
         raise InputError(f"{path}: has no rows; expected a request a row")
     notes = []
     if not {"first_token", "ttft"} & set(chosen):
-        notes.append("first tokens are not in the file: no TTFT")
+        notes.append("first tokens are not in the file: no TTFT (`blowout why --by e2e` tells what was slow)")
     notes += [f"{name} are not in the file" for name in ("prompt_tokens", "output_tokens") if name not in chosen]
     return Imported("csv", requests, tuple(notes))
 
@@ -89,7 +92,7 @@ def _chosen(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[st
 
 def _request(where: str, row: Mapping[str, str | None], chosen: Mapping[str, str]) -> Request:
     def text(field: str) -> str:
-        value = (row.get(chosen.get(field, "")) or "").strip()
+        value = (row.get(chosen.get(field) or "") or "").strip()
         return "" if value == "-" else value  # nginx and Envoy write a dash for what is not there
 
     def time_s(field: str) -> float:
@@ -110,7 +113,7 @@ def _request(where: str, row: Mapping[str, str | None], chosen: Mapping[str, str
     if math.isnan(finished_s):
         finished_s = sent_s + span_s("e2e")
     if good and math.isnan(finished_s):
-        name = chosen.get("finished", chosen.get("e2e"))
+        name = chosen["finished" if "finished" in chosen else "e2e"]
         raise InputError(f"{where}, column {name!r}: expected {FIELDS['finished']}, got nothing")
     return Request(
         where=where,

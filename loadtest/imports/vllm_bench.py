@@ -1,8 +1,8 @@
 """`vllm bench serve --save-result --save-detailed`: one JSON object with a list of each number, an entry a request.
 
 Source: `vllm/benchmarks/serve.py` of vLLM 0.32 (``input_lens``, ``output_lens``, ``ttfts``, ``itls``, ``start_times``,
-``queue_times``, ``errors``), and `lib/endpoint_request_func.py`: a request that failed has the reason phrase of its HTTP
-status for an error, which HTTP/2 leaves empty, or a traceback; its ``ttft`` is 0 unless it was cut off.
+``queue_times``, ``errors``), and `lib/endpoint_request_func.py`: a request that failed has the reason phrase of its
+HTTP status for an error, which a server may leave empty, or a traceback; its ``ttft`` is 0 unless it was cut off.
 """
 
 import math
