@@ -170,6 +170,44 @@ def test_a_mistake_in_a_tools_file_is_told_by_record_and_field(
         read.read(tmp_path / name, None, {})
 
 
+def test_benchmarks_appended_to_a_file_are_one_run(tmp_path: Path) -> None:
+    first, second = (
+        json.loads((SAMPLES / f"vllm-bench-0.32-{against}.json").read_text()) for against in ("vllm", "serve")
+    )
+    (tmp_path / "many.json").write_text(f"{json.dumps(first)}\n{json.dumps(second)}")
+    found = read.read(tmp_path / "many.json", None, {})
+    assert (found.tool, len(found.requests)) == ("vllm-bench", 44)
+    assert "2 benchmarks, one after the other, are one run" in found.notes
+    assert found.requests[20].where.endswith("line 2, record 1")
+    del second["start_times"]
+    (tmp_path / "many.json").write_text(f"{json.dumps(first)}\n{json.dumps(second)}")
+    with pytest.raises(InputError, match="line 2: start_times is missing, so single requests cannot be"):
+        read.read(tmp_path / "many.json", None, {})
+
+
+def test_targets_that_guidellm_counts_from_nothing_are_no_schedule(tmp_path: Path, typed: Typed) -> None:
+    """As GuideLLM 0.8.1 was seen to write them, in the second of two benchmarks at Poisson rates."""
+    data = json.loads((SAMPLES / "guidellm-0.8-serve.json").read_text())
+    for k in (0, 3):
+        data["benchmarks"][0]["requests"]["successful"][k]["info"]["timings"]["targeted_start"] = 0.24 + k
+    (tmp_path / "g.json").write_text(json.dumps(data))
+    code, out, err = typed("import", tmp_path / "g.json", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "when 2 requests were due is not said, or not as a date" in " ".join(out.split())
+    rows = rows_of(tmp_path / "run")
+    assert int((rows["scheduled_s"] == rows["sent_s"]).sum()) == 2
+    assert rows["finished_s"].max() < 60.0
+
+
+def test_times_that_do_not_belong_together_are_refused(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "g.csv").write_text(GATEWAY.replace("2026-03-14T09:26:55.000Z", "2.5"))
+    code, _, err = typed("import", tmp_path / "g.csv", "--columns", COLUMNS, "--out", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert (
+        "line 5: its time is 20526.4 days before the last; expected times of one run, all dates or all seconds" in err
+    )
+
+
 def test_what_is_no_file_of_requests_is_refused(tmp_path: Path, typed: Typed) -> None:
     for text, says in (
         ("", "is empty"),

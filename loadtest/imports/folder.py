@@ -129,7 +129,7 @@ def _rows(requests: list[Request], scenario: Scenario | None) -> tuple[np.ndarra
 def _waited(tool: str, rows: np.ndarray) -> list[str]:
     """Say from when latencies count, where the tool says when requests were due and sent some of them later."""
     wait_s = float((rows["sent_s"] - rows["scheduled_s"]).mean())
-    if wait_s < 1e-4:
+    if wait_s < 1e-3:
         return []
     others = "those" if tool == "csv" else f"TTFT and end-to-end latency as {tool} prints them"
     return [

@@ -13,33 +13,42 @@ from loadtest.imports.requests import NO_STATUS, PHRASES, Imported, Request, lis
 from sim.errors import InputError
 
 KEYS = ("input_lens", "output_lens", "ttfts", "itls")
+NOTE = "the end of an answer is its last token: vllm bench does not keep when the stream closed"
 
 
 def knows(data: Any) -> bool:
     """Tell whether *data* is such a file, with or without its details."""
-    return isinstance(data, dict) and ("request_throughput" in data or "ttfts" in data) and "backend" in data
+    some = data[0] if isinstance(data, list) and data else data
+    return isinstance(some, dict) and ("request_throughput" in some or "ttfts" in some) and "backend" in some
 
 
-def read(path: Path, data: dict[str, Any]) -> Imported:
-    """Return the requests in *data*, the JSON at *path*.
+def read(path: Path, data: Any) -> Imported:
+    """Return the requests in *data*, the JSON at *path*: of all its benchmarks (``--append-result``: lines).
 
     Raises:
         InputError: it has no details, or a value is not what was expected; names file, record and field.
     """
-    if "ttfts" not in data or "start_times" not in data:
-        missing = "ttfts" if "ttfts" not in data else "start_times"
+    if not isinstance(data, list):
+        return Imported("vllm-bench", _requests(str(path), data), (NOTE,))
+    found = [one for k, some in enumerate(data, start=1) for one in _requests(f"{path}, line {k}", some)]
+    return Imported("vllm-bench", found, (NOTE, f"{len(data)} benchmarks, one after the other, are one run"))
+
+
+def _requests(place: str, data: Any) -> list[Request]:
+    missing = [name for name in ("ttfts", "start_times") if not isinstance(data, dict) or name not in data]
+    if missing:
         raise InputError(
-            f"{path}: {missing} is missing, so single requests cannot be told apart; expected a file that vllm bench "
-            "serve (0.11 or later) wrote with --save-result --save-detailed"
+            f"{place}: {missing[0]} is missing, so single requests cannot be told apart; expected a file that vllm "
+            "bench serve (0.11 or later) wrote with --save-result --save-detailed"
         )
-    starts = listed(data, "start_times", str(path))
-    lists = {key: listed(data, key, str(path), len(starts)) for key in KEYS}
+    starts = listed(data, "start_times", place)
+    lists = {key: listed(data, key, place, len(starts)) for key in KEYS}
     errors = data.get("errors")
     errors = errors if isinstance(errors, list) and len(errors) == len(starts) else [""] * len(starts)
-    waits = listed(data, "queue_times", str(path), len(starts)) if _scheduled(data) else [math.nan] * len(starts)
+    waits = listed(data, "queue_times", place, len(starts)) if _scheduled(data) else [math.nan] * len(starts)
     requests = []
     for k, start in enumerate(starts):
-        where = f"{path}, record {k + 1}"
+        where = f"{place}, record {k + 1}"
         sent_s = number(start, where, "start_times", "seconds")
         gaps_s = [number(gap, where, "itls", "seconds") for gap in listed({"itls": lists["itls"][k]}, "itls", where)]
         ttft_s = number(lists["ttfts"][k], where, "ttfts", "seconds")
@@ -59,8 +68,7 @@ def read(path: Path, data: dict[str, Any]) -> Imported:
                 gaps_s=gaps_s if good else [],
             )
         )
-    notes = ("the end of an answer is its last token: vllm bench does not keep when the stream closed",)
-    return Imported("vllm-bench", requests, notes)
+    return requests
 
 
 def _scheduled(data: dict[str, Any]) -> bool:
