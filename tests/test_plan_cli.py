@@ -35,7 +35,8 @@ def plan(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, st
 @pytest.mark.slow
 def test_a_plan_is_printed_drawn_and_left_to_be_played(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = memory.parent / "out"
-    asked = (memory, "--slo", SLO, "--vary", "replicas=1:6", "--price", memory.parent / "prices.yaml", "--seeds", "4")
+    asked = (memory, "--slo", SLO, "--vary", "replicas=1:6", "--price", memory.parent / "prices.yaml", "--seeds", "4",
+             "--set", "duration=2m")  # fmt: skip
     code, out, _ = plan(capsys, *asked, "--growth", "3%/month", "--survive", "1", "--out", folder)
     assert code == 0
     for said in ("Answer", "EUR an hour", "Why not less", "KV cache", "How far it reaches", "3%/month",
@@ -198,8 +199,12 @@ def test_a_fleet_of_the_file_that_nobody_will_play_need_not_fit(
     code, out, err = plan(capsys, *asked, "--vary", "tensor_parallel=1,2", "--out", memory.parent / "b", "--json")
     assert (code, err) == (0, "big: 4 fleets to choose from, at most 3 seeds each\n")
     assert json.loads(out)["best"]["settings"] == {"main.replicas": 1, "main.tensor_parallel": 2}
+    code, _, err = plan(capsys, *asked, "--vary", "max_num_seqs=8,16", "--out", memory.parent / "c")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("no fleet that may be chosen can be played; ")
 
 
+@pytest.mark.slow
 def test_answers_are_not_called_good_where_nothing_was_promised_of_one(
     memory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,9 +216,6 @@ def test_answers_are_not_called_good_where_nothing_was_promised_of_one(
     assert code == 0
     assert "for a thousand answers, at the load" in " ".join(out.split())
     assert "good" not in out.partition("Next")[0]
-    code, _, err = plan(capsys, *asked, "--vary", "max_num_seqs=8,16", "--out", memory.parent / "c")
-    assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("no fleet that may be chosen can be played; ")
 
 
 def test_an_interrupt_waits_for_a_good_place_and_leaves_nothing(memory: Path) -> None:
