@@ -35,7 +35,8 @@ def plan(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, st
 @pytest.mark.slow
 def test_a_plan_is_printed_drawn_and_left_to_be_played(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = memory.parent / "out"
-    asked = (memory, "--slo", SLO, "--vary", "replicas=1:6", "--price", memory.parent / "prices.yaml", "--seeds", "4")
+    asked = (memory, "--slo", SLO, "--vary", "replicas=1:6", "--price", memory.parent / "prices.yaml", "--seeds", "4",
+             "--set", "duration=2m")  # fmt: skip
     code, out, _ = plan(capsys, *asked, "--growth", "3%/month", "--survive", "1", "--out", folder)
     assert code == 0
     for said in ("Answer", "EUR an hour", "Why not less", "KV cache", "How far it reaches", "3%/month",
@@ -203,6 +204,7 @@ def test_a_fleet_of_the_file_that_nobody_will_play_need_not_fit(
     assert err.startswith("no fleet that may be chosen can be played; ")
 
 
+@pytest.mark.slow
 def test_answers_are_not_called_good_where_nothing_was_promised_of_one(
     memory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

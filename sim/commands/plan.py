@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     click.option("--gpus", type=click.IntRange(min=1), help="Most GPUs there are, for all pools together."),
     click.option("--price", type=click.Path(path_type=Path), metavar="FILE",
                  help="YAML: what a GPU costs an hour, such as `h100: 2.50` [public prices]."),
-    click.option("--growth", metavar="RATE", help="Such as 8%/month: says when the fleet runs out."),
+    click.option("--growth", metavar="RATE", help="Such as 8%/month: says when the fleet runs out, and what to buy."),
     click.option("--model-error", metavar="SHARE",
                  help="How wrong step times may be, as 10% [as the profile was measured; 15% if nobody measured]."),
     click.option("--confidence", default="95%", show_default=True, help="That the next run keeps every promise."),
