@@ -16,6 +16,7 @@ FREE, WAITING, PREFILL, DECODE = 0, 1, 2, 3
 BLOCKED_NOT, BLOCKED_SEAT, BLOCKED_KV = 0, 1, 2
 # Why `play` came back before its time.
 DONE, INBOX_EMPTY, ROWS_FULL, SLOTS_FULL, SCRIPT_END, ENDED_FULL = 0, 1, 2, 3, 4, 5
+SCRIPT_FULL = 6  # `sim.engine.sessions.go_on` has no slots for more turns
 # Routers, in the order of `sim.engine.routing.ROUTERS`.
 ROUND_ROBIN, RANDOM, LEAST_OUTSTANDING, POWER_OF_D, PREFIX_AFFINITY, SESSION_STICKY = 0, 1, 2, 3, 4, 5
 # What a client event is about.
