@@ -9,13 +9,14 @@ All that is drawn belongs to (task, step, try): whatever the service does, a tas
 ``lengths``, ``sessions`` (think times), ``prefixes``, ``verifier`` (what it flags), ``irreversible`` (which steps are).
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sim.draws import Luck, who
-from sim.ids import IDS, request_id
+from sim.ids import request_id
 from sim.records import REQUEST, Outcome
 from sim.scenario import Scenario
 from sim.scenario.agents import Agent
@@ -25,6 +26,18 @@ from sim.workload.sessions import ASK_FOR_MORE, fill, think_times
 from sim.workload.tasks import Tasks
 
 _OK = int(Outcome.OK)
+_TOGETHER = 256  # tasks that are planned at once: what NumPy takes for one it takes for fifty
+
+Foresight = Callable[[np.ndarray], np.ndarray]
+"""Which of what is asked (REQUEST) will be answered wrong, if it is answered (int8): 0, 1, or -1, that depends."""
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """What is known of each try of each step before it is made: lists by number of the try, of lists by step."""
+
+    wrong: list[list[int]]  # as `Foresight` has it
+    lots: list[list[float]]  # where they are below the share of answers that the verifier flags, it flags this
 
 
 @dataclass(slots=True)
@@ -33,11 +46,13 @@ class _Task:
 
     session: int
     cohort: int
-    pool: int
-    begun_s: float
-    plan: np.ndarray  # what each step asks (REQUEST)
+    plan: np.ndarray  # what each step asks (REQUEST), if it carries nothing
     checks: np.ndarray | None  # what the verifier asks about each
+    tokens_of: list[list[int]]  # prompt and answer of each step, the same
     undoable: list[bool]
+    ahead: _Ahead
+    pool: int = -1
+    begun_s: float = 0.0
     step: int = 0
     again: int = 0  # retries of this step, since the task came to it
     resumed: int = 0
@@ -65,16 +80,25 @@ class Agents:
         names = list(cohorts.names)
         by = [agent.verifier.by if agent and agent.verifier else None for agent in self._agents]
         self._checker = [None if name is None else names.index(name) for name in by]
+        self._coming: deque[tuple[np.ndarray, np.ndarray]] = deque()  # sessions and cohorts of tasks not yet planned
+        self._planned: dict[int, _Task] = {}
         self._live: dict[int, _Task] = {}
+        self.foresee: Foresight = lambda rows: np.full(len(rows), -1, np.int8)
+        """Who judges answers may say here what can be told ahead."""
         self.tasks = Tasks(len(scenario.fleet.pools))
 
     def begin(self, rows: np.ndarray) -> None:
         """Make those of single requests (*rows*, REQUEST) that belong to agents the first steps of their tasks."""
         mine = np.flatnonzero(self._has_agent[rows["cohort"]])
         sessions = rows["request"][mine]
+        first = np.zeros_like(sessions)
         rows["session"][mine] = sessions
-        rows["request"][mine] = rows["content"][mine] = request_id(0, 0, 0) | sessions % IDS | sessions // IDS << 32
+        rows["request"][mine] = rows["content"][mine] = request_id(sessions, first, first)
         rows["follow_up"][mine] = ASK_FOR_MORE
+        cohorts = rows["cohort"][mine]
+        for start in range(0, len(mine), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            self._coming.append((sessions[some], cohorts[some]))
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -90,50 +114,95 @@ class Agents:
 
     # --- what became of them ---------------------------------------------------------------------------------------
 
-    def hear(self, rows: np.ndarray, wrong: np.ndarray) -> None:
-        """Take notice of how steps ended (*rows*: the deciding ATTEMPT of each), and of which are *wrong* (0 or 1)."""
-        columns = (
-            "session",
-            "cohort",
-            "pool",
-            "outcome",
-            "prompt_tokens",
-            "output_tokens",
-            "scheduled_s",
-            "finished_s",
-        )
+    def foreseen(self, rows: np.ndarray) -> list[int]:
+        """Return which of *rows* (ATTEMPT) are wrong answers, as far as anybody can tell ahead (see `Foresight`).
+
+        Whatever is no answer is none, and whether one of a verifier is wrong matters to nobody.
+        """
+        found: list[int] = []
+        for session, outcome in zip(rows["session"].tolist(), rows["outcome"].tolist()):
+            task = None if session < 0 or outcome != _OK else self._live.get(session) or self._begun(session)
+            found.append(0 if task is None or task.checking else self._ahead(task).wrong[self._tried(task)][task.step])
+        return found
+
+    def hear(self, rows: np.ndarray, wrong: Iterable[int]) -> None:
+        """Take notice of how requests ended (*rows*: the deciding ATTEMPT of each), and of which are *wrong* (0 or 1).
+
+        Those that no agent made (they have no session) are passed over.
+        """
+        columns = ("session", "pool", "outcome", "prompt_tokens", "output_tokens", "scheduled_s", "finished_s")
         values = (rows[name].tolist() for name in columns)
-        for session, cohort, pool, outcome, prompt, output, at_s, end_s, is_wrong in zip(*values, wrong.tolist()):
-            task = self._live.get(session)
-            if task is None:
-                task = self._live[session] = self._new(session, cohort, pool, at_s)
+        for session, pool, outcome, prompt, output, at_s, end_s, is_wrong in zip(*values, wrong, strict=True):
+            if session < 0:
+                continue
+            task = self._live.get(session) or self._begun(session)
+            if task.pool < 0:
+                task.pool, task.begun_s = pool, at_s
             task.tokens += prompt + output
             task.ended = outcome, bool(is_wrong), end_s
             self.tasks.asked(pool, outcome)
 
-    def _new(self, session: int, cohort: int, pool: int, at_s: float) -> _Task:
-        agent = self._agent(cohort)
-        plan = self._plan(session, cohort, agent.steps)
-        names = who(plan["session"], plan["turn"])
-        plan["scheduled_s"] = think_times(self._luck, names, agent.think)
+    # --- what they will do -----------------------------------------------------------------------------------------
+
+    def _begun(self, session: int) -> _Task:
+        """Return the task of *session*, whose first request has ended."""
+        while session not in self._planned:
+            sessions, cohorts = self._coming.popleft()
+            for cohort in np.unique(cohorts).tolist():
+                for task in self._plan(sessions[cohorts == cohort], cohort):
+                    self._planned[task.session] = task
+        task = self._live[session] = self._planned.pop(session)
+        return task
+
+    def _plan(self, sessions: np.ndarray, cohort: int) -> Iterable[_Task]:
+        """Yield the tasks of *sessions*, of one *cohort*, with all that is drawn for them."""
+        agent, by = self._agent(cohort), self._checker[cohort]
+        plans = self._asked(sessions, cohort, agent.steps)
+        names = who(plans["session"], plans["turn"])
+        plans["scheduled_s"] = think_times(self._luck, names, agent.think)
         if agent.carry:
-            plan["prefix"], plan["prefix_tokens"] = plan["prefix"][0], plan["prefix_tokens"][0]
-        by = self._checker[cohort]
-        checks = None if by is None else self._plan(session, by, agent.steps)
+            for column in ("prefix", "prefix_tokens"):
+                plans[column] = plans[column][:, :1]
+        checks = [None] * len(sessions) if by is None else self._asked(sessions, by, agent.steps)
+        tokens = np.stack([plans["prompt_tokens"], plans["output_tokens"]], axis=-1).tolist()
         if isinstance(agent.irreversible, list):
-            undoable = [k in agent.irreversible for k in range(1, agent.steps + 1)]
+            undoable = [[k in agent.irreversible for k in range(1, agent.steps + 1)]] * len(sessions)
         else:
             undoable = (self._luck.one("irreversible", names) < agent.irreversible).tolist()
-        return _Task(session, cohort, pool, at_s, plan, checks, undoable)
+        ahead = self._look_ahead(sessions, cohort, range(2 if agent.retries or agent.checkpoint else 1))
+        for one in zip(sessions.tolist(), plans, checks, tokens, undoable, ahead, strict=True):
+            yield _Task(one[0], cohort, *one[1:])
 
-    def _plan(self, session: int, cohort: int, steps: int) -> np.ndarray:
-        """Return what each step of a task asks as *cohort* (REQUEST), if it carries nothing."""
-        rows = np.zeros(steps, REQUEST)
-        rows["session"], rows["turn"], rows["follow_up"] = session, np.arange(steps), ASK_FOR_MORE
-        rows["cohort"] = cohort
-        fill(rows, self._cohorts, np.full(steps, cohort))
+    def _asked(self, sessions: np.ndarray, cohort: int, steps: int) -> np.ndarray:
+        """Return what each step of *sessions* asks as *cohort* (REQUEST, (sessions, steps)), if it carries nothing."""
+        rows = np.zeros(len(sessions) * steps, REQUEST)
+        rows["session"], rows["turn"] = np.repeat(sessions, steps), np.tile(np.arange(steps), len(sessions))
+        rows["follow_up"], rows["cohort"] = ASK_FOR_MORE, cohort
+        fill(rows, self._cohorts, np.full(len(rows), cohort))
         prefixes.fit(rows, self._cohorts.prefixes)
-        return rows
+        return rows.reshape(len(sessions), steps)
+
+    def _look_ahead(self, sessions: np.ndarray, cohort: int, tries: range) -> list[_Ahead]:
+        """Return what is known of these *tries* of all steps, for each of *sessions*."""
+        shape = len(sessions), len(tries), self._agent(cohort).steps
+        session, tried, step = np.broadcast_arrays(
+            sessions[:, None, None], np.array(tries)[:, None], np.arange(shape[2])
+        )
+        rows = np.zeros(session.size, REQUEST)
+        rows["request"], rows["session"] = request_id(session, step, tried).ravel(), session.ravel()
+        rows["cohort"] = cohort
+        wrong = self.foresee(rows).reshape(shape).tolist()
+        lots = self._luck.one("verifier", who(request_id(session, step, tried, check=True).ravel()))
+        return [_Ahead(*one) for one in zip(wrong, lots.reshape(shape).tolist(), strict=True)]
+
+    def _ahead(self, task: _Task) -> _Ahead:
+        """Return what is known of *task*, looking twice as far ahead as before if its try is beyond that."""
+        ahead, tried = task.ahead, self._tried(task)
+        while tried >= (known := len(ahead.wrong)):
+            (more,) = self._look_ahead(np.array([task.session]), task.cohort, range(known, 2 * known))
+            ahead.wrong += more.wrong
+            ahead.lots += more.lots
+        return ahead
 
     def _agent(self, cohort: int) -> Agent:
         agent = self._agents[cohort]
@@ -145,6 +214,8 @@ class Agents:
     def more(self, sessions: Iterable[int]) -> np.ndarray:
         """Return the next request (REQUEST) of each of *sessions* whose last has ended; none of a task that is over."""
         rows = [row for session in sessions if (row := self._next(self._live[int(session)])) is not None]
+        if len(rows) == 1:
+            return rows[0]
         return np.concatenate(rows) if rows else np.zeros(0, REQUEST)
 
     def _next(self, task: _Task) -> np.ndarray | None:
@@ -171,8 +242,7 @@ class Agents:
             task.silent = task.step
         if task.silent >= 0 and task.undoable[task.step]:
             task.harm += 1
-        own = task.plan[task.step]
-        task.carried += int(own["prompt_tokens"]) + int(own["output_tokens"])
+        task.carried += sum(task.tokens_of[task.step])
         task.step += 1
         task.again = 0
         if task.step == agent.steps:
@@ -197,15 +267,15 @@ class Agents:
             task.silent = -1  # that answer is thrown away; what was done about it is not
         return self._ask(task, agent)
 
-    def _tried(self, task: _Task, agent: Agent) -> int:
+    def _tried(self, task: _Task) -> int:
         """Return the number of this try of its step, which none before it had."""
-        return task.resumed * (agent.retries + 1) + task.again
+        return task.resumed * (self._agent(task.cohort).retries + 1) + task.again
 
     def _ask(self, task: _Task, agent: Agent) -> np.ndarray:
         row = task.plan[task.step : task.step + 1].copy()
-        row["request"] = row["content"] = request_id(task.session, task.step, self._tried(task, agent))
+        row["request"] = row["content"] = request_id(task.session, task.step, self._tried(task))
         if agent.carry:
-            own, answer = int(row["prompt_tokens"][0]), int(row["output_tokens"][0])
+            own, answer = task.tokens_of[task.step]
             room = max(own, int(self._context_tokens[task.cohort]) - answer)
             row["prompt_tokens"] = min(room, own + task.carried)
             if own + task.carried <= room:  # the whole history continues one text, that of the first step
@@ -216,7 +286,7 @@ class Agents:
 
     def _check(self, task: _Task, checks: np.ndarray) -> np.ndarray:
         row = checks[task.step : task.step + 1].copy()
-        row["request"] = row["content"] = self._name(task, check=True)
+        row["request"] = row["content"] = request_id(task.session, task.step, self._tried(task), check=True)
         row["turn"] = task.calls
         task.calls += 1
         task.checking = True
@@ -226,10 +296,7 @@ class Agents:
         """Tell whether the verifier takes the answer at hand for wrong."""
         assert agent.verifier is not None
         share = agent.verifier.sensitivity if task.wrong else agent.verifier.false_alarm
-        return bool(self._luck.one("verifier", who(np.array([self._name(task, check=True)])))[0] < share)
-
-    def _name(self, task: _Task, check: bool) -> int:
-        return request_id(task.session, task.step, self._tried(task, self._agent(task.cohort)), check)
+        return self._ahead(task).lots[self._tried(task)][task.step] < share
 
     def _end(self, task: _Task, how: str) -> None:
         del self._live[task.session]
