@@ -80,7 +80,7 @@ class Fleet(Operations):
         policies = [one_for_all] * cohorts if isinstance(one_for_all, ClientPolicy) else list(one_for_all)
         if len(policies) != cohorts:
             raise ValueError(f"expected clients for each of {cohorts} cohorts")
-        self.clients = np.concatenate([policy.record() for policy in policies]).view(np.recarray)
+        self.clients = state.attributed(np.concatenate([policy.record() for policy in policies]))
         self._set_counts(cohorts, duration_s)
         self.seqs = state.records(state.SEQUENCE, 0)
         self.asked = state.records(state.ASKED, 0)
@@ -272,20 +272,18 @@ class Fleet(Operations):
         if len(requests) and requests["follow_up"].max() >= 0:
             while sessions.load_script(self.w[0], self.script, requests, first) < 0:
                 self._grow_script(max(2 * len(self.script), len(requests)))
-        self.inbox = np.concatenate([self.inbox[w.inbox_next : w.inbox_end], requests[first == 1]]).view(np.recarray)
+        self.inbox = state.attributed(np.concatenate([self.inbox[w.inbox_next : w.inbox_end], requests[first == 1]]))
         w.inbox_next, w.inbox_end = 0, len(self.inbox)
         w.more = more
 
     def continue_sessions(self, asks: np.ndarray, requests: np.ndarray) -> None:
-        """Give sessions that used up their script (*asks*) the next of their *requests*.
+        """Give sessions that used up their script (*asks*) the next of their *requests*, whose ``follow_up`` change.
 
         Raises:
             ValueError: requests of a session that is not among *asks*.
         """
-        requests, first = requests.copy(), np.empty(len(requests), np.uint8)  # slots are put into follow-ups
-        while why := sessions.go_on(
-            self._world, bare(self.script), bare(self.events), bare(requests), first, bare(asks)
-        ):
+        requests, first = bare(requests), np.empty(len(requests), np.uint8)
+        while why := sessions.go_on(self._world, bare(self.script), bare(self.events), requests, first, bare(asks)):
             if why == state.SCRIPT_FULL:
                 self._grow_script(max(2 * len(self.script), len(requests)))
             elif why == state.SLOTS_FULL:

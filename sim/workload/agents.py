@@ -12,6 +12,7 @@ All that is drawn belongs to (task, step, try): whatever the service does, a tas
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,12 @@ from sim.workload.tasks import Tasks
 
 _OK = int(Outcome.OK)
 _TOGETHER = 256  # tasks that are planned at once: what NumPy takes for one it takes for fifty
+
+_Row = tuple[Any, ...]
+"""A REQUEST, for changing one of an array takes NumPy longer."""
+_REQUEST, _TURN, _PROMPT, _OUTPUT, _CONTENT = (
+    list(REQUEST.fields or ()).index(name) for name in ("request", "turn", "prompt_tokens", "output_tokens", "content")
+)
 
 Foresight = Callable[[np.ndarray], np.ndarray]
 """Which of what is asked (REQUEST) will be answered wrong, if it is answered (int8): 0, 1, or -1, that depends."""
@@ -44,11 +51,11 @@ class _Ahead:
 class _Task:
     """One task, as far as it has come."""
 
+    agent: Agent
     session: int
     cohort: int
-    plan: np.ndarray  # what each step asks (REQUEST), if it carries nothing
-    checks: np.ndarray | None  # what the verifier asks about each
-    tokens_of: list[list[int]]  # prompt and answer of each step, the same
+    plan: list[_Row]  # what each step asks, if it carries nothing
+    checks: list[_Row] | None  # what the verifier asks about each
     undoable: list[bool]
     ahead: _Ahead
     pool: int = -1
@@ -66,6 +73,11 @@ class _Task:
     harm: int = 0  # actions that cannot be undone, taken by or after it
     ended: tuple[int, bool, float] = field(default=(_OK, False, 0.0))  # outcome, wrong, time of the last request
 
+    @property
+    def tried(self) -> int:
+        """The number of this try of its step, which none before it had."""
+        return self.resumed * (self.agent.retries + 1) + self.again
+
 
 class Agents:
     """The tasks in flight of all cohorts that have an `agent`."""
@@ -74,7 +86,7 @@ class Agents:
         """*context_tokens* (int, one a cohort): where a prompt that carries the steps before it is cut."""
         self._cohorts = cohorts
         self._luck = luck
-        self._context_tokens = context_tokens
+        self._context_tokens: list[int] = context_tokens.tolist()
         self._agents = [cohort.agent for cohort in scenario.workload.cohorts.values()]
         self._has_agent = np.array([agent is not None for agent in self._agents])
         names = list(cohorts.names)
@@ -103,7 +115,7 @@ class Agents:
     @property
     def max_prompt_tokens(self) -> int:
         """The longest prompt that a step can have, tokens."""
-        carried = [int(self._context_tokens[k]) for k, agent in enumerate(self._agents) if agent and agent.carry]
+        carried = [self._context_tokens[k] for k, agent in enumerate(self._agents) if agent and agent.carry]
         return max(self._cohorts.max_prompt_tokens, *carried, 1)
 
     def mean_calls(self) -> float:
@@ -122,7 +134,7 @@ class Agents:
         found: list[int] = []
         for session, outcome in zip(rows["session"].tolist(), rows["outcome"].tolist()):
             task = None if session < 0 or outcome != _OK else self._live.get(session) or self._begun(session)
-            found.append(0 if task is None or task.checking else self._ahead(task).wrong[self._tried(task)][task.step])
+            found.append(0 if task is None or task.checking else self._ahead(task).wrong[task.tried][task.step])
         return found
 
     def hear(self, rows: np.ndarray, wrong: Iterable[int]) -> None:
@@ -156,22 +168,22 @@ class Agents:
 
     def _plan(self, sessions: np.ndarray, cohort: int) -> Iterable[_Task]:
         """Yield the tasks of *sessions*, of one *cohort*, with all that is drawn for them."""
-        agent, by = self._agent(cohort), self._checker[cohort]
+        agent, by = self._agents[cohort], self._checker[cohort]
+        assert agent is not None
         plans = self._asked(sessions, cohort, agent.steps)
         names = who(plans["session"], plans["turn"])
         plans["scheduled_s"] = think_times(self._luck, names, agent.think)
         if agent.carry:
             for column in ("prefix", "prefix_tokens"):
                 plans[column] = plans[column][:, :1]
-        checks = [None] * len(sessions) if by is None else self._asked(sessions, by, agent.steps)
-        tokens = np.stack([plans["prompt_tokens"], plans["output_tokens"]], axis=-1).tolist()
+        checks = [None] * len(sessions) if by is None else self._asked(sessions, by, agent.steps).tolist()
         if isinstance(agent.irreversible, list):
             undoable = [[k in agent.irreversible for k in range(1, agent.steps + 1)]] * len(sessions)
         else:
             undoable = (self._luck.one("irreversible", names) < agent.irreversible).tolist()
-        ahead = self._look_ahead(sessions, cohort, range(2 if agent.retries or agent.checkpoint else 1))
-        for one in zip(sessions.tolist(), plans, checks, tokens, undoable, ahead, strict=True):
-            yield _Task(one[0], cohort, *one[1:])
+        ahead = self._look_ahead(sessions, cohort, agent.steps, range(2 if agent.retries or agent.checkpoint else 1))
+        for session, *drawn in zip(sessions.tolist(), plans.tolist(), checks, undoable, ahead, strict=True):
+            yield _Task(agent, session, cohort, *drawn)
 
     def _asked(self, sessions: np.ndarray, cohort: int, steps: int) -> np.ndarray:
         """Return what each step of *sessions* asks as *cohort* (REQUEST, (sessions, steps)), if it carries nothing."""
@@ -182,12 +194,10 @@ class Agents:
         prefixes.fit(rows, self._cohorts.prefixes)
         return rows.reshape(len(sessions), steps)
 
-    def _look_ahead(self, sessions: np.ndarray, cohort: int, tries: range) -> list[_Ahead]:
-        """Return what is known of these *tries* of all steps, for each of *sessions*."""
-        shape = len(sessions), len(tries), self._agent(cohort).steps
-        session, tried, step = np.broadcast_arrays(
-            sessions[:, None, None], np.array(tries)[:, None], np.arange(shape[2])
-        )
+    def _look_ahead(self, sessions: np.ndarray, cohort: int, steps: int, tries: range) -> list[_Ahead]:
+        """Return what is known of these *tries* of all *steps*, for each of *sessions*."""
+        shape = len(sessions), len(tries), steps
+        session, tried, step = np.broadcast_arrays(sessions[:, None, None], np.array(tries)[:, None], np.arange(steps))
         rows = np.zeros(session.size, REQUEST)
         rows["request"], rows["session"] = request_id(session, step, tried).ravel(), session.ravel()
         rows["cohort"] = cohort
@@ -197,34 +207,27 @@ class Agents:
 
     def _ahead(self, task: _Task) -> _Ahead:
         """Return what is known of *task*, looking twice as far ahead as before if its try is beyond that."""
-        ahead, tried = task.ahead, self._tried(task)
+        ahead, tried, session = task.ahead, task.tried, np.array([task.session])
         while tried >= (known := len(ahead.wrong)):
-            (more,) = self._look_ahead(np.array([task.session]), task.cohort, range(known, 2 * known))
+            (more,) = self._look_ahead(session, task.cohort, task.agent.steps, range(known, 2 * known))
             ahead.wrong += more.wrong
             ahead.lots += more.lots
         return ahead
-
-    def _agent(self, cohort: int) -> Agent:
-        agent = self._agents[cohort]
-        assert agent is not None
-        return agent
 
     # --- what they do next -----------------------------------------------------------------------------------------
 
     def more(self, sessions: Iterable[int]) -> np.ndarray:
         """Return the next request (REQUEST) of each of *sessions* whose last has ended; none of a task that is over."""
         rows = [row for session in sessions if (row := self._next(self._live[int(session)])) is not None]
-        if len(rows) == 1:
-            return rows[0]
-        return np.concatenate(rows) if rows else np.zeros(0, REQUEST)
+        return np.array(rows, REQUEST)
 
-    def _next(self, task: _Task) -> np.ndarray | None:
-        agent = self._agent(task.cohort)
+    def _next(self, task: _Task) -> _Row | None:
+        agent = task.agent
         outcome, wrong, _ = task.ended
         if task.checking:
             flagged = outcome == _OK and self._flags(task, agent)  # a verifier that does not answer lets it pass
         elif outcome != _OK:
-            return self._not_answered(task, agent)
+            return self._not_answered(task)
         else:
             task.wrong = wrong
             if task.checks is not None:
@@ -233,16 +236,17 @@ class Agents:
         task.checking = False
         if flagged and task.again < agent.retries:
             task.again += 1
-            return self._ask(task, agent)
-        return self._go_on(task, agent)
+            return self._ask(task)
+        return self._go_on(task)
 
-    def _go_on(self, task: _Task, agent: Agent) -> np.ndarray | None:
+    def _go_on(self, task: _Task) -> _Row | None:
         """Take the answer at hand, act on it, and ask for the next step; or deliver what has come out."""
         if task.wrong and task.silent < 0:
             task.silent = task.step
         if task.silent >= 0 and task.undoable[task.step]:
             task.harm += 1
-        task.carried += sum(task.tokens_of[task.step])
+        agent, own = task.agent, task.plan[task.step]
+        task.carried += own[_PROMPT] + own[_OUTPUT]
         task.step += 1
         task.again = 0
         if task.step == agent.steps:
@@ -250,13 +254,14 @@ class Agents:
             return None
         if agent.checkpoint and task.step % agent.checkpoint.every == 0:
             task.kept = task.step, task.carried
-        return self._ask(task, agent)
+        return self._ask(task)
 
-    def _not_answered(self, task: _Task, agent: Agent) -> np.ndarray | None:
+    def _not_answered(self, task: _Task) -> _Row | None:
         """Try again, go back to the last checkpoint, or give the task up."""
+        agent = task.agent
         if agent.unanswered == "retry" and task.again < agent.retries:
             task.again += 1
-            return self._ask(task, agent)
+            return self._ask(task)
         if agent.checkpoint is None or task.resumed == agent.checkpoint.resumes:
             self._end(task, "failed")
             return None
@@ -265,38 +270,35 @@ class Agents:
         task.step, task.carried = task.kept
         if task.silent >= task.step:
             task.silent = -1  # that answer is thrown away; what was done about it is not
-        return self._ask(task, agent)
+        return self._ask(task)
 
-    def _tried(self, task: _Task) -> int:
-        """Return the number of this try of its step, which none before it had."""
-        return task.resumed * (self._agent(task.cohort).retries + 1) + task.again
-
-    def _ask(self, task: _Task, agent: Agent) -> np.ndarray:
-        row = task.plan[task.step : task.step + 1].copy()
-        row["request"] = row["content"] = request_id(task.session, task.step, self._tried(task))
-        if agent.carry:
-            own, answer = task.tokens_of[task.step]
-            room = max(own, int(self._context_tokens[task.cohort]) - answer)
-            row["prompt_tokens"] = min(room, own + task.carried)
+    def _ask(self, task: _Task) -> _Row:
+        row = list(task.plan[task.step])
+        row[_REQUEST] = row[_CONTENT] = request_id(task.session, task.step, task.tried)
+        if task.agent.carry:
+            own = row[_PROMPT]
+            room = max(own, self._context_tokens[task.cohort] - row[_OUTPUT])
+            row[_PROMPT] = min(room, own + task.carried)
             if own + task.carried <= room:  # the whole history continues one text, that of the first step
-                row["content"] = request_id(task.session, 0, 0)
-        row["turn"] = task.calls
-        task.calls += 1
-        return row
+                row[_CONTENT] = request_id(task.session, 0, 0)
+        return self._made(task, row)
 
-    def _check(self, task: _Task, checks: np.ndarray) -> np.ndarray:
-        row = checks[task.step : task.step + 1].copy()
-        row["request"] = row["content"] = request_id(task.session, task.step, self._tried(task), check=True)
-        row["turn"] = task.calls
-        task.calls += 1
+    def _check(self, task: _Task, checks: list[_Row]) -> _Row:
+        row = list(checks[task.step])
+        row[_REQUEST] = row[_CONTENT] = request_id(task.session, task.step, task.tried, check=True)
         task.checking = True
-        return row
+        return self._made(task, row)
+
+    def _made(self, task: _Task, row: list[Any]) -> _Row:
+        row[_TURN] = task.calls
+        task.calls += 1
+        return tuple(row)
 
     def _flags(self, task: _Task, agent: Agent) -> bool:
         """Tell whether the verifier takes the answer at hand for wrong."""
         assert agent.verifier is not None
         share = agent.verifier.sensitivity if task.wrong else agent.verifier.false_alarm
-        return self._ahead(task).lots[self._tried(task)][task.step] < share
+        return self._ahead(task).lots[task.tried][task.step] < share
 
     def _end(self, task: _Task, how: str) -> None:
         del self._live[task.session]
