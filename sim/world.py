@@ -89,12 +89,10 @@ class World(simpy.Environment):
             judged=scenario.quality is not None,
             leap=leap,
         )
-        self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
+        self._judge = _judge_of(scenario, seed, self.fleet, self.users) if scenario.quality else None
         self.containment = containment_of(scenario, seed)
         self.watch = Watch(scenario, seed, self._judge, self.users.expected_requests) if self._judge else None
         self._heard = 0  # of what has ended since the judge took it, what agents have heard of
-        if self._judge is not None and self.users.agents is not None:
-            self.users.agents.foresee = self._judge.foresee
         self.fleet.submit(next(self.chunks, np.zeros(0, REQUEST)), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -313,10 +311,13 @@ def _bad(outcomes: np.ndarray, own: Mapping[str, float]) -> float:
     return summary.ratio(requests - ok + own["withheld"] + own["delivered_wrong"], requests)
 
 
-def _judge_of(scenario: Scenario, seed: int, fleet: Fleet) -> Judge:
-    """Return the judge of a run of *scenario* on *fleet*."""
+def _judge_of(scenario: Scenario, seed: int, fleet: Fleet, users: workload.Workload) -> Judge:
+    """Return the judge of a run of *scenario* on *fleet*, who tells the agents among *users* what can be foreseen."""
     first = {name: int(pool.first) for name, pool in zip(scenario.fleet.pools, fleet.pools)}
-    return Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
+    judge = Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
+    if users.agents is not None:
+        users.agents.foresee = judge.foresee
+    return judge
 
 
 def check_rows(rows: np.ndarray) -> None:

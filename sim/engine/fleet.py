@@ -62,8 +62,7 @@ class Fleet(Operations):
         self.configs = list(pools)
         self.pace = np.zeros((0, 3)) if pace is None else np.ascontiguousarray(pace, float)
         self.w = state.records(state.WORLD, 1)
-        self._world = bare(self.w)[0]
-        self._bare = Bare()
+        self._world, self._bare = bare(self.w)[0], Bare()
         self._tables()
         self.replicas = n = int(self.pools.count.sum())
         leaves = 1 << max(1, (n - 1).bit_length())
