@@ -1,6 +1,11 @@
 """How requests are numbered, so that everybody can tell from an id whose it is and what it tries."""
 
+from typing import TypeVar
+
 import numpy as np
+
+_Some = TypeVar("_Some", int, np.ndarray)
+"""One, or an array of them."""
 
 IDS = 1 << 40
 """Ids of one crowd, of its users and of their requests: the k-th begins at k times this; the usual users are the 0-th.
@@ -16,8 +21,11 @@ Below, the task: 32 bits, and 6 for its crowd. An id has 57 bits at most, for at
 _OF_TRY = np.int64(((1 << (_STEP - _TRY)) - 1) << _TRY)
 
 
-def request_id(session: int, step: int, tried: int, check: bool = False) -> int:
-    """Return the id of the request that a task makes for a *step* it has *tried* so often, or to *check* its answer."""
+def request_id(session: _Some, step: _Some, tried: _Some, check: bool = False) -> _Some:
+    """Return the id of the request that a task makes for a *step* it has *tried* so often, or to *check* its answer.
+
+    Of arrays (int64), as many ids.
+    """
     task = session % IDS | session // IDS << 32
     return 1 << _AGENT | step << _STEP | tried << _TRY | check << _CHECK | task
 

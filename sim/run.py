@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import Array
 from pathlib import Path
@@ -20,7 +19,7 @@ from sim.results import Run
 from sim.scenario import Scenario, digest, dump, points
 from sim.scenario.control import Ramp
 from sim.scenario.messages import condition
-from sim.workers import cores, processes, terminate
+from sim.workers import GONE, LOST, cores, hand, processes, terminate
 
 Progress = Callable[[float, float], None]
 """Called with the simulated seconds played so far, and those to play in all."""
@@ -224,7 +223,7 @@ def _play_in_workers(
     left = Counter(piece.task.number for piece in pieces)
     # The long ones first, so that no core is left alone with one at the end.
     order = sorted(pieces, key=lambda piece: -piece.task.scenario.duration)
-    piece_of = {pool.submit(_play_in_worker, piece): piece for piece in order}
+    piece_of = {hand(pool, _play_in_worker, piece): piece for piece in order}
     pending: set[Future[None]] = set(piece_of)
     try:
         while pending:
@@ -235,19 +234,17 @@ def _play_in_workers(
                     future.result()
                     left[piece.task.number] -= 1
                     if not left[piece.task.number]:  # and once more when it is finished
-                        last = pool.submit(_finish, piece.task)
+                        last = hand(pool, _finish, piece.task)
                         piece_of[last] = piece
                         pending.add(last)
                 except RunError as error:
                     failed[piece.number] = error
             report()
             interrupts.check()
-    except BrokenProcessPool:
+    except LOST:
         interrupts.check()
-        raise RunError(
-            "a process that played it was killed, most likely because memory ran out; "
-            "expected to fit with --workers 1 or fewer rows (--set 'rows={sample: 1%}')"
-        ) from None
+        less = "--workers 1 or fewer rows (--set 'rows={sample: 1%}')"
+        raise RunError(f"{GONE}; expected to fit with {less}") from None
     finally:
         _dismiss(pool, pending, clock)
     return failed

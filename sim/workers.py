@@ -5,9 +5,17 @@ import platform
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
-from typing import Any
+from typing import Any, TypeVar
+
+LOST: tuple[type[BaseException], ...] = (BrokenProcessPool, CancelledError)
+"""What a future raises when whoever was to play it is gone."""
+GONE = "whoever played it was killed or is gone, most likely because memory ran out"
+"""How a sentence about that goes on; what to do instead hangs on what was played."""
+
+Answer = TypeVar("Answer")
 
 
 def cores() -> int:
@@ -23,6 +31,19 @@ def processes(workers: int, begin: Callable[..., None] | None = None, *given: An
     """
     context = get_context("fork" if platform.system() == "Linux" else None)
     return ProcessPoolExecutor(workers, context, _start, (begin, given))
+
+
+def hand(executor: Executor, what: Callable[..., Answer], *given: Any) -> "Future[Answer]":
+    """Let *executor* do *what* with what is *given*; where its processes are gone, the future raises it (`LOST`).
+
+    So that it is heard in one place whether a process was killed at its work or between two pieces of it.
+    """
+    try:
+        return executor.submit(what, *given)
+    except LOST as error:
+        future: Future[Answer] = Future()
+        future.set_exception(error)
+        return future
 
 
 def terminate(executor: ProcessPoolExecutor) -> None:

@@ -19,8 +19,7 @@ from sim.engine.fleet import Fleet
 from sim.engine.hardware import resolve
 from sim.engine.state import MINUTE_COLUMNS
 from sim.errors import RunError
-from sim.ids import is_step
-from sim.quality.judge import Judge
+from sim.quality.judge import OPEN, Judge
 from sim.quality.reading import containment_of, rules_of
 from sim.quality.watch import Watch
 from sim.records import ATTEMPT, PARTS, REQUEST
@@ -90,10 +89,10 @@ class World(simpy.Environment):
             judged=scenario.quality is not None,
             leap=leap,
         )
-        self._judge = _judge_of(scenario, seed, self.fleet) if scenario.quality else None
+        self._judge = _judge_of(scenario, seed, self.fleet, self.users) if scenario.quality else None
         self.containment = containment_of(scenario, seed)
         self.watch = Watch(scenario, seed, self._judge, self.users.expected_requests) if self._judge else None
-        self._unheard: list[np.ndarray] = []
+        self._heard = 0  # of what has ended since the judge took it, what agents have heard of
         self.fleet.submit(next(self.chunks, np.zeros(0, REQUEST)), more=True)
         self.kept: list[np.ndarray] = []
         self.scrapes: list[tuple[float, np.ndarray]] = []
@@ -124,7 +123,7 @@ class World(simpy.Environment):
                 self.fleet.submit(np.zeros(0, REQUEST) if chunk is None else chunk, more=chunk is not None)
             elif why == "script":
                 self._hear()
-                asks = self.fleet.take_asks().view(np.ndarray)
+                asks = self.fleet.take_asks()
                 more = self.users.more(asks["session"])
                 self.met.hear(more)
                 self.fleet.continue_sessions(asks, more)
@@ -137,22 +136,25 @@ class World(simpy.Environment):
     def judge(self) -> Judge | None:
         """Who judges answers, having heard of all that have ended; None in a scenario without `quality`."""
         self._hear()
-        if self.watch is not None and self._unheard:
-            ended = self._unheard[0] if len(self._unheard) == 1 else np.concatenate(self._unheard)
-            self._unheard.clear()
+        if self.watch is not None and len(ended := self.fleet.take_ended()):
+            self._heard = 0
             verdicts = self.watch.take(ended)
             if self.containment is not None:
                 self.containment.take(ended, verdicts)
         return self._judge
 
     def _hear(self) -> None:
-        """Take what has ended to the judge, who counts it when somebody asks, and tell agents what came of theirs."""
-        if self._judge is None or not len(ended := self.fleet.take_ended().view(np.ndarray)):
+        """Tell agents what has come of theirs; the judge counts it with all else that has ended, when somebody asks."""
+        agents = self.users.agents
+        if agents is None or self._judge is None or not len(ended := self.fleet.look_ended(self._heard)):
             return
-        self._unheard.append(ended)
-        if self.users.agents is not None:
-            steps = ended[is_step(ended["request"])]
-            self.users.agents.hear(steps, self._judge.judge(steps)["wrong"])
+        self._heard += len(ended)
+        wrong = agents.foreseen(ended)
+        if OPEN in wrong:
+            unclear = np.flatnonzero(np.array(wrong) == OPEN)
+            for k, found in zip(unclear.tolist(), self._judge.judge(ended[unclear])["wrong"].tolist(), strict=True):
+                wrong[k] = found
+        agents.hear(ended, wrong)
 
     def run_to_end(self) -> None:
         """Play until every request has ended or the drain time is over, and settle all accounts."""
@@ -309,10 +311,13 @@ def _bad(outcomes: np.ndarray, own: Mapping[str, float]) -> float:
     return summary.ratio(requests - ok + own["withheld"] + own["delivered_wrong"], requests)
 
 
-def _judge_of(scenario: Scenario, seed: int, fleet: Fleet) -> Judge:
-    """Return the judge of a run of *scenario* on *fleet*."""
+def _judge_of(scenario: Scenario, seed: int, fleet: Fleet, users: workload.Workload) -> Judge:
+    """Return the judge of a run of *scenario* on *fleet*, who tells the agents among *users* what can be foreseen."""
     first = {name: int(pool.first) for name, pool in zip(scenario.fleet.pools, fleet.pools)}
-    return Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
+    judge = Judge(rules_of(scenario, first), seed, len(fleet.pools), scenario.duration)
+    if users.agents is not None:
+        users.agents.foresee = judge.foresee
+    return judge
 
 
 def check_rows(rows: np.ndarray) -> None:

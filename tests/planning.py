@@ -1,10 +1,16 @@
 """What tests of plans share: small scenarios that are played in a moment, and a bench to judge their fleets on."""
 
+import io
+import os
+import re
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any
 
 from sim import scenario as scenarios
+from sim import workers
 from sim.planning import fleets, objective, plan, prices, search
 from sim.run import known_metrics
 from sim.scenario import Scenario
@@ -82,3 +88,28 @@ def bench_of(
     bounds = objective.read(slo, known_metrics(space.scenario))
     usual = list(cases) or fleets.cases(space.scenario, 0, None)
     return search.Bench(space, bounds, usual, error, crew, seeds, 0.95, 2)
+
+
+def processes_that_are_gone(*given: Any) -> ProcessPoolExecutor:
+    """As `sim.workers.processes`, but somebody has killed one, and they take no more work."""
+    pool = workers.processes(*given)
+    with suppress(BrokenProcessPool):
+        pool.submit(os._exit, 1).result()
+    return pool
+
+
+class Terminal(io.StringIO):
+    """Where a person watches; as wide as COLUMNS says."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def nothing_is_cut(text: str, width: int) -> bool:
+    """Whether in *text*, as a terminal shows it, no cell is shortened and only what is to be copied is wider."""
+    above, _, _ = text.partition("Next")
+    return "…" not in above and all(len(ANSI.sub("", line)) <= width for line in above.splitlines())
+
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -15,11 +15,12 @@ from sim import scenario, theory, workload
 from sim.errors import ScenarioError
 from sim.ids import first_try, is_step, request_id
 from sim.quality.chains import verified
-from sim.quality.judge import Judge
+from sim.quality.judge import OPEN, Judge
 from sim.quality.reading import rules_of
 from sim.records import ATTEMPT, Outcome
 from sim.scenario import Scenario
 from sim.series import NAME
+from sim.workload import agents
 from sim.world import World, simulate
 
 TEXT = """
@@ -209,6 +210,45 @@ def test_no_request_is_made_twice_and_turns_count_up() -> None:
     assert len(np.unique(rows["request"])) == len(rows)
     for session in np.unique(rows["session"])[:50]:
         assert rows["turn"][rows["session"] == session].tolist() == list(range((rows["session"] == session).sum()))
+
+
+@pytest.mark.parametrize("together", [1, 7])
+def test_it_does_not_matter_how_many_are_planned_at_once(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = (
+        "retries: 2, unanswered: retry, think: 2s, irreversible: 30%, systematic: 40%, difficulty: 3, "
+        "checkpoint: {every: 2, resumes: 2}, verifier: {sensitivity: 70%, false_alarm: 10%, by: checks}"
+    )
+    played = tasks(more=more, rate=0.2, duration="15m", **{"workload.cohorts.agents.prefix": "{tokens: 40, groups: 3}"})
+    found, rows = served(played, lost(0.2))
+    monkeypatch.setattr(agents, "_TOGETHER", together)
+    again, same = served(played, lost(0.2))
+    assert again == found
+    assert same.tobytes() == rows.tobytes()
+
+
+def test_it_does_not_matter_what_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some answers are wrong by themselves, some because they were slow or came too late in the day."""
+    causes = "{slow: {error: 60%, above: {ttft: 50ms}}, day: {error: 30%, share: 50%, from: 10s, to: 40s, grows: true}}"
+    more = "retries: 2, systematic: 30%, difficulty: 3, verifier: {sensitivity: 70%, false_alarm: 10%, by: checks}"
+    played = tasks(
+        more=more, rate=3, duration="40s", **{"fleet.max_num_seqs": "3", "quality.causes": causes, "rows": "all"}
+    )
+    seen: list[np.ndarray] = []
+    foresee = Judge.foresee
+
+    def looked(judge: Judge, rows: np.ndarray) -> np.ndarray:
+        seen.append(foresee(judge, rows))
+        return seen[-1]
+
+    monkeypatch.setattr(Judge, "foresee", looked)
+    with_it = simulate(played, 1)
+    monkeypatch.setattr(Judge, "foresee", lambda judge, rows: np.full(len(rows), OPEN, np.int8))
+    without = simulate(played, 1)
+    known = np.concatenate(seen)
+    assert all((known == what).sum() > 100 for what in (OPEN, 0, 1))
+    assert with_it.attempts.tobytes() == without.attempts.tobytes()
+    assert repr(with_it.metrics) == repr(without.metrics)  # some are nan, which equals nothing
+    assert with_it.metrics["cause.slow.wrong"] > 10 < with_it.metrics["cause.day.wrong"]
 
 
 def test_a_fleet_plays_them_and_every_task_ends_once() -> None:

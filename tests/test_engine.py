@@ -562,6 +562,59 @@ def test_commands_make_their_own_room(monkeypatch: pytest.MonkeyPatch) -> None:
             fleet.check_laws()
 
 
+def asked_for_more(n: int) -> tuple[Fleet, np.ndarray, np.ndarray]:
+    """A fleet on which *n* sessions have asked for more; what asked, and what they ask next."""
+    asks = asking(*[(0.1 * k, 4, 1) for k in range(n)])
+    asks["session"], asks["follow_up"] = np.arange(n), -2
+    fleet = Fleet([pool(max_seqs=n)], duration_s=1000.0, judged=True)
+    fleet.submit(asks)
+    asked = []
+    for _ in range(n):
+        assert fleet.advance(1000.0) == "script"
+        asked.append(fleet.take_asks())
+        if len(sessions := np.concatenate(asked)) == n:
+            break
+    again = asks.copy()
+    again["request"], again["follow_up"], again["scheduled_s"] = n + np.arange(n), -1, 0.5 + np.arange(n)
+    return fleet, sessions, again
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_sessions_go_on_in_whatever_order_they_are_given(n: int) -> None:
+    found = []
+    for order in (np.arange(n), np.arange(n)[::-1], np.random.default_rng(1).permutation(n)):
+        fleet, sessions, again = asked_for_more(n)
+        fleet.continue_sessions(sessions, np.ascontiguousarray(again[order]))
+        while fleet.advance(1000.0) != "done":
+            fleet.take_rows()
+        found.append(np.sort(fleet.take_rows(), order="request").tobytes())
+        fleet.check_laws()
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_session_that_did_not_ask_is_refused() -> None:
+    fleet, sessions, again = asked_for_more(3)
+    again["session"][1] = 77
+    with pytest.raises(ValueError, match="that have asked for more"):
+        fleet.continue_sessions(sessions, again)
+
+
+def test_what_has_ended_can_be_looked_at_before_it_is_taken() -> None:
+    fleet, _, _ = asked_for_more(5)
+    assert len(fleet.look_ended()) == 5
+    looked = [fleet.look_ended(k)["request"].tolist() for k in (0, 2, 5)]
+    assert looked[0] == fleet.take_ended()["request"].tolist()
+    assert looked[1:] == [looked[0][2:], []]
+    assert len(fleet.look_ended()) == 0
+
+
+def test_records_of_a_kind_have_one_type_by_which_numba_knows_them_at_once() -> None:
+    one, other = fleet_of(FIRST), fleet_of(FIRST, FIRST)
+    other._grow(4096)
+    names = ("w", "pools", "reps", "seqs", "asked", "clients", "events", "inbox", "script", "asks", "rows", "ended")
+    assert all(getattr(one, name).dtype is getattr(other, name).dtype for name in names)
+
+
 def test_the_past_stays_as_it_was() -> None:
     fleet = fleet_of((0.0, 4, 5))
     fleet.advance(3.5)

@@ -1,5 +1,6 @@
 """The search for the cheapest fleet, on fleets whose truth is made up: monotone, wrong at one place, with holes."""
 
+import math
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -33,7 +34,7 @@ class Told(Bench):
         return "no such fleet" if fleet.values in self.missing else ""
 
     def _played(self, fleet: Fleet) -> Verdict:
-        self.played += 1
+        self._count["runs"] += 1
         return Verdict(fleet, fleet.values in self.kept)
 
 
@@ -105,6 +106,57 @@ def test_fleets_that_cannot_be_played_hide_none_that_can(
     cheapest = next((one for one in space.fleets if one.values in kept - missing), None)
     assert (best and best.fleet.cost) == (cheapest and cheapest.cost)
     assert below is None or below.refused or not below.kept
+
+
+@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 45), st.integers(0, 8), st.integers(0, 8))
+def test_from_wherever_it_begins_the_least_fleet_of_a_chain_is_found(
+    length: int, least: int, begin: int, low: int, high: int
+) -> None:
+    """Up or down; a few at either end may be fleets that cannot be played."""
+    axis = Axis(("fleet", "pools", "chat", "replicas"), tuple(range(1, length + 1)))
+    space = Space(SCENARIO, [axis], Prices({"h100": 2.0}))
+    missing = frozenset((n,) for n in range(1, length + 1) if n <= low or n > length - high)
+    kept = frozenset((n,) for n in range(least, length + 1)) - missing
+    bench = Told(space, kept, missing)
+    found = search.least_from(bench, space.fleets, begin)
+    assert (found and found.fleet.values) == min(kept, default=None)
+    assert bench.played <= 2 * math.log2(length + 1) + 2
+
+
+def test_what_is_found_on_another_bench_is_not_known_here_but_its_runs_are_counted() -> None:
+    space = Space(SCENARIO, [Axis(("fleet", "pools", "chat", "replicas"), (1, 2, 3))], Prices({"h100": 2.0}))
+    bench = Told(space, frozenset({(3,)}))
+    other = bench.other(lambda one: one)
+    assert search.least_from(other, space.fleets, 0) is not None
+    assert not bench.known
+    assert bench.played == other.played == 3
+
+
+class Lucky(Told):
+    """Some of its fleets keep their promises only at first sight."""
+
+    lucky: frozenset[Values] = frozenset()
+
+    def confirmed(self, verdict: Verdict) -> Verdict:
+        sure = Verdict(verdict.fleet, verdict.fleet.values not in self.lucky)
+        self.known[verdict.fleet.values] = sure
+        return sure
+
+
+@given(truths(), st.data())
+def test_fleets_that_were_lucky_are_not_the_answer(truth: tuple[Space, frozenset[Values]], data: st.DataObject) -> None:
+    space, kept = truth
+    bench = Lucky(space, kept)
+    bench.lucky = frozenset(data.draw(st.sets(st.sampled_from([one.values for one in space.fleets]), max_size=4)))
+    kinds, best, below = search.best_of(bench)
+    really = kept - bench.lucky
+    assert bool(best) == bool(kinds)
+    if best is not None:
+        assert best.fleet.values in really
+        assert below is None or below.fleet.cost < best.fleet.cost
+    if not bench.lucky:
+        cheapest = next((one for one in space.fleets if one.values in kept), None)
+        assert (best and best.fleet.cost) == (cheapest and cheapest.cost)
 
 
 def test_a_long_chain_takes_few_plays() -> None:

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
+from sim.ids import request_id
 from sim.quality.chances import CELLS, chances, logits
-from sim.quality.judge import Cause, Judge, Rules, metrics
-from sim.records import ATTEMPT, Answerer, Outcome
+from sim.quality.judge import OPEN, Cause, Judge, Rules, metrics
+from sim.records import ATTEMPT, REQUEST, Answerer, Outcome
 
 N = 40_000
 
@@ -88,6 +89,52 @@ def test_a_verdict_depends_on_the_request_and_not_on_when_it_is_asked_for(cut: i
     shuffled = np.arange(500)
     order.shuffle(shuffled)  # type: ignore[attr-defined]
     assert one.judge(rows[shuffled]).tobytes() == whole[shuffled].tobytes()
+
+
+CAUSES = st.builds(
+    Cause,
+    name=st.sampled_from(["a", "b", "c"]),
+    error=st.sampled_from([0.05, 0.5, 1.0]),
+    share=st.sampled_from([0.3, 1.0]),
+    by_session=st.booleans(),
+    cohorts=st.sampled_from([None, frozenset({1})]),
+    replicas=st.sampled_from([None, frozenset({0, 3})]),
+    latency=st.sampled_from(["", "ttft"]),
+    above_s=st.just(0.5),
+    from_s=st.just(600.0),
+    until_s=st.sampled_from([1800.0, 3600.0]),
+    grows=st.booleans(),
+    visible=st.booleans(),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    causes=st.lists(CAUSES, max_size=3, unique_by=lambda one: one.name),
+    difficulty=st.sampled_from([(), (2.0, None)]),
+    systematic=st.sampled_from([(), (0.5, 0.0)]),
+    user_sigma=st.sampled_from([0.0, 0.8]),
+    happens=st.integers(0, 2**32 - 1),
+)
+def test_what_is_foreseen_comes_true_whatever_happens(
+    causes: list[Cause], difficulty: tuple[float | None, ...], systematic: tuple[float, ...], user_sigma: float,
+    happens: int,
+) -> None:  # fmt: skip
+    n, rng = 600, np.random.default_rng(happens)
+    rules = {"causes": tuple(causes), "difficulty": difficulty, "systematic": systematic, "user_sigma": user_sigma}
+    one = judge(errors=(0.3, 0.1), evaluate=(0.0, 0.0), confidence=(2.0, 1.0, 0.0, 0.0), **rules)
+    asked = np.zeros(n, REQUEST)
+    asked["session"], asked["cohort"] = np.arange(n) // 6, np.arange(n) // 6 % 2
+    asked["request"] = request_id(asked["session"], np.arange(n) // 2 % 3, np.arange(n) % 2)
+    foreseen = one.foresee(asked)
+    rows = ended(n, **{name: asked[name] for name in ("request", "session", "cohort")})
+    rows["replica"], rows["answerer"] = rng.integers(-1, 4, n), rng.integers(0, 2, n)
+    rows["first_token_s"] = rows["sent_s"] + rng.random(n)
+    wrong = one.judge(rows)["wrong"]
+    known = foreseen != OPEN
+    assert (wrong[known] == foreseen[known]).all()
+    assert (foreseen == 1).any()
+    assert causes or ((foreseen == 0).any() and known.all())
 
 
 def test_who_is_concerned_is_who_the_cause_says() -> None:

@@ -497,6 +497,22 @@ def test_scrapes_are_merged_but_keep_their_extremes(tmp_path: Path) -> None:
     np.testing.assert_allclose(seen.running[1], total)
 
 
+def test_points_that_were_played_differently_often_are_drawn(tmp_path: Path) -> None:
+    """As `load knee` leaves them: it plays a stage again only where it is not sure."""
+    run = make_run(tmp_path, (0.05, 2.0), seeds=3)
+    calm, busy = run.summary["points"]
+    info = json.loads((tmp_path / "run.json").read_text())
+    info["members"] = [m for m in info["members"] if m["point"] == busy["point"] or m["seed"] == 1]
+    write_json(tmp_path / "run.json", info)
+    calm["seeds"] = [1]
+    write_json(tmp_path / "summary.json", run.summary)
+    seen = view(Run.open(tmp_path))
+    assert [len(point.members) for point in seen.points] == [1, 3]
+    assert report.write_figures(Run.open(tmp_path))
+    for seed, said in ((0, "1"), (2, "1, 3")):
+        assert timeline._number(seen.points, seed) == said
+
+
 def test_scrapes_are_held_and_not_joined_by_ramps(tmp_path: Path) -> None:
     figure = timeline.plate(view(make_run(tmp_path, seeds=2))).draw()
     for ax in figure.axes[2:4]:

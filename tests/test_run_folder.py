@@ -20,6 +20,7 @@ from sim.interrupts import Interrupts
 from sim.results import Run, new_folder
 from sim.run import play
 from sim.scenario import load, loads
+from tests import planning
 
 BLOWOUT = str(Path(sys.prefix) / "bin" / "blowout")
 SMALL = """\
@@ -323,8 +324,22 @@ def test_a_worker_that_is_killed_is_one_sentence(
         capsys, "run", "small.yaml", "--seeds", "2", "--workers", "2", "--no-figures", "--out", "run"
     )
     assert (code, out) == (3, "")
-    assert err.startswith("a process that played it was killed, most likely because memory ran out; expected to fit ")
+    assert err.startswith("whoever played it was killed or is gone, most likely because memory ran out; expected to ")
     assert err.endswith("; 1 of 2 runs finished, kept in run: blowout report run\n")
+
+
+def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sim.run.processes", planning.processes_that_are_gone)
+    code, out, err = typed(
+        capsys, "run", "small.yaml", "--seeds", "2", "--workers", "2", "--no-figures", "--out", "run"
+    )
+    assert (code, out) == (3, "")
+    assert err == (
+        "whoever played it was killed or is gone, most likely because memory ran out; expected to fit with --workers 1 "
+        "or fewer rows (--set 'rows={sample: 1%}'); see run\n"
+    )
 
 
 @pytest.mark.parametrize(

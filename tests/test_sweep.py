@@ -22,6 +22,7 @@ from sim.errors import RunError
 from sim.planning import cluster, sweep_figure, sweep_table, trials
 from sim.planning.sweep import Sweep
 from sim.scenario import loads, points
+from tests import planning
 
 BLOWOUT = str(Path(sys.prefix) / "bin" / "blowout")
 TINY = """\
@@ -134,6 +135,20 @@ def test_what_else_goes_wrong_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         trials.play(loads(TINY), 1)
 
 
+def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.planning.trials.processes", planning.processes_that_are_gone)
+    code, out, err = typed(*SWEPT, "--out", "a")
+    assert (code, out) == (3, "")
+    assert err.startswith("fleet.replicas = ")
+    assert err.endswith(
+        ": whoever played it was killed or is gone, most likely because memory ran out; expected to fit with fewer "
+        "workers; nothing was played\n"
+    )
+    assert not Path("a").exists()
+
+
 def pretended(size: int) -> Sweep:
     """A sweep of so many points, as if it had been played."""
     scenario = loads(TINY, overrides=["claims={}"], swept={"workload.rate_per_s": list(range(1, size + 1))})
@@ -146,6 +161,19 @@ def pretended(size: int) -> Sweep:
         for seed in (0, 1, 2)
     }  # fmt: skip
     return Sweep(Path("a"), scenario, [0, 1, 2], ["blowout", "sweep", "tiny.yaml"], kept)
+
+
+def test_on_a_narrow_terminal_nothing_is_cut(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    typed(*SWEPT, "--out", "a", "--no-figures")
+    monkeypatch.setattr("sys.stdout", terminal := planning.Terminal())
+    with pytest.raises(SystemExit):
+        main(["sweep", *SWEPT, "--out", "a", "--no-figures"])
+    said = terminal.getvalue()
+    assert "replicas 2, timeout none" in said
+    assert "answers per" in said
+    assert "good" not in said.partition("Next")[0]
+    assert planning.nothing_is_cut(said, 80)
 
 
 def test_a_long_table_shows_its_ends_and_says_where_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +269,22 @@ def test_a_folder_of_another_sweep_is_refused_with_what_differs(typed: Typed, wo
     assert (code, out) == (2, "")
     assert err == f"a: holds another sweep: {said}; choose another folder with --out\n"
     assert Path("a/sweep.json").read_bytes() == before
+
+
+def test_a_file_that_changed_under_its_name_makes_another_sweep(typed: Typed) -> None:
+    lines = ["arrived_at,num_prefill_tokens,num_decode_tokens", *(f"{t / 5},100,20" for t in range(300))]
+    Path("users.csv").write_text("\n".join(lines))
+    Path("tiny.yaml").write_text(
+        TINY.replace("rate_per_s: 5", "trace: users.csv").replace("{prompt_tokens: 100, output_tokens: 20}", "{}")
+    )
+    words = ["tiny.yaml", "--vary", "fleet.max_num_seqs=4,8", "--seeds", "2", "--no-figures", "--out", "a"]
+    assert typed(*words)[0] == 0
+    assert typed(*words)[2] == "a: of 4 trials it holds all of them\n"
+    Path("users.csv").write_text("\n".join(lines[:-1]))
+    code, _, err = typed(*words)
+    assert (code, err) == (
+        2, "a: holds another sweep: since then, users.csv changed; choose another folder with --out\n"
+    )  # fmt: skip
 
 
 def test_a_folder_of_something_else_or_a_broken_one_is_refused(typed: Typed) -> None:

@@ -48,11 +48,17 @@ def write(found: Imported, source: Path, scenario: Scenario | None, folder: Path
     counts.gateway().write(folder / SCRAPED)
     recorder.series(scrape.engines(SeriesSet(), "", looks_s, own.scrape_interval))  # nobody asked the engines
     histograms = counts.histograms(_gaps(found.requests), played_s)
-    notes = [f"imported from {source.name}, as {found.tool} wrote it: what only the engine knows is not there"]
+    if np.isnan(rows["first_token_s"]).all():  # else the end of an answer would count as its first token
+        unknown = [name for name in histograms if name.startswith(("ttft", "parts_"))]
+        histograms |= {name: np.zeros_like(histograms[name]) for name in unknown}
+    wrote = "" if found.tool == "csv" else f", as {found.tool} wrote it"
+    notes = [f"imported from {source.name}{wrote}: what only the engine knows is not there"]
     if scenario is None:
         notes.append("the fleet is a stand-in, for the file says nothing of the servers; give --scenario to calibrate")
-    notes += found.notes
+    notes += [*found.notes, *_waited(found.tool, rows)]
     metrics = counts.metrics(histograms, played_s)
+    if all(one.output_tokens < 0 for one in found.requests):
+        metrics["throughput_tokens_per_s"] = math.nan
     info = {"metrics": metrics, "notes": notes, "uncalibrated": False, "kv_override": False}
     recorder.close(histograms, info)
     (folder / "scenario.yaml").write_text(dump(own, folder), encoding="utf-8")
@@ -118,6 +124,18 @@ def _rows(requests: list[Request], scenario: Scenario | None) -> tuple[np.ndarra
     rows["prefill_s"] = np.where(np.isnan(first_s), ends_s, first_s) - sent_s
     rows["decode_alone_s"] = np.where(np.isnan(first_s), 0.0, ends_s - first_s)
     return rows[np.argsort(rows["finished_s"], kind="stable")], zero_s if is_date else None
+
+
+def _waited(tool: str, rows: np.ndarray) -> list[str]:
+    """Say from when latencies count, where the tool says when requests were due and sent some of them later."""
+    wait_s = float((rows["sent_s"] - rows["scheduled_s"]).mean())
+    if wait_s < 1e-3:
+        return []
+    others = "those" if tool == "csv" else f"TTFT and end-to-end latency as {tool} prints them"
+    return [
+        f"latencies count from when requests were due, on average {wait_s * 1e3:.3g} ms before they were sent, from "
+        f"where on {others} count"
+    ]
 
 
 def _cohorts(requests: list[Request], scenario: Scenario | None) -> list[int]:

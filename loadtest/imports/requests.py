@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ from sim.errors import InputError
 
 UNIX_FROM = 1e8
 """A time from here on is a date (Unix seconds, 1973 or later); below, it counts from the start of a run."""
+MOST_S = 366 * 86400.0
+"""Further apart, some times are dates and others are not."""
+NO_STATUS = 502
+"""What a request gets that failed without an HTTP status of its own: cut off, or never answered."""
+LEFT = 499
+"""What nginx logs when the client goes away first."""
+PHRASES = {one.phrase: int(one) for one in HTTPStatus}
 
 
 @dataclass(slots=True)
@@ -87,11 +95,12 @@ def shown(value: Any) -> str:
 
 
 def check(requests: Iterable[Request]) -> None:
-    """Refuse requests whose times go backwards.
+    """Refuse requests whose times go backwards, or do not belong together.
 
     Raises:
-        InputError: a first token before the request was sent, or an end before either.
+        InputError: a first token before the request was sent, an end before either, or more than a year between them.
     """
+    requests = list(requests)
     for one in requests:
         for name, early, late in (
             ("the first token came", one.sent_s, one.first_s),
@@ -104,6 +113,14 @@ def check(requests: Iterable[Request]) -> None:
                     f"{one.where}: times go backwards: {name} {early - late:.6g} s before {before}; expected times in "
                     "the order in which things happen"
                 )
+    asked_s = column(requests, lambda one: min(one.sent_s, one.scheduled_s))
+    k = int(asked_s.argmin())
+    apart_s = float(column(requests, lambda one: np.nanmax([one.sent_s, one.finished_s])).max() - asked_s[k])
+    if apart_s > MOST_S:
+        raise InputError(
+            f"{requests[k].where}: its time is {apart_s / 86400:.6g} days before the last; expected times of one run, "
+            "all dates or all seconds from its start"
+        )
 
 
 def column(requests: list[Request], of: Callable[[Request], float]) -> np.ndarray:

@@ -27,15 +27,22 @@ ALIASES = {
     "scheduled": ("scheduled_s", "scheduled", "arrival_s"),
     "sent": ("sent_s", "sent", "send_s", "start", "start_time", "timestamp", "time", "starttime"),
     "first_token": ("first_token_s", "first_token", "first_token_time", "completionstarttime"),
-    "finished": ("finished_s", "finished", "end", "end_time", "endtime"),
+    "finished": ("finished_s", "finished", "end", "end_time", "endtime", "msec"),
     "ttft": ("ttft_s", "ttft", "ttft_ms", "time_to_first_token"),
-    "e2e": ("e2e_s", "e2e", "latency", "latency_s", "latency_ms", "duration", "duration_ms", "duration_s"),
+    "e2e": (
+        *("e2e_s", "e2e", "latency", "latency_s", "latency_ms", "duration", "duration_ms", "duration_s"),
+        "request_time",
+    ),
     "prompt_tokens": ("prompt_tokens", "input_tokens"),
     "output_tokens": ("output_tokens", "completion_tokens", "generated_tokens"),
     "status": ("status", "status_code", "http_status"),
     "cohort": ("cohort",),
 }
-"""Names that are understood without `--columns` (LiteLLM's spend logs call them startTime and completionStartTime)."""
+"""Names that are understood without `--columns`.
+
+LiteLLM's spend logs call them startTime and completionStartTime; nginx has `$msec`, when it wrote the line, and
+`$request_time`.
+"""
 UNITS = {"_ns": 1e-9, "_us": 1e-6, "_ms": 1e-3, "_s": 1.0}
 SCALES = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
 """Dates so large count nanoseconds, microseconds or milliseconds since 1970."""
@@ -57,7 +64,7 @@ def read(path: Path, columns: Mapping[str, str]) -> Imported:
         raise InputError(f"{path}: has no rows; expected a request a row")
     notes = []
     if not {"first_token", "ttft"} & set(chosen):
-        notes.append("first tokens are not in the file: no TTFT")
+        notes.append("first tokens are not in the file: no TTFT (`blowout why --by e2e` tells what was slow)")
     notes += [f"{name} are not in the file" for name in ("prompt_tokens", "output_tokens") if name not in chosen]
     return Imported("csv", requests, tuple(notes))
 
@@ -68,13 +75,14 @@ def _chosen(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[st
         if name not in names:
             near = did_you_mean(name, names) or f"; it has {', '.join(names[:40])}"
             raise InputError(f"{path}: column {name!r}, which --columns calls {field}, is missing{near}")
-    lower = {name.lower(): name for name in reversed(names)}
+    lower = {name.lower(): name for name in reversed(names) if name not in columns.values()}
     known = {field: next((lower[one] for one in ALIASES[field] if one in lower), "") for field in ALIASES}
     found = {field: name for field, name in {**known, **columns}.items() if name}
     if "sent" not in found and "scheduled" in found:
         found["sent"] = found["scheduled"]
-    for field, other in (("sent", "sent"), ("finished", "e2e")):
-        if field not in found and other not in found:
+    ends = {"finished", "e2e"} & set(found)
+    for field, other, said in (("sent", "sent", len(ends) == 2), ("finished", "e2e", bool(ends))):
+        if field not in found and not said:
             raise InputError(
                 f"{path}: no column says {FIELDS[field]}; name it with --columns {other}=NAME (it has "
                 f"{', '.join(names[:40]) or 'no columns'})"
@@ -84,7 +92,8 @@ def _chosen(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[st
 
 def _request(where: str, row: Mapping[str, str | None], chosen: Mapping[str, str]) -> Request:
     def text(field: str) -> str:
-        return (row.get(chosen.get(field, "")) or "").strip()
+        value = (row.get(chosen.get(field) or "") or "").strip()
+        return "" if value == "-" else value  # nginx and Envoy write a dash for what is not there
 
     def time_s(field: str) -> float:
         return _time_s(text(field), f"{where}, column {chosen[field]!r}") if text(field) else math.nan
@@ -92,9 +101,10 @@ def _request(where: str, row: Mapping[str, str | None], chosen: Mapping[str, str
     def span_s(field: str) -> float:
         return _span_s(text(field), chosen[field], where) if text(field) else math.nan
 
-    sent_s = time_s("sent")
+    sent_s = time_s("sent") if "sent" in chosen else time_s("finished") - span_s("e2e")  # an access log: at the end
     if math.isnan(sent_s):
-        raise InputError(f"{where}, column {chosen['sent']!r}: expected {FIELDS['sent']}, got nothing")
+        name = "sent" if "sent" in chosen else "e2e" if text("finished") else "finished"
+        raise InputError(f"{where}, column {chosen[name]!r}: expected {FIELDS[name]}, got nothing")
     status = _count(text("status"), f"{where}, column {chosen.get('status')!r}", "an HTTP status")
     first_s, finished_s = time_s("first_token"), time_s("finished")
     good = status == -1 or OK[0] <= status <= OK[1]
@@ -103,7 +113,7 @@ def _request(where: str, row: Mapping[str, str | None], chosen: Mapping[str, str
     if math.isnan(finished_s):
         finished_s = sent_s + span_s("e2e")
     if good and math.isnan(finished_s):
-        name = chosen.get("finished", chosen.get("e2e"))
+        name = chosen["finished" if "finished" in chosen else "e2e"]
         raise InputError(f"{where}, column {name!r}: expected {FIELDS['finished']}, got nothing")
     return Request(
         where=where,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 HOST_SD = 0.05
 HOST_PAIRS = 5
@@ -31,14 +31,14 @@ def scale_interval(paces: Sequence[float], within: float, usual_sd: float = HOST
     degrees = HOST_PAIRS + len(logs) - 1
     variance = (HOST_PAIRS * usual_sd**2 + float(((logs - logs.mean()) ** 2).sum())) / degrees
     sd = math.sqrt(variance * (1.0 + 1.0 / len(logs)) + within**2)
-    half = float(stats.t.ppf(0.5 + COVERED / 2, degrees)) * sd
+    half = float(special.stdtrit(degrees, 0.5 + COVERED / 2)) * sd
     return math.exp(-half), math.exp(half)
 
 
 def draw_scales(interval: tuple[float, float], n: int, rng: np.random.Generator) -> np.ndarray:
     """Return *n* factors of which 95% are in *interval*: lognormal, in the middle of it."""
     low, high = np.log(interval)
-    return np.exp(0.5 * (low + high) + 0.5 * (high - low) / float(stats.norm.ppf(0.975)) * rng.standard_normal(n))
+    return np.exp(0.5 * (low + high) + 0.5 * (high - low) / float(special.ndtri(0.975)) * rng.standard_normal(n))
 
 
 __all__ = ["COVERED", "HOST_PAIRS", "HOST_SD", "WAY_SD", "draw_scales", "scale_interval"]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     click.option("--gpus", type=click.IntRange(min=1), help="Most GPUs there are, for all pools together."),
     click.option("--price", type=click.Path(path_type=Path), metavar="FILE",
                  help="YAML: what a GPU costs an hour, such as `h100: 2.50` [public prices]."),
-    click.option("--growth", metavar="RATE", help="Such as 8%/month: says when the fleet runs out."),
+    click.option("--growth", metavar="RATE", help="Such as 8%/month: says when the fleet runs out, and what to buy."),
     click.option("--model-error", metavar="SHARE",
                  help="How wrong step times may be, as 10% [as the profile was measured; 15% if nobody measured]."),
     click.option("--confidence", default="95%", show_default=True, help="That the next run keeps every promise."),
@@ -73,11 +73,12 @@ def command(
     """
     from sim.planning import fleets, headroom, plan, prices, printed, trials, values
 
-    loaded = _one_point(ready.load(scenario, overrides))
+    varied = values.varied(vary)
+    loaded = _one_point(ready.load(scenario, overrides, built=lambda pool: not fleets.replaces(varied, pool)))
     question = plan.Question(
         loaded,
         _promises(loaded, slo),
-        tuple(fleets.axes(loaded, values.varied(vary))),
+        tuple(fleets.axes(loaded, varied)),
         prices.read(price),
         survive,
         _one_point(ready.load(under, ())) if under else None,
@@ -130,7 +131,7 @@ def _promises(loaded: scenarios.Scenario, slo: str | None) -> "tuple[Bound, ...]
 
 def _written(found: "Plan", folder: Path, no_figures: bool) -> list[tuple[str, str]]:
     """Write the figure and the scenario of the chosen fleet into *folder*, and return what is worth typing next."""
-    from sim.planning import figure
+    from sim.planning import figure, moves_figure
     from sim.report import style
 
     commands = []
@@ -143,9 +144,10 @@ def _written(found: "Plan", folder: Path, no_figures: bool) -> list[tuple[str, s
         commands.append((shlex.join(["blowout", "run", str(file)]), "play the chosen fleet, its promises as claims"))
     commands.append((str(folder / "plan.json"), "every fleet, run and reason"))
     if not no_figures:
-        target = folder / "plan.png"
-        style.save(figure.plate(found), target)
-        commands.insert(0, (str(target), "cost against what users wait for"))
+        plates = {"plan.png": figure.plate(found)} | ({"moves.png": moves_figure.plate(found)} if found.moves else {})
+        for name, plate in plates.items():
+            style.save(plate, folder / name)
+        commands[:0] = [(str(folder / name), plate.topic.lower()) for name, plate in plates.items()]
     return commands
 
 
@@ -177,9 +179,16 @@ def _is_number(text: str) -> bool:
 
 @contextmanager
 def _told(name: str) -> Iterator[Callable[[str], None]]:
-    """Say on stderr what is being played, while a person is watching it."""
+    """Say on stderr what is being played while a person is watching it; elsewhere only the first of it."""
     if not sys.stderr.isatty():
-        yield lambda what: None
+        said: list[str] = []
+
+        def first(what: str) -> None:
+            if not said:
+                click.echo(f"{name}: {what}", err=True)
+            said.append(what)
+
+        yield first
         return
     from rich.console import Console
 

@@ -3,7 +3,8 @@
 So whatever is wrong is said with its line before anything is played, and before there is a folder for results.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,28 @@ from sim.scenario.control import Custom
 from sim.words import not_among
 
 
-def load(source: str, overrides: Sequence[str], swept: Mapping[str, Sequence[Any]] | None = None) -> scenarios.Scenario:
+def load(
+    source: str,
+    overrides: Sequence[str],
+    swept: Mapping[str, Sequence[Any]] | None = None,
+    built: Callable[[str], bool] = lambda pool: True,
+) -> scenarios.Scenario:
     """Return the scenario in *source*, a file or the name of a shipped one, with *overrides* in place and more *swept*.
+
+    Pools are checked as the file has them where *built* says so of their name: others are replaced before anything is
+    played, and checked then.
 
     Raises:
         InputError: what is wrong, with its place in the file.
     """
-    return scenarios.load(source, overrides, swept=swept, also=problems, tell=lambda note: click.echo(note, err=True))
+    also = partial(problems, built=built)
+    return scenarios.load(source, overrides, swept=swept, also=also, tell=lambda note: click.echo(note, err=True))
 
 
-def problems(scenario: scenarios.Scenario) -> Iterator[scenarios.Problem]:
-    """Yield what would keep *scenario* from being played or judged.
+def problems(
+    scenario: scenarios.Scenario, built: Callable[[str], bool] = lambda pool: True
+) -> Iterator[scenarios.Problem]:
+    """Yield what would keep *scenario* from being played or judged; of pools only those that are *built* like this.
 
     Raises:
         TraceError: a trace that cannot be replayed; names file, row and column.
@@ -44,7 +56,7 @@ def problems(scenario: scenarios.Scenario) -> Iterator[scenarios.Problem]:
         for metric, index in sorted(claims.parse(text).metrics):
             if wrong := _metric(metric, played[claims.point_of(metric, index, [point for point, _ in played])][1]):
                 yield ("claims", name), wrong
-    yield from scenarios.at_points(scenario, _Service())
+    yield from scenarios.at_points(scenario, _Service(built))
 
 
 def _not_a_rule(name: str, files: Sequence[str]) -> str:
@@ -74,11 +86,12 @@ def _metric(metric: str, point: scenarios.Scenario) -> str:
 class _Service:
     """Checks the pools and the users of one point after another, what they share only once."""
 
-    def __init__(self) -> None:
+    def __init__(self, built: Callable[[str], bool]) -> None:
+        self._built = built
         self._seen: dict[object, list[scenarios.Problem]] = {}
 
     def __call__(self, point: scenarios.Scenario) -> Iterator[scenarios.Problem]:
-        for name, pool in point.fleet.pools.items():
+        for name, pool in ((name, pool) for name, pool in point.fleet.pools.items() if self._built(name)):
             key = (name, pool.model_dump_json())
             if key not in self._seen:
                 self._seen[key] = list(_pool(name, pool))

@@ -17,13 +17,12 @@ from sim.interrupts import to_a_reader
 from sim.planning import sweep as sweeps
 from sim.planning import sweep_table
 from sim.planning.cluster import cluster, lost
-from sim.planning.playing import LOST
 from sim.planning.trials import crew
 from sim.planning.values import varied
 from sim.run import known_metrics
 from sim.scenario import points
 from sim.words import count
-from sim.workers import cores
+from sim.workers import LOST, cores
 
 
 @click.command()

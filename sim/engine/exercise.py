@@ -50,6 +50,7 @@ def exercise() -> None:
     fleet.resume(1)
     fleet.shrink(0, 2)
     fleet.look()
+    fleet.read_meters()
     for _ in fleet.crash(1):
         fleet.take_rows()
     fleet.restore(1)

@@ -16,7 +16,7 @@ from sim.engine.account import count_rows
 from sim.engine.clients import LEFT, give_up
 from sim.engine.commands import GAUGES
 from sim.engine.config import ClientPolicy, PoolConfig, share_below
-from sim.engine.latency import StepTimes
+from sim.engine.jit import Bare, bare
 from sim.engine.operations import Operations
 from sim.engine.play import play
 from sim.engine.prefix import rehash, route_by
@@ -28,16 +28,6 @@ __all__ = ["LIVE_MAX", "ROWS_CHUNK", "ClientPolicy", "Fleet", "PoolConfig"]
 
 ROWS_CHUNK = 1 << 16
 LIVE_MAX = 1 << 21  # requests in flight at which a run is called OVERLOADED
-
-
-def _alone(steps: StepTimes, longest: int) -> np.ndarray:
-    """Return the time that one sequence alone in the batch takes to decode up to each context length."""
-    context = np.arange(1, longest + 1, dtype=float)
-    edges, times = steps.ctx_edges, steps.decode_s[1]
-    cell = np.clip(np.searchsorted(edges, context, side="right") - 1, 0, len(edges) - 2)
-    slope = np.diff(times) / np.diff(edges)
-    decode = np.maximum(0.0, times[cell] + slope[cell] * (context - edges[cell]))
-    return np.concatenate([[0.0], np.cumsum(steps.base_s + decode)])
 
 
 class Fleet(Operations):
@@ -72,6 +62,7 @@ class Fleet(Operations):
         self.configs = list(pools)
         self.pace = np.zeros((0, 3)) if pace is None else np.ascontiguousarray(pace, float)
         self.w = state.records(state.WORLD, 1)
+        self._world, self._bare = bare(self.w)[0], Bare()
         self._tables()
         self.replicas = n = int(self.pools.count.sum())
         leaves = 1 << max(1, (n - 1).bit_length())
@@ -88,7 +79,7 @@ class Fleet(Operations):
         policies = [one_for_all] * cohorts if isinstance(one_for_all, ClientPolicy) else list(one_for_all)
         if len(policies) != cohorts:
             raise ValueError(f"expected clients for each of {cohorts} cohorts")
-        self.clients = np.concatenate([policy.record() for policy in policies]).view(np.recarray)
+        self.clients = state.attributed(np.concatenate([policy.record() for policy in policies]))
         self._set_counts(cohorts, duration_s)
         self.seqs = state.records(state.SEQUENCE, 0)
         self.asked = state.records(state.ASKED, 0)
@@ -113,7 +104,7 @@ class Fleet(Operations):
             if not config.chunked:  # a longer prompt, or its recomputation, would never find room in a step
                 longest = min(longest, config.max_tokens)
             steps = config.steps
-            tables = [steps.ctx_edges, steps.decode_s.ravel(), steps.tokens_s, _alone(steps, longest + 1)]
+            tables = [steps.ctx_edges, steps.decode_s.ravel(), steps.tokens_s, steps.alone(longest + 1)]
             ends = at + np.cumsum([len(table) for table in tables])
             pool.edges_at, pool.decode_at, pool.tokens_at, pool.alone_at = at, *ends[:3]
             at = ends[3]
@@ -280,23 +271,24 @@ class Fleet(Operations):
         if len(requests) and requests["follow_up"].max() >= 0:
             while sessions.load_script(self.w[0], self.script, requests, first) < 0:
                 self._grow_script(max(2 * len(self.script), len(requests)))
-        self.inbox = np.concatenate([self.inbox[w.inbox_next : w.inbox_end], requests[first == 1]]).view(np.recarray)
+        self.inbox = state.attributed(np.concatenate([self.inbox[w.inbox_next : w.inbox_end], requests[first == 1]]))
         w.inbox_next, w.inbox_end = 0, len(self.inbox)
         w.more = more
 
     def continue_sessions(self, asks: np.ndarray, requests: np.ndarray) -> None:
-        """Give sessions that used up their script (*asks*) the next of their *requests*."""
-        self._reserve(len(asks), "events")
-        requests = requests.copy().view(np.recarray)
-        first = np.ones(len(requests), np.uint8)
-        while sessions.load_script(self.w[0], self.script, requests, first) < 0:
-            self._grow_script(max(2 * len(self.script), len(requests)))
-        starts = requests[first == 1]
-        by_session = {int(ask["session"]): float(ask["at_s"]) for ask in asks}
-        for start in starts:
-            while self.w[0].free_script == state.NONE:
-                self._grow_script(2 * len(self.script))
-            sessions.resume_session(self.w[0], self.script, self.events, start, by_session[int(start.session)])
+        """Give sessions that used up their script (*asks*) the next of their *requests*, whose ``follow_up`` change.
+
+        Raises:
+            ValueError: requests of a session that is not among *asks*.
+        """
+        requests, first = bare(requests), np.empty(len(requests), np.uint8)
+        while why := sessions.go_on(self._world, bare(self.script), bare(self.events), requests, first, bare(asks)):
+            if why == state.SCRIPT_FULL:
+                self._grow_script(max(2 * len(self.script), len(requests)))
+            elif why == state.SLOTS_FULL:
+                self.events = state.grown(self.events, 2 * len(self.events) + len(requests))
+            else:
+                raise ValueError("expected requests of sessions that have asked for more")
 
     def advance(self, until_s: float) -> str:
         """Play all that happens up to *until_s*; return "done", or why it stopped early.
@@ -309,11 +301,12 @@ class Fleet(Operations):
         """
         until_s = float(until_s)  # Numba compiles a kernel again for every other type, 3 s for this one
         while True:
-            why = play(
-                self.w[0], self.pools, self.gates, self.reps, self.meters, self.seqs, self.asked, self.clients,
-                self.cache, self.script, self.inbox, self.events, self.asks, self.board, self.tab, self.tree, self.rows,
-                self.ended, self.latency, self.windows, self.minutes, self.parts, until_s,
+            arrays = self._bare(
+                self.pools, self.gates, self.reps, self.meters, self.seqs, self.asked, self.clients, self.cache,
+                self.script, self.inbox, self.events, self.asks, self.board, self.tab, self.tree, self.rows, self.ended,
+                self.latency, self.windows, self.minutes, self.parts,
             )  # fmt: skip
+            why = play(self._world, *arrays, until_s)
             if why != state.SLOTS_FULL:
                 return {state.DONE: "done", state.INBOX_EMPTY: "inbox", state.ROWS_FULL: "rows",
                         state.SCRIPT_END: "script", state.ENDED_FULL: "ended"}[why]  # fmt: skip
@@ -331,14 +324,18 @@ class Fleet(Operations):
 
         None is left out, whichever rows are kept; those of a fleet that is not judged are never written.
         """
-        ended = self.ended[: self.w[0].ended_n].copy()
+        ended = self.look_ended().copy()
         self.w[0].ended_n = 0
-        return ended.view(ATTEMPT)
+        return ended
+
+    def look_ended(self, first: int = 0) -> np.ndarray:
+        """Return, without taking it, what `take_ended` would, from the *first* on; it changes when the fleet moves."""
+        return self.ended.view(np.ndarray)[first : self._world["ended_n"]]
 
     def take_asks(self) -> np.ndarray:
         """Return the sessions that have used up their script (`sim.engine.state.ASK`)."""
-        asks = self.asks[: self.w[0].asks_n].copy()
-        self.w[0].asks_n = 0
+        asks = self.asks.view(np.ndarray)[: self._world["asks_n"]].copy()
+        self._world["asks_n"] = 0
         return asks
 
     def look(self) -> np.ndarray:

@@ -6,16 +6,20 @@ every call this is pure cost (measured: 4 of 5 nanoseconds). Kernels allocate no
 """
 
 from collections.abc import Callable
+from operator import is_
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba import config, njit, types
 from numba.core import caching
 
 from sim.engine import cache_folder
+from sim.engine.state import attributed
 
 # Where Numba was imported first, it did not see what `sim.engine` told it.
-config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
+_FOLDER = cache_folder()  # once: hundreds of functions ask
+config.CACHE_DIR = str(_FOLDER)  # type: ignore[attr-defined]
 
 
 class _BySources(caching.UserProvidedCacheLocator):
@@ -25,10 +29,10 @@ class _BySources(caching.UserProvidedCacheLocator):
     """
 
     def get_cache_path(self) -> str:
-        return str(cache_folder())
+        return str(_FOLDER)
 
     def get_source_stamp(self) -> str:
-        return cache_folder().name
+        return _FOLDER.name
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> "_BySources | None":
@@ -57,3 +61,28 @@ def kernel(function: Callable[..., Any]) -> Any:
 def _widened(kind: Any) -> Any:
     kind = getattr(kind, "literal_type", kind)  # of a constant: the type that it is a constant of
     return types.int64 if isinstance(kind, types.Integer) and kind != types.uint64 else kind
+
+
+def bare(array: np.ndarray) -> Any:
+    """Return *array* as a kernel is best handed it: Numba tells a plain array apart sooner than a record array.
+
+    Measured on `sim.engine.play.play` with nothing to do: 47 us with its 21 record arrays, 12 us with plain ones.
+    Without the JIT, fields must be attributes.
+    """
+    if array.dtype.names is None:
+        return array
+    return attributed(array) if config.DISABLE_JIT else array.view(np.ndarray)  # type: ignore[attr-defined]
+
+
+class Bare:
+    """Many arrays, `bare`: those that are still the arrays of the last call are not wrapped again (8 us for 21)."""
+
+    def __init__(self) -> None:
+        self._arrays: tuple[np.ndarray, ...] = ()
+        self._handed: tuple[Any, ...] = ()
+
+    def __call__(self, *arrays: np.ndarray) -> tuple[Any, ...]:
+        """Return *arrays*, each as `bare` returns it."""
+        if len(arrays) != len(self._arrays) or not all(map(is_, arrays, self._arrays)):
+            self._arrays, self._handed = arrays, tuple(map(bare, arrays))
+        return self._handed

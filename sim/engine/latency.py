@@ -73,6 +73,15 @@ class StepTimes:
         slope = (row[j + 1] - row[j]) / (edges[j + 1] - edges[j])
         return float(max(0.0, row[j] + slope * (context - edges[j])))
 
+    def alone(self, longest: int) -> np.ndarray:
+        """Return the seconds in which one sequence alone decodes up to each context length: (*longest* + 1,)."""
+        context = np.arange(1, longest + 1, dtype=float)
+        edges, times = self.ctx_edges, self.decode_s[1]
+        cell = np.clip(np.searchsorted(edges, context, side="right") - 1, 0, len(edges) - 2)
+        slope = np.diff(times) / np.diff(edges)
+        decode = np.maximum(0.0, times[cell] + slope[cell] * (context - edges[cell]))
+        return np.concatenate([[0.0], np.cumsum(self.base_s + decode)])
+
 
 class GridKey(NamedTuple):
     """What a tabulated grid of step times was made for."""

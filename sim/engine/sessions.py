@@ -1,7 +1,7 @@
 """Sessions in flight: the turns that users will ask later, waiting in slots of their own."""
 
 from sim.engine.jit import kernel
-from sim.engine.state import FOLLOW_UP, NONE
+from sim.engine.state import DONE, FOLLOW_UP, NONE, SCRIPT_FULL, SLOTS_FULL
 from sim.engine.timers import push_event
 
 
@@ -45,9 +45,30 @@ def count_free(w, script, need):
 
 
 @kernel
-def resume_session(w, script, events, row, at_s):
-    """Let a session whose script had ended at *at_s* go on with *row*, after its think time."""
-    slot = w.free_script
-    w.free_script = script[slot].follow_up
-    script[slot] = row
-    push_event(w, events, at_s, FOLLOW_UP, slot, row.session)
+def go_on(w, script, events, rows, first, asks):
+    """Let sessions whose script had ended (*asks*) go on with *rows*, after their think time; see `load_script`.
+
+    Return `DONE`, or which array has no room: `SLOTS_FULL` for the events, `SCRIPT_FULL` for the script, and then
+    nothing has changed; or `NONE` if a session did not ask.
+    """
+    n = len(rows)
+    if w.events_n + n + w.margin > len(events):
+        return SLOTS_FULL
+    if count_free(w, script, n) < n:
+        return SCRIPT_FULL
+    load_script(w, script, rows, first)
+    k = 0  # sessions most often stand in the order in which they asked
+    for row in range(n):
+        if not first[row]:
+            continue
+        tried = 0
+        while tried < len(asks) and asks[k].session != rows[row].session:
+            k = k + 1 if k + 1 < len(asks) else 0
+            tried += 1
+        if tried == len(asks):
+            return NONE
+        slot = w.free_script
+        w.free_script = script[slot].follow_up
+        script[slot] = rows[row]
+        push_event(w, events, asks[k].at_s, FOLLOW_UP, slot, asks[k].session)
+    return DONE

@@ -4,6 +4,8 @@ The kernels in this room are plain functions over these arrays. Times are second
 the run; ``-1`` is "none" for an index and "not yet" for a time. Counters only grow.
 """
 
+from functools import cache
+
 import numpy as np
 
 LEVELS = 4  # priorities; a few, each a FIFO of its own
@@ -16,6 +18,7 @@ FREE, WAITING, PREFILL, DECODE = 0, 1, 2, 3
 BLOCKED_NOT, BLOCKED_SEAT, BLOCKED_KV = 0, 1, 2
 # Why `play` came back before its time.
 DONE, INBOX_EMPTY, ROWS_FULL, SLOTS_FULL, SCRIPT_END, ENDED_FULL = 0, 1, 2, 3, 4, 5
+SCRIPT_FULL = 6  # `sim.engine.sessions.go_on` has no slots for more turns
 # Routers, in the order of `sim.engine.routing.ROUTERS`.
 ROUND_ROBIN, RANDOM, LEAST_OUTSTANDING, POWER_OF_D, PREFIX_AFFINITY, SESSION_STICKY = 0, 1, 2, 3, 4, 5
 # What a client event is about.
@@ -358,7 +361,18 @@ MINUTE_COLUMNS = ("requests", "ok", "wrong", "errors", "attempts", "slow_ttft", 
 
 def records(dtype: np.dtype, n: int) -> np.recarray:
     """Return *n* zeroed records whose fields are attributes, with or without the JIT."""
-    return np.zeros(n, dtype).view(np.recarray)
+    return attributed(np.zeros(n, dtype))
+
+
+def attributed(array: np.ndarray) -> np.recarray:
+    """Return *array* with its fields as attributes."""
+    return array.view(np.ndarray).view(_record(array.dtype)).view(np.recarray)
+
+
+@cache
+def _record(dtype: np.dtype) -> np.dtype:
+    """Return *dtype* with attributes, always the same object: any other, Numba compares field by field at each call."""
+    return np.dtype((np.record, dtype))
 
 
 def grown(array: np.recarray, n: int) -> np.recarray:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim import __version__
 from sim.errors import EndpointError, InputError
-from sim.planning.playing import LOST
-from sim.workers import cores
+from sim.workers import LOST, cores
 
 if TYPE_CHECKING:
     from distributed import Client

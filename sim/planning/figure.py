@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim import claims
-from sim.planning.objective import Bound
+from sim.planning.objective import Bound, Judged
 from sim.planning.plan import Plan
-from sim.planning.printed import price
 from sim.planning.search import Verdict
+from sim.planning.tables import price
 from sim.report import style, words
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ BROKEN = "#9aa3ad"
 MOST_PANELS = 3
 MARKERS = ("o", "s", "^", "D")
 """Of kinds of fleets, when there are more of them than colours."""
+FAR = 20.0
+"""Times the median from which on what the next run stays within is as good as anything."""
+MOST_NAMES = 10
+NAME_SIZE = 7.0
+LETTER, LINE, DOT, MARGIN = 4.6, 9.0, 4.0, 14.0
+"""Points: a bold letter and a line of names at that size, half a dot, and the margin right of a panel."""
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top, in points."""
 
 
 def plate(plan: Plan) -> style.Plate:
@@ -74,21 +83,16 @@ def _kind(plan: Plan, verdict: Verdict) -> str:
 
 def _panel(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str, str]]) -> None:
     log = claims.is_time(bound.metric)
-    for verdict in plan.known:
-        for condition in [verdict.failed or next(iter(verdict.conditions), None)]:
-            if condition is None:
-                continue
-            found = next(one for one in condition.findings if one.bound == bound)
-            if not np.isfinite(found.typical):
-                continue
-            colour, marker = looks[_kind(plan, verdict)]
-            face = colour if verdict.kept else "white"
-            if np.isfinite(found.limit) and found.limit < 20 * max(found.typical, 1e-9):
-                ax.plot([verdict.fleet.cost] * 2, [found.typical, found.limit], color=colour, lw=1)
-            size = 9 if verdict is plan.best else 5
-            ax.plot(verdict.fleet.cost, found.typical, marker, ms=size, mfc=face, mec=colour, mew=1.2)
+    for verdict, found in _dots(plan, bound):
+        colour, marker = looks[_kind(plan, verdict)]
+        face = colour if verdict.kept else "white"
+        if _has_line(found):
+            ax.plot([verdict.fleet.cost] * 2, [found.typical, found.limit], color=colour, lw=1)
+        size = 9 if verdict is plan.best else 5
+        ax.plot(verdict.fleet.cost, found.typical, marker, ms=size, mfc=face, mec=colour, mew=1.2)
     ax.axhline(bound.bound, color=style.INK, lw=1, ls="--")
     ax.set_xscale("log")
+    ax.margins(x=0.14, y=0.1)  # room for names beside the outermost dots
     if log:
         ax.set_yscale("log")
         style.log_seconds(ax.yaxis)
@@ -96,8 +100,79 @@ def _panel(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str, str
         style.from_zero([ax])
     _money_axis(ax.xaxis)
     ax.set_xlabel(f"{plan.question.prices.currency} an hour")
-    ax.set_title(f"{words.metric_name(bound.metric)}, bound {words.quantity(bound.metric, bound.bound)}", size=9,
-                 loc="left", color=style.QUIET)  # fmt: skip
+    ax.set_title(words.metric_name(bound.metric), size=9, loc="left", color=style.QUIET)
+    said = f"promised: {'at least' if bound.least else 'at most'} {words.quantity(bound.metric, bound.bound)}"
+    ax.annotate(
+        said, (1, bound.bound), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+        ha="right", va="bottom", size=7.5, color=style.INK,
+    )  # fmt: skip
+    _name_dots(ax, plan, bound, looks, said)
+
+
+def _dots(plan: Plan, bound: Bound) -> list[tuple[Verdict, Judged]]:
+    """Return the fleets that have a dot, and what they did to *bound*, those first that matter most to the answer."""
+    found = []
+    for verdict in plan.known:
+        condition = verdict.failed or next(iter(verdict.conditions), None)
+        judged = next((one for one in condition.findings if one.bound == bound), None) if condition else None
+        if judged is not None and np.isfinite(judged.typical):
+            found.append((verdict, judged))
+    first = (plan.best, plan.below, plan.fewer)
+    middle = plan.best.fleet.cost if plan.best else np.inf
+    return sorted(found, key=lambda one: (one[0] not in first, not one[0].kept, abs(one[0].fleet.cost - middle)))
+
+
+def _has_line(found: Judged) -> bool:
+    """Return whether what the next run stays within is worth drawing."""
+    return bool(np.isfinite(found.limit)) and found.limit < FAR * max(found.typical, 1e-9)
+
+
+def _name_dots(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str, str]], said: str) -> None:
+    """Write beside at most `MOST_NAMES` dots which fleet they are, where names cover neither dots nor one another."""
+    per_point = ax.figure.dpi / 72
+    dots = _dots(plan, bound)
+
+    def place(cost: float, value: float) -> np.ndarray:
+        return np.asarray(ax.transData.transform((cost, value))) / per_point
+
+    at = {id(one): place(one.fleet.cost, found.typical) for one, found in dots}
+    ends = [place(one.fleet.cost, found.limit if _has_line(found) else found.typical) for one, found in dots]
+    left, right = (float(ax.transAxes.transform((x, 0))[0]) / per_point for x in (0, 1))
+    line = float(place(1, bound.bound)[1])
+    taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in at.values()]
+    taken += [(x - 1, min(y, end), x + 1, max(y, end)) for (x, y), (_, end) in zip(at.values(), ends)]
+    taken.append((right - LETTER * len(said), line - 1, right, line + LINE))
+    taken.append((left, line - 1, right, line + 1))
+    named = 0
+    for verdict, found in dots:
+        name = plan.space.words(verdict.fleet, short=True)
+        x, y = map(float, at[id(verdict)])
+        boxes = _around(x, y, LETTER * len(name))
+        free = (
+            side for side, box in boxes.items()
+            if box[0] >= left and box[2] <= right + MARGIN and not any(_overlap(box, other) for other in taken)
+        )  # fmt: skip
+        side = next(free, "above" if verdict is plan.best else None)  # the chosen one has a name in any case
+        if side is not None:
+            style.mark(ax, verdict.fleet.cost, found.typical, name, looks[_kind(plan, verdict)][0], side, NAME_SIZE)
+            taken.append(boxes[side])
+            named += 1
+        if named == MOST_NAMES:
+            return
+
+
+def _around(x: float, y: float, width: float) -> dict[str, Box]:
+    """Return where a name so wide would stand beside a dot, by side as `sim.report.style.mark` calls it."""
+    return {
+        "right": (x + 7, y - LINE / 2, x + 7 + width, y + LINE / 2),
+        "above": (x - 3, y + 7, x - 3 + width, y + 7 + LINE),
+        "below": (x - 3, y - 7 - LINE, x - 3 + width, y - 7),
+        "left": (x - 7 - width, y - LINE / 2, x - 7, y + LINE / 2),
+    }
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _money_axis(axis: Any) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -85,12 +85,16 @@ class Space:
             cost += count * self.prices.of(chosen.get((*at, "hardware"), pool.hardware))
         return Fleet(values, cost, gpus)
 
+    def kind(self, fleet: Fleet) -> tuple[Any, ...]:
+        """Return the kind of *fleet*: its values of what is no rung."""
+        return tuple(fleet.values[i] for i in self.kinds)
+
     def chains(self) -> Iterator[tuple[tuple[Any, ...], list[list[Fleet]]]]:
         """Yield each kind (values of what is no rung) with its chains: fleets that differ in the longest rung only."""
         kinds: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Fleet]]] = {}
         longest = max(self.rungs, key=lambda i: len(self.axes[i].values), default=None)
         for one in self.fleets:
-            kind = tuple(one.values[i] for i in self.kinds)
+            kind = self.kind(one)
             rest = tuple(one.values[i] for i in self.rungs if i != longest)
             kinds.setdefault(kind, {}).setdefault(rest, []).append(one)
         for kind, chains in kinds.items():
@@ -100,8 +104,11 @@ class Space:
         """Return what *fleet* sets in the scenario."""
         return dict(zip((axis.keys for axis in self.axes), fleet.values))
 
-    def words(self, fleet: Fleet) -> str:
-        """Return *fleet* in words, such as ``4 x h100``, ``chat: 4 replicas, max_num_seqs 64``."""
+    def words(self, fleet: Fleet, short: bool = False) -> str:
+        """Return *fleet* in words, such as ``4 x h100``, ``chat: 4 replicas; deep: 1 replica, max_num_seqs 64``.
+
+        Of several pools in *short*: ``chat 4 + deep 1, max_num_seqs 64``.
+        """
         several = len(self.scenario.fleet.pools) > 1
         said: dict[str, list[str]] = {}
         chosen = {axis.keys: value for axis, value in zip(self.axes, fleet.values)}
@@ -112,6 +119,8 @@ class Space:
             match keys[-1]:
                 case "replicas" if hardware is not None:
                     parts.insert(0, f"{value} x {hardware}")
+                case "replicas" if short and several:
+                    parts.insert(0, str(value))
                 case "replicas":
                     parts.insert(0, f"{value} replica{'' if value == 1 else 's'}")
                 case "hardware" if (*keys[:-1], "replicas") in chosen:
@@ -120,8 +129,9 @@ class Space:
                     parts.append(str(value))
                 case _:
                     parts.append(f"{keys[-1]} {show(value)}")
-        words = [f"{whose}: {', '.join(parts)}" if whose else ", ".join(parts) for whose, parts in said.items()]
-        return "; ".join(words) or "as the scenario says"
+        colon, between = (" ", " + ") if short else (": ", "; ")
+        words = [f"{whose}{colon if whose else ''}{', '.join(parts)}" for whose, parts in said.items()]
+        return between.join(words) or "as the scenario says"
 
     def at_least(self, one: Fleet, other: Fleet) -> bool:
         """Return whether *one* has everything that *other* has: the same kind, and no rung lower."""
@@ -160,6 +170,12 @@ def axes(scenario: Scenario, varied: Mapping[str, Sequence[Any]]) -> list[Axis]:
         if not any(axis.is_rung for axis in found.values()) and len(scenario.fleet.pools) == 1 and keys not in found:
             found[keys] = Axis(keys, tuple(range(1, 65)))
     return list(found.values())
+
+
+def replaces(varied: Iterable[str], pool: str) -> bool:
+    """Return whether fleets of *varied* paths, as typed, are none of them built with *pool* as the scenario has it."""
+    paths = [path.split(".") for path in varied]
+    return any(keys[-1] != RUNG and ("pools" not in keys or pool in keys) for keys in paths)
 
 
 def _check(scenario: Scenario, keys: Keys, value: Any, path: str) -> None:

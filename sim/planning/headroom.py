@@ -1,27 +1,22 @@
-"""How far a fleet is from its edge: the load at which it breaks, when growth gets there, and what moves the answer."""
+"""How far a fleet is from its edge: the load at which it breaks, when growth gets there, and what to buy by then."""
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import numpy as np
-
-from sim import scenario as scenarios
-from sim.errors import HardwareError, InputError, ScenarioError
-from sim.planning import labels
-from sim.planning.fleets import Case, Fleet, calibrated, scaled
-from sim.planning.search import Bench
+from sim.errors import InputError
+from sim.planning import labels, search
+from sim.planning.fleets import Case, scaled
+from sim.planning.search import Bench, Verdict
 from sim.scenario import Scenario
-from sim.scenario.paths import Keys
 from sim.units import NUMBER
 from sim.words import show
 
 NEAR = 1.03
 """A knee is bracketed to within this factor."""
 MOST = 64.0
-QUANTILES = 1000
 PERIODS = {"day": 1.0, "week": 7.0, "month": 30.4375, "year": 365.25}
 
 
@@ -74,6 +69,10 @@ class Growth:
         """Return after how many days the load is *factor* times what it is."""
         return math.log(factor) / math.log1p(self.rate) * PERIODS[self.period] if factor > 1 else 0.0
 
+    def after(self, months: float) -> float:
+        """Return the load after so many *months*, as a factor on what it is."""
+        return (1 + self.rate) ** (months * PERIODS["month"] / PERIODS[self.period])
+
     @property
     def text(self) -> str:
         """As `--growth` takes it."""
@@ -92,86 +91,48 @@ def read_growth(text: str) -> Growth:
     return Growth(float(match[1]) / 100, match[2])
 
 
-# --- what moves the answer --------------------------------------------------------------------------------------------
+# --- what to buy next -------------------------------------------------------------------------------------------------
+
+MONTHS = (3, 6, 12)
+MOST_GROWN = 8.0
+"""Times the planned load beyond which nothing is played: such a service is planned anew."""
 
 
 @dataclass(frozen=True)
-class Move:
-    """One input that is not as planned: its name, the fleet that is needed then, and its cost more an hour.
+class Outlook:
+    """What it takes to last so many *months*: the load then, as a factor on the planned one, and the cheapest fleet.
 
-    ``fleet`` is None where no fleet of its kind is enough.
+    ``verdict`` is None where no fleet that may be chosen is enough, or (beyond `MOST_GROWN`) none was played.
     """
 
-    name: str
-    fleet: Fleet | None
-    more: float
-    excess: float
+    months: int
+    factor: float
+    verdict: Verdict | None
 
 
-Change = Callable[[Scenario], Scenario]
+def outlook(bench: Bench, growth: Growth, kept: Sequence[Verdict]) -> Iterator[Outlook]:
+    """Yield what it takes to last each of `MONTHS`; *kept* is the cheapest fleet of every kind that has one, today.
 
-
-def doubts(scenario: Scenario) -> dict[str, Change]:
-    """Return what may turn out worse than planned, by name."""
-    found: dict[str, Change] = {"20% more requests": lambda one: scaled(one, 1.2)}
-    if scenario.workload.trace is None:
-        found["prompts 20% longer"] = lambda one: _longer(one, "prompt_tokens", 1.2)
-        found["answers 20% longer"] = lambda one: _longer(one, "output_tokens", 1.2)
-    found["steps 10% slower"] = lambda one: calibrated(one, dict.fromkeys(one.fleet.pools, 1.1))
-    if scenario.workload.arrivals == "poisson" and scenario.workload.trace is None:
-        clumps: dict[Keys, Any] = {("workload", "arrivals"): {"gamma": {"cv": 3.0}}}
-        found["arrivals in clumps (coefficient of variation 3)"] = lambda one: scenarios.changed(one, clumps)
-    return found
-
-
-def _longer(scenario: Scenario, what: str, factor: float) -> Scenario:
-    """Return *scenario* with *what* (prompt_tokens or output_tokens) *factor* times as long, for every cohort."""
-    from sim.workload.cohorts import lengths
-
-    shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    settings: dict[Keys, Any] = {}
-    for name, cohort in scenario.workload.cohorts.items():
-        if (given := getattr(cohort, what)) is not None:
-            tokens = np.maximum(1, np.rint(lengths(given, what).at(shares) * factor)).astype(int)
-            settings["workload", "cohorts", name, what] = {"empirical": {"values": tokens.tolist()}}
-    return scenarios.changed(scenario, settings)
-
-
-def moves(bench: Bench, best: Fleet, changes: Mapping[str, Change]) -> list[Move]:
-    """Return what each of *changes* would make of the answer *best*: the one that costs most first.
-
-    Only the number of replicas is chosen again (the longest of several axes of replicas), under every condition.
+    More load never needs less: what broke its promises before is not played again, and of each kind the search begins
+    at its last answer, grown as the load has; a kind that was dearer than what is found is left out.
     """
-    chain = next(chain for _, chains in bench.space.chains() for chain in chains if best in chain)
-    begin = chain.index(best)
-    found = []
-    for name, change in changes.items():
-        bench.tell(name)
-        k, excess = _needed(bench, chain, begin, change)
-        fleet = chain[k] if k < len(chain) else None
-        found.append(Move(name, fleet, math.inf if fleet is None else fleet.cost - best.cost, excess))
-    return sorted(found, key=lambda one: (-one.more, -one.excess))
-
-
-def _needed(bench: Bench, chain: Sequence[Fleet], begin: int, change: Change) -> tuple[int, float]:
-    """Return the first of *chain* from *begin* on that keeps the promises after *change*, and *begin*'s own excess."""
-    excesses: list[float] = []
-
-    def keeps(k: int) -> bool:
-        try:
-            conditions = bench.conditions(change(bench.scenario(chain[k])), bench.cases)
-        except (HardwareError, ScenarioError, InputError):
-            return False
-        excesses.append(conditions[-1].excess)
-        return conditions[-1].kept
-
-    if keeps(begin):
-        return begin, excesses[0]
-    low, step = begin, 1
-    while low + step < len(chain) and not keeps(low + step):
-        low, step = low + step, 2 * step
-    high = min(low + step, len(chain))
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if keeps(middle) else (middle, high)
-    return high, excesses[0] if excesses else math.nan
+    latest, before = {bench.space.kind(one.fleet): one for one in kept}, 1.0
+    for months in MONTHS:
+        factor = growth.after(months)
+        if factor > MOST_GROWN or not latest:
+            yield Outlook(months, factor, None)
+            continue
+        other = bench.other(partial(scaled, factor=factor))
+        best: Verdict | None = None
+        for kind, last in sorted(latest.items(), key=lambda item: item[1].fleet.cost):
+            if best is not None and last.fleet.cost >= best.fleet.cost:
+                break
+            other.tell(f"{months} months of growth")
+            dearest = math.inf if best is None else best.fleet.cost
+            found = search.grown(other, kind, last.fleet.cost, factor / before, dearest)
+            if found is not None:
+                latest[kind] = best = found
+            elif best is None:
+                del latest[kind]
+        before = factor
+        yield Outlook(months, factor, best)

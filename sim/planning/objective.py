@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim import claims
+from sim import claims, summary
 from sim.errors import InputError, ScenarioError
 from sim.planning.trials import Played
 from sim.report import words
@@ -51,6 +51,12 @@ class Bound:
         if _is_share(self.metric):
             return f"{100 * self.bound:.12g}%"
         return f"{self.bound:.12g}"
+
+    @property
+    def of_an_answer(self) -> bool:
+        """Whether an answer itself keeps or breaks it: a percentile of TTFT or e2e, of everybody."""
+        time, _, statistic = self.metric.partition("_")
+        return time in ("ttft", "e2e") and statistic in summary.QUANTILES and not self.least
 
     def kept_by(self, played: Played) -> bool:
         """Return whether one run keeps it; one that has no such number does not."""
@@ -146,10 +152,14 @@ def limit(bound: Bound, values: Sequence[float], confidence: float) -> float:
 class Jury:
     """Judges one fleet, run by run, until it is sure: kept, broken, or no more runs."""
 
-    def __init__(self, bounds: Sequence[Bound], most: int, confidence: float) -> None:
-        """Judge *bounds* after *most* runs, or fewer; the next run shall keep them with *confidence*."""
+    def __init__(self, bounds: Sequence[Bound], most: int, confidence: float, early: bool = True) -> None:
+        """Judge *bounds* after *most* runs, or fewer; the next run shall keep them with *confidence*.
+
+        Without *early*, nothing is kept before as many runs as are `enough` for order to decide.
+        """
         self.bounds, self.most, self.confidence = tuple(bounds), most, confidence
         self.runs: list[Played] = []
+        self._early = early
         self._alike = math.ceil(1 / (math.e * (1 - confidence)))
         self._looks = {*(n for n in LOOKS if n < most), self._alike, most}
         self.enough = max(most, self._alike, math.ceil(confidence / (1 - confidence) - 1e-9))
@@ -167,7 +177,8 @@ class Jury:
         # One may be the normal limit's own doing; of more than order allows none comes back.
         if broken > max(1, self._ranks - 1) or any(run.overloaded for run in self.runs):
             return False
-        if n in (*self._looks, self.enough) and all(self._within(bound) for bound in self.bounds):
+        looked = n == self.enough or (self._early and n in self._looks)
+        if looked and all(self._within(bound) for bound in self.bounds):
             return True
         return False if n >= self.enough or (n >= self.most and broken) else None
 

@@ -11,16 +11,19 @@ from sim import scenario as scenarios
 from sim.engine.hardware import resolve
 from sim.errors import InputError
 from sim.planning import doubt as doubts
-from sim.planning import fleets, headroom, reasons, search
+from sim.planning import fleets, headroom, moves, reasons, search
 from sim.planning.doubt import Doubt
-from sim.planning.fleets import Axis, Case, Space
-from sim.planning.headroom import Growth, Knee, Move
+from sim.planning.fleets import Axis, Case, Fleet, Space
+from sim.planning.headroom import Growth, Knee, Outlook
+from sim.planning.moves import Move
 from sim.planning.objective import Bound
+from sim.planning.playing import GOOD
 from sim.planning.prices import Prices
 from sim.planning.reasons import Reason
 from sim.planning.search import Bench, Verdict
 from sim.scenario import Scenario
 from sim.scenario.control import Autoscale
+from sim.words import count
 
 FEW_REQUESTS = 1000
 NO_ROWS = "no rows are kept"
@@ -48,10 +51,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Money:
-    """What a fleet costs: an hour; at the load that was played, a million output tokens and a thousand good answers."""
+    """What a fleet costs: an hour; at the load that was played, a million output tokens and a thousand answers.
+
+    ``thousand_right`` counts right answers, however late; ``thousand_good`` those within what is promised of a
+    percentile of TTFT or e2e, and is infinite where nothing is.
+    """
 
     hour: float
     million_tokens: float
+    thousand_right: float
     thousand_good: float
 
 
@@ -75,6 +83,7 @@ class Plan:
     knee: Knee | None
     knee_of_one: Knee | None
     moves: tuple[Move, ...]
+    outlook: tuple[Outlook, ...]
     assumptions: tuple[str, ...]
     runs: int
 
@@ -89,10 +98,10 @@ class Plan:
         hour = verdict.fleet.cost
 
         def each(name: str, number: float) -> float:
-            per_s = sum(one[name] for one in rates) / len(rates) if rates else math.nan
+            per_s = sum(one.get(name, 0.0) for one in rates) / len(rates) if rates else math.nan
             return hour / 3600 / per_s * number if per_s > 0 else math.inf
 
-        return Money(hour, each("throughput_tokens_per_s", 1e6), each("goodput_per_s", 1e3))
+        return Money(hour, each("throughput_tokens_per_s", 1e6), each("goodput_per_s", 1e3), each(GOOD, 1e3))
 
     def reason(self, verdict: Verdict) -> Reason:
         """Return why the fleet of *verdict* fails, or what it is nearest to failing in."""
@@ -120,6 +129,51 @@ def make(
     Raises:
         InputError: a question without an answer: no fleets, none that can be played, no price, two seeds, no trouble.
     """
+    bench, first, at_peak = _begun(question, executor, at_once, tell, check)
+    space, cases = bench.space, bench.cases
+    kept, best, below = search.best_of(bench)
+    fewer, knee, knee_of_one = None, None, None
+    moved: tuple[Move, ...] = ()
+    later: tuple[Outlook, ...] = ()
+    if best is not None:
+        fewer = _fewer(bench, best, below)
+        chosen = bench.scenario(best.fleet)
+        knee = headroom.knee(bench, chosen, cases, kept=True)
+        knee_of_one = _knee_of_one(bench, chosen, knee if len(cases) == 1 else None)
+        moved = tuple(moves.of(bench, best)) if space.rungs else ()
+        later = tuple(headroom.outlook(bench, question.growth, [*kept, best])) if question.growth else ()
+    doubt = doubts.of(bench.scenario(best.fleet if best else first), question.model_error)
+    return Plan(
+        question,
+        space,
+        cases,
+        doubt,
+        best,
+        below,
+        fewer,
+        None if best else _nearest(bench),
+        tuple(bench.known.values()),
+        knee,
+        knee_of_one,
+        moved,
+        later,
+        tuple(filter(None, (at_peak, *doubt.said, *_notes(bench, best)))),
+        bench.played,
+    )
+
+
+def _begun(
+    question: Question,
+    executor: Executor,
+    at_once: int,
+    tell: Callable[[str], None],
+    check: Callable[[], None],
+) -> tuple[Bench, Fleet, str]:
+    """Return the bench for *question*, the cheapest fleet that can be played on it, and what is said of the peak.
+
+    Raises:
+        InputError: as `make`.
+    """
     if question.seeds < 3:
         raise InputError(f"--seeds: expected at least 3, or nothing can be said of the next run, got {question.seeds}")
     scenario, at_peak = fleets.at_peak(lean(question.scenario))
@@ -135,35 +189,8 @@ def make(
     if first is None:
         words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])
         raise InputError(f"no fleet that may be chosen can be played; {words}: {why}")
-    kinds = search.cheapest(bench).values()
-    kept = sorted((one for one in kinds if one is not None), key=lambda one: one.fleet.cost)
-    best, below, fewer = None, None, None
-    knee, knee_of_one = None, None
-    moves: tuple[Move, ...] = ()
-    if kept:
-        best, below = search.settled(bench, kept[0])
-        fewer = _fewer(bench, best, below)
-        chosen = bench.scenario(best.fleet)
-        knee = headroom.knee(bench, chosen, cases, kept=True)
-        knee_of_one = _knee_of_one(bench, chosen, knee if len(cases) == 1 else None)
-        moves = tuple(headroom.moves(bench, best.fleet, headroom.doubts(scenario))) if space.rungs else ()
-    doubt = doubts.of(bench.scenario(best.fleet if best else first), error)
-    return Plan(
-        question,
-        space,
-        tuple(cases),
-        doubt,
-        best,
-        below,
-        fewer,
-        None if best else _nearest(bench),
-        tuple(bench.known.values()),
-        knee,
-        knee_of_one,
-        moves,
-        tuple(filter(None, (at_peak, *doubt.said, *_notes(bench, best)))),
-        bench.played,
-    )
+    tell(f"{count(len(space.fleets), 'fleet')} to choose from, at most {question.seeds} seeds each")
+    return bench, first, at_peak
 
 
 def lean(scenario: Scenario) -> Scenario:

@@ -1,24 +1,24 @@
 """Many trials on whatever executor there is, each given back as soon as it was played."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from sim.errors import RunError
+from sim.metastability import good_by_minute
 from sim.planning.labels import label
 from sim.planning.trials import Played, play
 from sim.scenario import Scenario
 from sim.scenario.messages import condition
+from sim.workers import GONE, LOST, hand
 
 AHEAD = 4
 """Trials for each worker that are handed out before one comes back, so that none ever waits for the next."""
 
+GOOD = "good_per_s"
 KEPT = ("parts_tail", "parts_median", "parts_tail_first", "parts_median_first")
-LOST: tuple[type[BaseException], ...] = (BrokenProcessPool, CancelledError)
-"""What an executor raises when whoever played a trial is gone."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,16 @@ class Measured:
     label: str
 
 
-def measure(scenario: Scenario, seed: int) -> Measured:
-    """Play *scenario* with one *seed*, and return its numbers."""
+def measure(scenario: Scenario, seed: int, within: Mapping[str, float] | None = None) -> Measured:
+    """Play *scenario* with one *seed*, and return its numbers.
+
+    *within* are bounds on percentiles of TTFT or e2e, by metric: right answers that keep them are then counted as
+    `GOOD`, a second.
+    """
     played = play(scenario, seed)
+    if within and played.metrics:
+        good = good_by_minute(played.histograms, within, scenario.duration).sum() / scenario.duration
+        played = replace(played, metrics={**played.metrics, GOOD: float(good)})
     kept = {name: played.histograms[name] for name in KEPT if name in played.histograms}
     return Measured(replace(played, histograms=kept), label(played))
 
@@ -68,7 +75,7 @@ def play_all(
     waiting: dict[Future[Measured], Trial] = {}
     while True:
         for trial in islice(left, ahead - len(waiting)):
-            waiting[executor.submit(measure, trial.scenario, trial.seed)] = trial
+            waiting[hand(executor, measure, trial.scenario, trial.seed)] = trial
         if not waiting:
             return
         done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -89,10 +96,7 @@ def result_of(future: "Future[Measured]", words: str, lost: tuple[type[BaseExcep
     except RunError as error:
         raise RunError(f"{words}: {error}") from None
     except lost:
-        raise RunError(
-            f"{words}: whoever played it was killed or is gone, most likely because memory ran out; "
-            "expected to fit with fewer workers"
-        ) from None
+        raise RunError(f"{words}: {GONE}; expected to fit with fewer workers") from None
     except MemoryError:
         raise RunError(f"{words}: memory ran out; expected to fit with a shorter duration") from None
     except AssertionError as error:

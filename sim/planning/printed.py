@@ -4,19 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.planning import headroom, labels
-from sim.planning.objective import Judged
+from sim.planning import labels, tables
+from sim.planning.objective import Bound
 from sim.planning.plan import Plan
 from sim.planning.reasons import Reason
 from sim.planning.search import Condition, Verdict
+from sim.planning.tables import price
 from sim.report import printing, words
 from sim.words import count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-MOST_ROWS = 24
-YEAR_DAYS = 365.25
 MONTH_S = 30.4375 * 86400.0
 
 
@@ -24,11 +23,12 @@ def show(plan: Plan, commands: Sequence[tuple[str, str]], file: IO[str]) -> None
     """Print *plan* to *file*, then *commands* worth typing next."""
     blocks: list[printing.Block] = [("", [heading(plan)]), ("Answer", answer(plan))]
     if plan.best is not None:
-        blocks.append(("Its promises", [_promises(plan.best)]))
+        blocks.append(("Its promises", [tables.promises(plan.best)]))
         blocks.append(("Why not less", why_not_less(plan)))
         blocks.append(("How far it reaches", reach(plan)))
-        blocks.append(("What moves the answer most (in replicas of the same kind)", moves(plan)))
-    blocks.append(("Fleets that were played, in the condition that they break, or the hardest", [_fleets(plan)]))
+        blocks.append(("To last longer", [tables.outlook(plan)] if plan.outlook else []))
+        blocks.append(("What moves the answer most (in replicas of the same kind)", tables.moves(plan)))
+    blocks.append(("Fleets that were played, in the condition that they break, or the hardest", [tables.fleets(plan)]))
     blocks.append(("What this rests on", [f"· {note}" for note in plan.assumptions]))
     printing.show(blocks, commands, file)
 
@@ -56,10 +56,19 @@ def answer(plan: Plan) -> list["RenderableType"]:
     said = Text.assemble((plan.space.words(plan.best.fleet), "bold"), f": {count(plan.best.fleet.gpus, 'GPU')}, ")
     said.append(f"{price(money.hour)} {currency} an hour")
     each = f"{price(money.million_tokens)} {currency} for a million output tokens"
-    each += f", {price(money.thousand_good)} {currency} for a thousand good answers, at the load that was played."
+    bounds = [bound for bound in plan.question.bounds if bound.of_an_answer]
+    within = words.listing([f"{words.metric_name(one.metric).split()[0]} within {_bound(one)}" for one in bounds])
+    thousand, which = (money.thousand_good, f"good answers ({within})") if within else (money.thousand_right, "answers")
+    if not within and plan.scenario.quality is not None:
+        which = "right answers"
+    each += f", {price(thousand)} {currency} for a thousand {which}, at the load that was played."
     growing = any(one.label == labels.OVERLOADED for one in plan.best.conditions)
     warning = "OVERLOADED: it keeps these promises while its queue grows; promise something of ttft_p99 or errors too."
     return [said, Text(each), *([Text(warning, "bold")] if growing else [])]
+
+
+def _bound(bound: Bound) -> str:
+    return words.quantity(bound.metric, bound.bound)
 
 
 def _nobody(plan: Plan) -> list[str]:
@@ -75,26 +84,6 @@ def _nobody(plan: Plan) -> list[str]:
         f"No fleet keeps {reason.bound.text}. The best that can be had is {what}, with {best}.",
         _because(reason),
     ]
-
-
-def _promises(verdict: Verdict) -> "RenderableType":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for name, justify in (("promise", "left"), ("", "left"), ("median run", "right"), ("next run within", "right"),
-                          ("bound", "right")):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for condition in verdict.conditions:
-        for found in condition.findings:
-            table.add_row(
-                found.bound.metric, condition.case, *(_value(found, value) for value in (found.typical, found.limit)),
-                _value(found, found.bound.bound),
-            )  # fmt: skip
-    return table
-
-
-def _value(found: Judged, value: float) -> str:
-    return words.quantity(found.bound.metric, value)
 
 
 def why_not_less(plan: Plan) -> list["RenderableType"]:
@@ -158,9 +147,6 @@ def reach(plan: Plan) -> list["RenderableType"]:
             f"Growing by {plan.question.growth.text}, it is enough for {_days(days)}."
             if days > 0 else "It has no room to grow."
         )  # fmt: skip
-        if rate and days < YEAR_DAYS:
-            year = rate * (1 + plan.question.growth.rate) ** (YEAR_DAYS / headroom.PERIODS[plan.question.growth.period])
-            lines.append(f"For a year of it, plan again with --set workload.rate_per_s={year:.4g}.")
     errors = next((bound for bound in plan.question.bounds if bound.metric == "errors"), None)
     if errors is not None and plan.best is not None:
         spent = next(found.typical for found in plan.best.conditions[-1].findings if found.bound == errors)
@@ -176,63 +162,6 @@ def _days(days: float) -> str:
     if days < 60:
         return count(round(days), "day")
     return f"{days / 30.4375:.1f} months" if days < 730 else f"{days / 365.25:.1f} years"
-
-
-def moves(plan: Plan) -> list["RenderableType"]:
-    """Return what each doubt about an input would make of the answer."""
-    lines: list[RenderableType] = []
-    currency = plan.question.prices.currency
-    for move in plan.moves:
-        if move.fleet is None:
-            lines.append(f"{move.name}: no fleet of this kind is enough")
-        elif move.more > 0:
-            lines.append(f"{move.name}: {plan.space.words(move.fleet)}, {price(move.more)} {currency}/h more")
-        else:
-            lines.append(f"{move.name}: the same fleet")
-    return lines
-
-
-def _fleets(plan: Plan) -> "RenderableType":
-    from rich.table import Table
-
-    shown = frontier(plan)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("fleet")
-    for name in ("GPUs", f"{plan.question.prices.currency}/h", "per M tokens"):
-        table.add_column(name, justify="right")
-    for bound in plan.question.bounds:
-        table.add_column(bound.metric, justify="right")
-    table.add_column("queue")
-    table.add_column("")
-    for verdict in shown:
-        condition = verdict.failed or verdict.conditions[0]
-        each = math.nan if condition.label == labels.OVERLOADED else plan.money(verdict).million_tokens
-        mark = "✓ chosen" if plan.best is verdict else "✓ kept" if verdict.kept else f"✗ {condition.case}"
-        table.add_row(
-            plan.space.words(verdict.fleet), str(verdict.fleet.gpus), price(verdict.fleet.cost),
-            price(each),
-            *(_value(found, found.typical) for found in condition.findings), condition.label, mark,
-        )  # fmt: skip
-    return table
-
-
-def frontier(plan: Plan) -> list[Verdict]:
-    """Return the fleets worth a row, the cheapest first: those played, or the ones nearest to the answer's price."""
-    played = sorted((one for one in plan.known if one.conditions), key=lambda one: one.fleet.cost)
-    if len(played) <= MOST_ROWS:
-        return played
-    middle = plan.best.fleet.cost if plan.best else played[-1].fleet.cost
-    near = sorted(played, key=lambda one: abs(math.log(one.fleet.cost / middle)) if one.fleet.cost and middle else 0)
-    return sorted(near[:MOST_ROWS], key=lambda one: one.fleet.cost)
-
-
-def price(amount: float) -> str:
-    """Return an amount of money: ``6.00``, ``0.98``, ``1,240``, ``0.0031``."""
-    if not math.isfinite(amount):
-        return "–"
-    if amount >= 1000:
-        return f"{amount:,.0f}"
-    return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else words.significant(amount, 2)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -254,8 +183,29 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "knee_of_one_replica": None if plan.knee_of_one is None else vars(plan.knee_of_one),
         "days_of_growth": plan.days_left,
         "moves": [
-            {"what": one.name, "fleet": one.fleet and plan.space.words(one.fleet), "more_an_hour": one.more}
-            for one in plan.moves
+            {
+                "what": move.name,
+                "ends": [
+                    {
+                        "end": one.end,
+                        "fleet": one.fleet and plan.space.words(one.fleet),
+                        "more_an_hour": one.more,
+                        "hardest_promise_times": one.factor,
+                    }
+                    for one in move.sides
+                ],
+            }
+            for move in plan.moves
+        ],
+        "growth": [
+            {
+                "months": one.months,
+                "load": one.factor,
+                "fleet": one.verdict and plan.space.words(one.verdict.fleet),
+                "gpus": one.verdict and one.verdict.fleet.gpus,
+                "cost_an_hour": one.verdict and one.verdict.fleet.cost,
+            }
+            for one in plan.outlook
         ],
         "fleets": [_fleet(plan, one) for one in sorted(plan.known, key=lambda one: one.fleet.cost)],
         "assumptions": list(plan.assumptions),

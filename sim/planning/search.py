@@ -6,7 +6,9 @@ worse is an assumption: the next cheaper fleet of all is played as well, and whe
 goes on below it.
 """
 
+import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from sim.planning.objective import Bound, Judged, Jury
 from sim.planning.playing import measure, result_of
 from sim.planning.trials import Played
 from sim.scenario import Scenario
+from sim.workers import hand
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,26 @@ class Bench:
         self.space, self.bounds, self.cases, self.error = space, tuple(bounds), tuple(cases), error
         self.executor, self.seeds, self.confidence, self.at_once, self.tell = executor, seeds, confidence, at_once, tell
         self.check = check
+        self.within = {bound.metric: bound.bound for bound in self.bounds if bound.of_an_answer}
         self.known: dict[tuple[Any, ...], Verdict] = {}
         self.unfit: dict[tuple[Any, ...], str] = {}
-        self.played = 0
+        self.change: Callable[[Scenario], Scenario] = lambda one: one
+        self._count: Counter[str] = Counter()
+
+    @property
+    def played(self) -> int:
+        """How many runs were played, here and on every other bench made of this one."""
+        return self._count["runs"]
+
+    def other(self, change: Callable[[Scenario], Scenario], error: float | None = None) -> "Bench":
+        """Return a bench on which every fleet stands in a scenario made by *change*, with the same users and luck.
+
+        What was found here is not known there. *error* is that of step times there, as this one's if left out.
+        """
+        bench = copy.copy(self)
+        bench.change, bench.known, bench.unfit = change, {}, {}
+        bench.error = self.error if error is None else error
+        return bench
 
     def judge(self, fleet: Fleet) -> Verdict:
         """Return whether *fleet* keeps every promise under every condition; it is played once at most."""
@@ -93,7 +113,7 @@ class Bench:
 
     def refusal(self, fleet: Fleet) -> str:
         """Return why *fleet* cannot be played under some condition; empty where it can."""
-        kind = tuple(fleet.values[i] for i in self.space.kinds)
+        kind = self.space.kind(fleet)
         if kind in self.unfit:
             return self.unfit[kind]
         try:
@@ -122,13 +142,13 @@ class Bench:
         return tuple(found)
 
     def scenario(self, fleet: Fleet) -> Scenario:
-        """Return the scenario with *fleet* in it.
+        """Return the scenario with *fleet* in it, as it stands on this bench.
 
         Raises:
             HardwareError: its model does not fit, or nobody tabulated its step times.
             ScenarioError: it contradicts the rest of the scenario.
         """
-        scenario = scenarios.changed(self.space.scenario, self.space.settings(fleet))
+        scenario = self.change(scenarios.changed(self.space.scenario, self.space.settings(fleet)))
         for name, pool in scenario.fleet.pools.items():
             resolve(pool, where=name)
         return scenario
@@ -145,24 +165,44 @@ class Bench:
                 return scenario
         return changed
 
-    def condition(self, name: str, scenario: Scenario, most: int) -> Condition:
-        """Play *scenario* with seed after seed, at most *most*, until its promises are kept or broken for sure."""
-        jury = Jury(self.bounds, most, self.confidence)
+    def confirmed(self, verdict: Verdict) -> Verdict:
+        """Return *verdict*, whose fleet keeps its promises, after as many runs as are enough for order to decide.
+
+        Of many fleets near the edge a few runs take the lucky one; this is another look at that one alone.
+        """
+        self.tell(f"{self.space.words(verdict.fleet)}, once more")
+        scenario = self.scenario(verdict.fleet)
+        found: list[Condition] = []
+        for case, before in zip(self.cases, verdict.conditions):
+            found.append(self.condition(case.name, case.of(scenario), self.seeds, before))
+            if not found[-1].kept:
+                break
+        sure = Verdict(verdict.fleet, all(one.kept for one in found), tuple(found))
+        self.known[verdict.fleet.values] = sure
+        return sure
+
+    def condition(self, name: str, scenario: Scenario, most: int, before: Condition | None = None) -> Condition:
+        """Play *scenario* with seed after seed, at most *most*, until its promises are kept or broken for sure.
+
+        Where there were runs *before*, it goes on behind them, and order decides.
+        """
+        jury = Jury(self.bounds, most, self.confidence, early=before is None)
         doubted = doubt.of(scenario, self.error)
-        said: list[str] = []
+        said: list[str] = [] if before is None else [before.label] * len(before.runs)
+        for run in before.runs if before else ():
+            jury.add(run)
         while jury.verdict is None:
             first = len(jury.runs)
             batch = range(first, min(first + self.at_once, jury.enough))
+            factors = [doubted.factors(i, most, jury.enough) for i in batch]
             played = [
-                self.executor.submit(
-                    measure, self._slower_or_faster(scenario, doubted.factors(i, most, jury.enough)), scenario.seed + i
-                )
-                for i in batch
+                hand(self.executor, measure, self._slower_or_faster(scenario, one), scenario.seed + i, self.within)
+                for i, one in zip(batch, factors)
             ]
             for i, future in zip(batch, played):
                 measured = result_of(future, f"{name}, seed {scenario.seed + i}")
                 self.check()
-                self.played += 1
+                self._count["runs"] += 1
                 said.append(measured.label)
                 jury.add(measured.played)
                 if jury.verdict is not None:
@@ -206,6 +246,45 @@ def _least(bench: Bench, chain: Sequence[Fleet]) -> Verdict | None:
     return next((one for one in map(bench.judge, left[low:]) if one.kept), None)
 
 
+def grown(bench: Bench, kind: tuple[Any, ...], least: float, ratio: float, dearest: float) -> Verdict | None:
+    """Return the cheapest fleet of *kind* that keeps the promises for *least* an hour and more, below *dearest*.
+
+    Looked for from *ratio* times *least* on; None when none does.
+    """
+    best: Verdict | None = None
+    for chain in sorted(dict(bench.space.chains())[kind], key=lambda chain: chain[0].cost):
+        within = [one for one in chain if least <= one.cost < (dearest if best is None else best.fleet.cost)]
+        begin = next((k for k, one in enumerate(within) if one.cost >= ratio * least), len(within) - 1)
+        best = least_from(bench, within, begin) or best
+    return best
+
+
+def least_from(bench: Bench, chain: Sequence[Fleet], begin: int) -> Verdict | None:
+    """Return the first fleet of *chain* that keeps the promises, looked for from place *begin* on; None when none does.
+
+    Upwards or downwards in steps that double, then by halving: quick where the answer is near.
+    """
+    left = [one for one in chain if not bench.refusal(one)]
+    if not left:
+        return None
+    begin = min(begin, len(left) - 1)
+    step = 1
+    if bench.judge(left[begin]).kept:
+        low, high = begin - step, begin
+        while low >= 0 and bench.judge(left[low]).kept:
+            low, high, step = low - 2 * step, low, 2 * step
+        low = max(low, -1)
+    else:
+        low, high = begin, begin + step
+        while high < len(left) and not bench.judge(left[high]).kept:
+            low, high, step = high, high + 2 * step, 2 * step
+        high = min(high, len(left))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if bench.judge(left[middle]).kept else (middle, high)
+    return bench.judge(left[high]) if high < len(left) else None
+
+
 def _keeps(bench: Bench, fleet: Fleet) -> bool:
     """Return whether *fleet* keeps the promises, from what is known of fleets with less or more, else by playing it."""
     if fleet.values in bench.known:
@@ -216,6 +295,16 @@ def _keeps(bench: Bench, fleet: Fleet) -> bool:
         if not other.kept and not other.refused and bench.space.at_least(other.fleet, fleet):
             return False
     return bench.judge(fleet).kept
+
+
+def best_of(bench: Bench) -> tuple[list[Verdict], Verdict | None, Verdict | None]:
+    """Return the cheapest fleet of each kind that has one, the cheapest of all, confirmed, and the next cheaper one."""
+    while kept := sorted((one for one in cheapest(bench).values() if one), key=lambda one: one.fleet.cost):
+        best, below = settled(bench, kept[0])
+        best = bench.confirmed(best)
+        if best.kept:
+            return kept, best, below
+    return [], None, None
 
 
 def settled(bench: Bench, best: Verdict) -> tuple[Verdict, Verdict | None]:

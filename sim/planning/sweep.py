@@ -1,6 +1,6 @@
 """A sweep: every combination of settings with every seed, played by whoever there is, kept trial by trial.
 
-    sweep.json       format, scenario (its digest), points, seeds, the command, and how far it came
+    sweep.json       format, scenario (its digest, those of its files), points, seeds, the command, and how far it came
     scenario.yaml    resolved, every default filled in; `blowout run` plays it in full
     trials.jsonl     a line a finished (point, seed), added at once as it comes back
     table.parquet    the same, tidy: a row a (point, seed), a column a varied key, and one a metric
@@ -24,9 +24,11 @@ from typing import Any
 from sim import __version__, claims, results
 from sim.errors import InputError, RunError
 from sim.interrupts import Interrupts
-from sim.planning.playing import LOST, Measured, Trial, play_all
+from sim.planning.playing import Measured, Trial, play_all
 from sim.planning.trials import Played
 from sim.scenario import Scenario, digest, dump, points, reread
+from sim.scenario.files import contents
+from sim.workers import LOST
 
 FORMAT = "blowout-sweep/1"
 TRIALS = "trials.jsonl"
@@ -81,6 +83,7 @@ class Sweep:
             "state": state,
             "name": self.scenario.name,
             "scenario_sha256": digest(self.scenario),
+            "files": _files(self.scenario),
             "version": __version__,
             "command": self.command,
             "seeds": self.seeds,
@@ -259,7 +262,9 @@ def _difference(info: Mapping[str, Any], sweep: Sweep) -> str:
         there = f"{info['format']} of blowout {info['version']}"
         return f"it was begun in format {there}, this is {FORMAT} of blowout {__version__}"
     if info["scenario_sha256"] == digest(sweep.scenario):
-        return ""
+        now = _files(sweep.scenario)
+        changed = [name for name, found in info.get("files", now).items() if now.get(name) != found]
+        return f"since then, {', '.join(changed)} changed" if changed else ""
     try:
         before = dict(_flat(reread(sweep.path / "scenario.yaml")))
     except InputError:
@@ -270,6 +275,11 @@ def _difference(info: Mapping[str, Any], sweep: Sweep) -> str:
         return "its scenario is another"
     told = [f"{path} is {before.get(path, 'not there')}, here {here.get(path, 'not there')}" for path in differ[:3]]
     return "; ".join([*told, *([f"and {len(differ) - 3} more settings"] if len(differ) > 3 else [])])
+
+
+def _files(scenario: Scenario) -> dict[str, str]:
+    """Return what the files that *scenario* names hold, by sha256: its digest knows their names only."""
+    return contents(scenario.model_dump(by_alias=True, mode="json"))
 
 
 def _flat(scenario: Scenario) -> Iterator[tuple[str, str]]:

@@ -39,23 +39,36 @@ def show(sweep: Sweep, metrics: Sequence[str], file: IO[str] | None = None) -> N
 
 
 def _table(sweep: Sweep, metrics: Sequence[str], shown: Sequence[int], width: int) -> "RenderableType":
-    """Return the rows of the points *shown*; intervals go below their estimates where they do not fit beside them."""
+    """Return the rows of the points *shown*; intervals go below their estimates where they do not fit beside them.
+
+    Where that does not help either, columns that do not fit stand in a table below.
+    """
     from rich.table import Table
 
     keys = list(sweep.scenario.vary)
     rows = [[*_row(sweep, k, metrics), labels(sweep, k)] for k in shown]
     titles = [*(heading(key, keys) for key in keys), *map(words.metric_name, metrics), ""]
-    longest = [max(map(len, column)) + PADDING for column in zip(titles, *rows)]
-    if sum(longest) > width:
-        rows = [[re.sub(r" (?=[\[(])", "\n", cell) for cell in row] for row in rows]
+    if _width(titles, rows) > width:
+        rows = [[re.sub(r" (?=[\[(])|(?<=,) (?=\d+ [A-Z])", "\n", cell) for cell in row] for row in rows]
+    for at in [k for k in range(len(shown) - 1, 0, -1) if shown[k] != shown[k - 1] + 1]:
+        rows.insert(at, ["...", *[""] * (len(titles) - 1)])
+    if _width(titles, rows) > width:
+        n = len(keys)
+        names = [", ".join(f"{title} {cell}" for title, cell in zip(titles, row[:n]) if cell) for row in rows]
+        return printing.Beside(names, [(titles[k], [row[k] for row in rows]) for k in range(n, len(titles))])
     table = Table(box=None, pad_edge=False, padding=(0, PADDING, 0, 0), header_style="bold")
     for title in titles:
         table.add_column(title, justify="right" if title else "left")
-    for before, k, row in zip([-1, *shown], shown, rows):
-        if k != before + 1:
-            table.add_row("...")
+    for row in rows:
         table.add_row(*row)
     return table
+
+
+def _width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return how wide a table is in which only titles go over several lines, and cells where they say so."""
+    lines = [[*title.split(), *(line for cell in column for line in cell.split("\n"))]
+             for title, column in zip(titles, zip(*rows))]  # fmt: skip
+    return sum(max(map(len, one), default=0) + PADDING for one in lines)
 
 
 def as_json(sweep: Sweep, metrics: Sequence[str]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import special
 
 from sim.quality.rates import effective, z_of
 from sim.theory.chance import BOOTSTRAP_DRAWS, Interval
@@ -135,10 +136,10 @@ def auroc(confidence: ArrayLike, correct: ArrayLike, level: float = 0.95) -> Int
     m, n = right.size, wrong.size
     if not (m and n):
         raise ValueError("expected right answers and wrong ones")
-    ranks = stats.rankdata(np.concatenate([right, wrong]))
+    ranks = scipy.stats.rankdata(np.concatenate([right, wrong]))
     area = float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
-    of_right = (ranks[:m] - stats.rankdata(right)) / n
-    of_wrong = 1 - (ranks[m:] - stats.rankdata(wrong)) / m
+    of_right = (ranks[:m] - scipy.stats.rankdata(right)) / n
+    of_wrong = 1 - (ranks[m:] - scipy.stats.rankdata(wrong)) / m
     variance = sum(float(v.var(ddof=1)) / v.size for v in (of_right, of_wrong) if v.size > 1)
     if area in (0.0, 1.0) or min(m, n) == 1:  # no variance to be seen: as sure as a share of so few answers
         return effective(area, 0.0, min(m, n), level)
@@ -185,7 +186,7 @@ def recalibration(confidence: ArrayLike, correct: ArrayLike, shifted: bool = Tru
         return float(np.logaddexp(0, -z).mean()), slopes if shifted else slopes[:1]
 
     start = np.array([1.0, 0.0] if shifted else [1.0])
-    found = optimize.minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-7}).x
+    found = scipy.optimize.minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-7}).x
     return float(found[0]), float(found[1]) if shifted else 0.0
 
 

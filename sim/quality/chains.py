@@ -8,7 +8,7 @@ JRSS B 10 (1948); pass^k, the chance that k tries of one task all succeed: Yao e
 import math
 from typing import NamedTuple
 
-from scipy import optimize
+import scipy
 
 from sim.quality.rates import chance
 from sim.theory.chance import beta_compound
@@ -81,5 +81,5 @@ def fit_beta(mean: float, k: int, all_k: float) -> tuple[float, float]:
         size = math.exp(log_size)
         return beta_compound(mean * size, (1 - mean) * size, k) - all_k
 
-    size = math.exp(optimize.brentq(gap, -30.0, 18.0, xtol=1e-13))
+    size = math.exp(scipy.optimize.brentq(gap, -30.0, 18.0, xtol=1e-13))
     return mean * size, (1 - mean) * size

@@ -1,7 +1,8 @@
 """How likely a request is to be answered wrong: it varies by request and by user, around its cohort's mean."""
 
 import numpy as np
-from scipy import optimize, special
+import scipy
+from scipy import special
 
 CELLS = 8192
 """Quantiles of the chance that are told apart; each stands for the mean of its cell, so the mean is exact."""
@@ -50,4 +51,4 @@ def logits(chance: np.ndarray, user_sigma: float) -> np.ndarray:
         spread = special.expit(-(logit[:, None] + move + user_sigma * _NODES))
         return float((spread @ _WEIGHTS).mean() - chance.mean())
 
-    return np.asarray(logit + optimize.brentq(excess, -50.0, 50.0, xtol=1e-12))
+    return np.asarray(logit + scipy.optimize.brentq(excess, -50.0, 50.0, xtol=1e-12))

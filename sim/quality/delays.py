@@ -7,7 +7,8 @@ been reported by a time is Poisson too, with a mean in closed form.
 import math
 
 import numpy as np
-from scipy import optimize, special
+import scipy
+from scipy import special
 
 
 def excess(delay_s: float, asked_per_s: float, rise: float) -> float:
@@ -43,7 +44,7 @@ def noticed_s(
         return reported(t, wrong_per_s, share, median_lag_s, sigma) - needed
 
     return math.exp(
-        optimize.brentq(missing, math.log(median_lag_s) - 40 * sigma, math.log(median_lag_s) + 60, xtol=1e-9)
+        scipy.optimize.brentq(missing, math.log(median_lag_s) - 40 * sigma, math.log(median_lag_s) + 60, xtol=1e-9)
     )
 
 

@@ -24,6 +24,7 @@ _SESSION = np.uint64(0x5851F42D4C957F2D)  # sessions are not named like requests
 MINUTE_S = 60.0
 COLUMNS = ("requests", "answered", "wrong")
 SEEN = ("evaluated", "flagged")
+OPEN = -1  # of what was foreseen: nobody knows yet
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,21 @@ class Judge:
             verdicts[answered] = said
         return verdicts
 
+    def foresee(self, rows: np.ndarray) -> np.ndarray:
+        """Return which of what is asked in *rows* (REQUEST) will be answered wrong, if it is answered (int8).
+
+        0 and 1: whatever happens to it. `OPEN`: that decides, for there is a cause that may strike it.
+        """
+        names = self._names(rows)
+        error, _ = self._base(rows, names)
+        foreseen = (self._luck.one("errors", names) < error).astype(np.int8)
+        for one in self.rules.causes:
+            strikes = (self._luck.one(f"cause {one.name}", names) < one.error) & self._meant(one, rows, names)
+            if one.cohorts is not None:
+                strikes &= np.isin(rows["cohort"], list(one.cohorts))
+            foreseen[strikes & (foreseen == 0)] = OPEN
+        return foreseen
+
     def _say(self, rows: np.ndarray, said: np.ndarray) -> None:
         """Fill in the verdicts on answers."""
         rules, names = self.rules, self._names(rows)
@@ -242,10 +258,14 @@ class Judge:
             end = {"queue": "admitted_s", "ttft": "first_token_s", "e2e": "finished_s"}[one.latency]
             some &= rows[end] - rows["scheduled_s"] > one.above_s
         found = np.flatnonzero(some)
-        if one.share < 1.0 and found.size:
-            whose = _sessions(rows[found]) if one.by_session else names[found]
-            found = found[self._luck.one(f"concerns {one.name}", whose) < one.share]
-        return found
+        return found[self._meant(one, rows[found], names[found])] if found.size else found
+
+    def _meant(self, one: Cause, rows: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """Return which of *rows* (bool) are of the share that cause *one* concerns."""
+        if one.share == 1.0:
+            return np.ones(len(rows), bool)
+        whose = _sessions(rows) if one.by_session else names
+        return np.asarray(self._luck.one(f"concerns {one.name}", whose) < one.share)
 
     def _confidence(self, logit: np.ndarray, names: np.ndarray) -> np.ndarray:
         """Return how sure each answer sounds (0 to 1)."""

@@ -7,7 +7,7 @@ Arrivals are Poisson (so is what is left of them after thinning); over the day t
 import math
 from typing import NamedTuple
 
-from scipy import optimize
+import scipy
 
 from sim.quality.rates import chance
 
@@ -58,7 +58,7 @@ def reached_s(total: float, per_day: float, peak: float = 1.0, peak_at_s: float 
     flat = total / per_day * DAY_S
     if peak == 1 or flat > MANY_DAYS * DAY_S:
         return flat
-    return float(optimize.brentq(short, max(0.0, flat - DAY_S), flat + DAY_S, xtol=1e-6))
+    return float(scipy.optimize.brentq(short, max(0.0, flat - DAY_S), flat + DAY_S, xtol=1e-6))
 
 
 def _peak(peak: float) -> None:

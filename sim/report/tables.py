@@ -48,7 +48,6 @@ NAMES = {
     "waiting_mean": "waiting, mean",
     "waiting_max": "waiting, peak",
     "errors": "requests not answered",
-    "goodput_per_s": "good answers per s",
     "throughput_tokens_per_s": "tokens per s",
     "timed_out": "timed out",
     "wrong": "wrong answers",

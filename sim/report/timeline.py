@@ -45,7 +45,7 @@ def plate(view: View) -> style.Plate | None:
     if view.seeds > 1:
         lines = (
             f"Latency is the {points[0].centre} over seeds, in a band from the lowest to the highest of them; the thin "
-            f"line is P99 of one seed ({points[0].members[seed].seed}), the one nearest the estimate at its worst, and "
+            f"line is P99 of one seed ({_number(points, seed)}), the one nearest the estimate at its worst, and "
             "the engines below are of that seed. The band round the KV cache is all replicas. "
         )
     shown = f"{len(points)} of {len(view.points)} points are shown." if len(points) < len(view.points) else ""
@@ -133,12 +133,17 @@ def _of(point: Point, seed: int) -> "Member":
     return point.members[min(seed, len(point.members) - 1)]
 
 
+def _number(points: list[Point], seed: int) -> str:
+    """Return the number of the seed that is shown: of each column, where some were played less often than others."""
+    return ", ".join(dict.fromkeys(str(_of(point, seed).seed) for point in points))
+
+
 def _handles(view: View, points: list[Point], seed: int, broken: bool) -> list[Any]:
     """Return what the legend explains: with several seeds also which lines are of one, and which of all."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    number = f" (seed {points[0].members[seed].seed})" if view.seeds > 1 else ""
+    number = f" (seed {_number(points, seed)})" if view.seeds > 1 else ""
     over = f", {points[0].centre} of {view.seeds} seeds" if view.seeds > 1 else ""
     handles: list[Any] = [
         Line2D([], [], color=colour, label=f"{name}{over if name == 'P99' else ''}")

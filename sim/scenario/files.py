@@ -1,8 +1,11 @@
 """Where a scenario's files are: beside it, where the command runs, or among those that ship."""
 
+import hashlib
 import os
 import sysconfig
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sim.words import did_you_mean, show
 
@@ -38,3 +41,27 @@ def find_file(name: str, folder: Path | None = None) -> str:
         return name
     neighbours = [path.name for path in beside.parent.glob("*")] if os.path.isdir(beside.parent) else []
     raise ValueError(f"expected a file, but there is no {show(name)}{did_you_mean(beside.name, neighbours)}")
+
+
+def contents(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files that *settings* name (traces, profiles, rules, code), and the sha256 of each, in hex.
+
+    A path alone does not say what is played: the file may have changed since.
+    """
+    named = {text.rpartition(".py:")[0] + ".py" if ".py:" in text else text for text in _texts(settings)}
+    return {
+        name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        for name in sorted(named)
+        if "\0" not in name and os.path.isfile(name)
+    }
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
