@@ -42,9 +42,11 @@ def write(found: Imported, source: Path, scenario: Scenario | None, folder: Path
     recorder = Recorder(folder)
     looks_s = np.arange(0.0, max(played_s, float(rows["finished_s"].max())) + own.scrape_interval, own.scrape_interval)
     done = np.searchsorted(rows["finished_s"], looks_s, "right")
+    kept = []
     for t_s, ended in zip(looks_s, np.split(rows, done[:-1])):
-        recorder.rows(counts.add(ended))
+        kept += [counts.add(ended)] if len(ended) else []
         counts.look(float(t_s))
+    recorder.rows(np.concatenate(kept))
     counts.gateway().write(folder / SCRAPED)
     recorder.series(scrape.engines(SeriesSet(), "", looks_s, own.scrape_interval))  # nobody asked the engines
     histograms = counts.histograms(_gaps(found.requests), played_s)
