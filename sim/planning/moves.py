@@ -6,7 +6,7 @@ promise that is hardest for the planned fleet.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from sim.planning import doubt, search
 from sim.planning.fleets import Fleet, Space, calibrated, scaled
 from sim.planning.objective import Bound
 from sim.planning.search import Bench, Verdict
+from sim.planning.trials import Played
 from sim.report import words
 from sim.scenario import Scenario
 from sim.scenario.paths import Keys
@@ -33,6 +34,8 @@ STATED = (1 / 1.1, 1.1)
 CLUMPS = 3.0
 """Coefficient of variation of the times between arrivals, where they are not as even as Poisson's (which is 1)."""
 QUANTILES = 1000
+PAIRS = 4
+"""Runs of the planned fleet where an input eases: they judge nothing, they are only compared."""
 
 Change = Callable[[Scenario], Scenario]
 
@@ -77,37 +80,57 @@ def of(bench: Bench, best: Verdict) -> list[Move]:
     where prices move, any fleet that was played and keeps its promises may be chosen.
     """
     chain = next(chain for _, chains in bench.space.chains() for chain in chains if best.fleet in chain)
-    begin = chain.index(best.fleet)
     found = []
     for name, ends in _inputs(bench, best).items():
         sides = []
-        for end, (change, error) in ends.items():
-            bench.tell(f"{name} {end}")
-            other = bench.other(change, error)
-            needed = search.least_from(other, chain, begin)
-            fleet = None if needed is None else needed.fleet
-            more = math.inf if fleet is None else fleet.cost - best.fleet.cost
-            sides.append(Side(end, fleet, more, _factor(best, other.judge(best.fleet))))
+        for said, end in ends.items():
+            bench.tell(f"{name} {said}")
+            fleet, factor = _needed(bench, best, chain, end)
+            sides.append(Side(said, fleet, math.inf if fleet is None else fleet.cost - best.fleet.cost, factor))
         found.append(Move(name, tuple(sides)))
     found += _prices(bench, best)
     return sorted(found, key=lambda one: one.swing, reverse=True)
 
 
-def _factor(best: Verdict, other: Verdict) -> float:
+@dataclass(frozen=True)
+class End:
+    """What one end of an input makes of a scenario, and the error of step times then (None: as it was).
+
+    Where it *eases*, what keeps its promises as planned keeps them here; else what breaks them breaks them here.
+    """
+
+    change: Change
+    eases: bool
+    error: float | None = None
+
+
+Ends = dict[str, End]
+"""By what an end is called."""
+
+
+def _needed(bench: Bench, best: Verdict, chain: Sequence[Fleet], end: End) -> tuple[Fleet | None, float]:
+    """Return the first fleet of *chain* that is enough at *end*, and the factor on the hardest promise of *best*."""
+    other = bench.other(end.change, end.error)
+    runs: tuple[Played, ...] = ()
+    if not other.refusal(best.fleet):
+        if end.eases:
+            runs = other.pairs(best.fleet, PAIRS)
+        elif met := other.judge(best.fleet).conditions:
+            runs = met[0].runs
+    other.known |= {key: one for key, one in bench.known.items() if one.kept == end.eases and one.conditions}
+    found = search.least_from(other, chain, chain.index(best.fleet))
+    return None if found is None else found.fleet, _factor(best, runs)
+
+
+def _factor(best: Verdict, runs: Sequence[Played]) -> float:
     """Return the median factor on the hardest promise over pairs of runs with the same luck."""
     metric = hardest(best).metric
-    if not other.conditions:
-        return math.nan
     pairs = [
         (before.metrics.get(metric, math.nan), after.metrics.get(metric, math.nan))
-        for before, after in zip(best.conditions[0].runs, other.conditions[0].runs)
+        for before, after in zip(best.conditions[0].runs, runs)
     ]
     factors = [after / before if before > 0 else 1.0 if after == before else math.nan for before, after in pairs]
     return float(np.median(factors)) if factors else math.nan
-
-
-Ends = dict[str, tuple[Change, float | None]]
-"""By how an end is called: what it makes of a scenario, and the error of step times then (None: as it was)."""
 
 
 def _inputs(bench: Bench, best: Verdict) -> dict[str, Ends]:
@@ -116,21 +139,21 @@ def _inputs(bench: Bench, best: Verdict) -> dict[str, Ends]:
     load = scenario.workload
     found: dict[str, Ends] = {"requests": _ends(BY, scaled)}
     if load.trace is None:
-        found["prompt tokens"] = _ends(BY, lambda one, factor: _longer(one, "prompt_tokens", factor))
-        found["output tokens"] = _ends(BY, lambda one, factor: _longer(one, "output_tokens", factor))
+        found["prompt tokens"] = _ends(BY, partial(_longer, what="prompt_tokens"))
+        found["output tokens"] = _ends(BY, partial(_longer, what="output_tokens"))
     found["step time"] = _step_times(doubt.of(scenario, bench.error).intervals)
-    found["KV memory"] = _ends(BY_MEMORY, _memory)
+    found["KV memory"] = _ends(BY_MEMORY, _memory, less_eases=False)
     if load.arrivals == "poisson" and load.trace is None:
         clumps: dict[Keys, Any] = {("workload", "arrivals"): {"gamma": {"cv": CLUMPS}}}
-        found["arrivals"] = {f"in clumps (cv {CLUMPS:g})": (lambda one: scenarios.changed(one, clumps), None)}
+        found["arrivals"] = {
+            f"in clumps (cv {CLUMPS:g})": End(partial(scenarios.changed, settings=clumps), eases=False)
+        }
     return found
 
 
-def _ends(by: float, change: Callable[[Scenario, float], Scenario]) -> Ends:
-    return {
-        words.change(1 - by): (lambda one: change(one, 1 - by), None),
-        words.change(1 + by): (lambda one: change(one, 1 + by), None),
-    }
+def _ends(by: float, change: Callable[..., Scenario], less_eases: bool = True) -> Ends:
+    factors = {1 - by: less_eases, 1 + by: not less_eases}
+    return {words.change(one): End(partial(change, factor=one), eases) for one, eases in factors.items()}
 
 
 def _step_times(intervals: Mapping[str, tuple[float, float]]) -> Ends:
@@ -140,7 +163,7 @@ def _step_times(intervals: Mapping[str, tuple[float, float]]) -> Ends:
     for k, said in enumerate(("fastest", "slowest")):
         factors = {name: ends[k] for name, ends in known.items()}
         end = words.change(factors[next(iter(factors))]) if len(set(factors.values())) == 1 else said
-        found[end] = partial(calibrated, factors=factors), 0.0
+        found[end] = End(partial(calibrated, factors=factors), eases=k == 0, error=0.0)
     return found
 
 

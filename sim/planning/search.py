@@ -9,7 +9,7 @@ goes on below it.
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from sim.errors import HardwareError, InputError, ScenarioError
 from sim.planning import doubt, labels
 from sim.planning.fleets import Case, Fleet, Space, calibrated
 from sim.planning.objective import Bound, Judged, Jury
-from sim.planning.playing import measure, result_of
+from sim.planning.playing import Measured, measure, result_of
 from sim.planning.trials import Played
 from sim.scenario import Scenario
 from sim.workers import hand
@@ -187,22 +187,12 @@ class Bench:
         Where there were runs *before*, it goes on behind them, and order decides.
         """
         jury = Jury(self.bounds, most, self.confidence, early=before is None)
-        doubted = doubt.of(scenario, self.error)
         said: list[str] = [] if before is None else [before.label] * len(before.runs)
         for run in before.runs if before else ():
             jury.add(run)
         while jury.verdict is None:
             first = len(jury.runs)
-            batch = range(first, min(first + self.at_once, jury.enough))
-            factors = [doubted.factors(i, most, jury.enough) for i in batch]
-            played = [
-                hand(self.executor, measure, self._slower_or_faster(scenario, one), scenario.seed + i, self.within)
-                for i, one in zip(batch, factors)
-            ]
-            for i, future in zip(batch, played):
-                measured = result_of(future, f"{name}, seed {scenario.seed + i}")
-                self.check()
-                self._count["runs"] += 1
+            for measured in self._play(name, scenario, jury, range(first, min(first + self.at_once, jury.enough))):
                 said.append(measured.label)
                 jury.add(measured.played)
                 if jury.verdict is not None:
@@ -210,6 +200,29 @@ class Bench:
         order = (labels.STABLE, labels.BACKLOGGED, labels.OVERLOADED)
         label = max(said, key=order.index) if not jury.verdict else max(set(said), key=said.count)
         return Condition(name, tuple(jury.findings()), tuple(jury.runs), label, bool(jury.verdict), jury.worst())
+
+    def pairs(self, fleet: Fleet, most: int) -> tuple[Played, ...]:
+        """Return the first *most* runs of *fleet* under the hardest condition, to be compared and not to be judged."""
+        case = self.cases[0]
+        jury = Jury(self.bounds, self.seeds, self.confidence)
+        return tuple(
+            one.played
+            for one in self._play(case.name, case.of(self.scenario(fleet)), jury, range(min(most, self.seeds)))
+        )
+
+    def _play(self, name: str, scenario: Scenario, jury: Jury, batch: range) -> Iterator[Measured]:
+        """Yield what the runs in *batch* came to, which *jury* counts from 0."""
+        doubted = doubt.of(scenario, self.error)
+        factors = [doubted.factors(i, jury.most, jury.enough) for i in batch]
+        played = [
+            hand(self.executor, measure, self._slower_or_faster(scenario, one), scenario.seed + i, self.within)
+            for i, one in zip(batch, factors)
+        ]
+        for i, future in zip(batch, played):
+            measured = result_of(future, f"{name}, seed {scenario.seed + i}")
+            self.check()
+            self._count["runs"] += 1
+            yield measured
 
 
 def cheapest(bench: Bench) -> dict[tuple[Any, ...], Verdict | None]:
@@ -267,7 +280,8 @@ def least_from(bench: Bench, chain: Sequence[Fleet], begin: int) -> Verdict | No
     left = [one for one in chain if not bench.refusal(one)]
     if not left:
         return None
-    begin = min(begin, len(left) - 1)
+    cost = chain[min(begin, len(chain) - 1)].cost
+    begin = min(sum(one.cost < cost for one in left), len(left) - 1)
     step = 1
     if bench.judge(left[begin]).kept:
         low, high = begin - step, begin
