@@ -53,14 +53,10 @@ def write(found: Imported, source: Path, scenario: Scenario | None, folder: Path
     if np.isnan(rows["first_token_s"]).all():  # else the end of an answer would count as its first token
         unknown = [name for name in histograms if name.startswith(("ttft", "parts_"))]
         histograms |= {name: np.zeros_like(histograms[name]) for name in unknown}
-    wrote = "" if found.tool == "csv" else f", as {found.tool} wrote it"
-    notes = [f"imported from {source.name}{wrote}: what only the engine knows is not there"]
-    if scenario is None:
-        notes.append("the fleet is a stand-in, for the file says nothing of the servers; give --scenario to calibrate")
-    notes += [*found.notes, *_waited(found.tool, rows)]
     metrics = counts.metrics(histograms, played_s)
     if all(one.output_tokens < 0 for one in found.requests):
         metrics["throughput_tokens_per_s"] = math.nan
+    notes = _notes(found, source, rows, scenario is None)
     info = {"metrics": metrics, "notes": notes, "uncalibrated": False, "kv_override": False}
     recorder.close(histograms, info)
     (folder / "scenario.yaml").write_text(dump(own, folder), encoding="utf-8")
@@ -126,6 +122,15 @@ def _rows(requests: list[Request], scenario: Scenario | None) -> tuple[np.ndarra
     rows["prefill_s"] = np.where(np.isnan(first_s), ends_s, first_s) - sent_s
     rows["decode_alone_s"] = np.where(np.isnan(first_s), 0.0, ends_s - first_s)
     return rows[np.argsort(rows["finished_s"], kind="stable")], zero_s if is_date else None
+
+
+def _notes(found: Imported, source: Path, rows: np.ndarray, stand_in: bool) -> list[str]:
+    """Return what the numbers rest on."""
+    wrote = "" if found.tool == "csv" else f", as {found.tool} wrote it"
+    notes = [f"imported from {source.name}{wrote}: what only the engine knows is not there"]
+    if stand_in:
+        notes.append("the fleet is a stand-in, for the file says nothing of the servers; give --scenario to calibrate")
+    return [*notes, *found.notes, *_waited(found.tool, rows)]
 
 
 def _waited(tool: str, rows: np.ndarray) -> list[str]:
