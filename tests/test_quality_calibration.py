@@ -300,3 +300,22 @@ def test_answers_that_nobody_graded_make_the_error_rate_surer_and_change_nothing
     assert "b.csv: 2,500 answers, 2% wrong; 10,000 more not graded" in text.getvalue()
     assert "95%, PPI++; if chance chose which were graded" in " ".join(text.getvalue().split())
     assert calibrating.as_json(many)["ungraded"] == 10_000
+
+
+def test_where_people_look_at_what_the_gate_holds_back_the_rate_of_all_is_still_right(tmp_path: Path) -> None:
+    """Graded: all that a gate at 0.8 holds back, and one in ten of the others."""
+    rng = stream(5, "test.looked")
+    lines, truth = ["confidence,correct"], []
+    for confidence in rng.beta(8, 1, 20_000):
+        right = rng.random() < confidence
+        truth.append(right)
+        lines.append(f"{confidence:.4f},{int(right) if confidence < 0.8 or rng.random() < 0.1 else ''}")
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    found = calibrating.examine("a.csv", answers.read(tmp_path / "a.csv"))
+    wrong = 1 - np.mean(truth)
+    assert found.whole.wrong.low > 1.5 * wrong  # of those that were graded
+    assert found.wrong_by_gate is not None
+    assert found.wrong_by_gate.low < wrong < found.wrong_by_gate.high < 1.2 * wrong
+    text = io.StringIO()
+    calibrating.show(found, [], text)
+    assert "the same of all, by the gate at 0.8" in " ".join(text.getvalue().split())

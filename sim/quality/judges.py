@@ -7,8 +7,8 @@ Medicine 113 (2014) 13, for its interval; Lee et al., "How to correctly report L
 Techniques* (1977), chapter 12, for two-phase sampling.
 
 Where wrong answers are rare, the normal intervals of these papers reach below 0 and cover too seldom. The intervals
-here do not: Lang and Reiczigel's for the first, and Wilson's for as many answers as the estimate is worth for PPI++
-(tests/test_quality_judges.py counts how often each covers).
+here do not: Lang and Reiczigel's for the first, Wilson's for as many answers as the estimate is worth for PPI++, and
+Wilson's by stratum for the third (tests/test_quality_judges.py counts how often each covers).
 """
 
 import math
@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sim.quality.rates import chance, effective, z_of
+from sim.quality.rates import chance, combined, effective, z_of
 from sim.theory.chance import Interval
+from sim.theory.counted import wilson
 
 
 class Judged(NamedTuple):
@@ -113,14 +114,28 @@ def prediction_powered(
     return Judged(Interval(estimate, max(0.0, estimate - half), min(1.0, estimate + half)), variance, trust)
 
 
+def two_phase(
+    flagged: tuple[int, int], wrong_flagged: tuple[int, int], wrong_passed: tuple[int, int], confidence: float = 0.95
+) -> Interval:
+    """Return the error rate when the judge only says where to look: people check some it *flagged* and some it passed.
+
+    Each pair is (hits, trials): flags of judged answers, errors of the flagged and of the passed answers that were
+    checked. Right whatever the judge is like; a good one puts the checks where errors are.
+    """
+    if not (flagged[1] and wrong_flagged[1] and wrong_passed[1]):
+        raise ValueError("expected judged answers, and checks among those flagged and those passed")
+    share = wilson(*flagged, confidence)
+    high, low = wilson(*wrong_flagged, confidence), wilson(*wrong_passed, confidence)
+    w, gap = share.estimate, high.estimate - low.estimate
+    middle, bottom, top = combined((w, 1 - w, gap), (high, low, share))
+    middle -= gap * w  # the share of flags adds its uncertainty, not another amount
+    return Interval(middle, max(0.0, bottom - gap * w), min(1.0, top - gap * w))
+
+
 def two_phase_variance(
     error: float, sensitivity: float, specificity: float, judged: float, checks_flagged: float, checks_passed: float
 ) -> float:
-    """Return the variance of the error rate when the judge only says where people look, at flagged and passed answers.
-
-    It is the errors of both strata, weighted with the share flagged: right whatever the judge is like, and a good one
-    puts the checks where errors are. Its noise is that of both strata, binomial, and that of the share flagged.
-    """
+    """Return the variance of `two_phase`: both strata's binomial noise, and that of the share flagged."""
     w = apparent(error, sensitivity, specificity)
     high = error * sensitivity / w if w else 0.0
     low = error * (1 - sensitivity) / (1 - w) if w < 1 else 0.0

@@ -64,7 +64,9 @@ class Found:
     cheapest: gates.Gated | None
     costs: tuple[float, float] | None
     wrong_of_all: Interval | None
-    """With the answers that nobody graded, where there are any."""
+    """With the answers that nobody graded, where there are any: had chance chosen which were graded."""
+    wrong_by_gate: Interval | None
+    """The same had chance chosen on either side of the fixed gate, but perhaps more of those that it holds back."""
     chances: dict[str, float]
     """By cohort: how likely so many wrong answers were if it were like the others, all tests at once."""
 
@@ -113,8 +115,19 @@ def examine(name: str, data: Answers, costs: tuple[float, float] | None = None) 
         gates.cheapest(c, y, review, error) if costs else None,
         costs,
         judges.prediction_powered(~y, 1 - c, 1 - data.ungraded).interval if data.ungraded.size else None,
+        _by_gate(data, both[0]),
         _chances(y, groups) if len(groups) > 1 else {},
     )
+
+
+def _by_gate(data: Answers, gate: gates.Gate) -> Interval | None:
+    """Return the error rate of all, graded or not, with the gate as the judge that says where people look."""
+    held, held_ungraded = data.confidence < gate.threshold, data.ungraded < gate.threshold
+    if not data.ungraded.size or held.all() or not held.any():
+        return None
+    flagged = int(held.sum() + held_ungraded.sum()), held.size + held_ungraded.size
+    below, above = ((int((~data.correct[side]).sum()), int(side.sum())) for side in (held, ~held))
+    return judges.two_phase(flagged, below, above)
 
 
 def _chances(y: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
@@ -201,6 +214,9 @@ def _measures(found: Found) -> "RenderableType":
     if found.wrong_of_all:
         rows.append(["the same of all, by their confidence", _share(found.wrong_of_all),
                      "95%, PPI++; if chance chose which were graded"])  # fmt: skip
+    if found.wrong_by_gate:
+        rows.append([f"the same of all, by the gate at {found.whole.fixed.gate.threshold:g}",
+                     _share(found.wrong_by_gate), "95%; if chance chose on either side of it"])  # fmt: skip
     rows.append(["calibration error (ECE)", _share(ece.interval),
                  f"{words.percent(ece.plain)} binned; up to {words.percent(ece.floor)} is chance"])  # fmt: skip
     if found.whole.auroc:
@@ -285,6 +301,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "worse_than_the_others": found.worse,
         "ungraded": int(found.data.ungraded.size),
         "wrong_of_all": found.wrong_of_all._asdict() if found.wrong_of_all else None,
+        "wrong_by_gate": found.wrong_by_gate._asdict() if found.wrong_by_gate else None,
     }
 
 
