@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cli import blowout
+from sim.cli import blowout, main
 from sim.quality import latent
 from sim.seed import agents, alerting, arithmetic, examine, figures, page, pattern, played, seeing, told
 from sim.seed.lab import Lab
@@ -226,6 +229,24 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def killed(name: str, fast: bool) -> dict[int, Found]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, processes that are not forked know nothing of this")
+def test_a_process_that_was_killed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(examine, "PLAYS", {})
+    monkeypatch.setattr(examine, "_kind", killed)
+    with pytest.raises(SystemExit) as end:
+        main(["reproduce", "--fast", "--out", str(tmp_path / "seed")])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (3, "")
+    assert err.splitlines()[-1].startswith("some claims were not measured: whoever played it was killed or is gone")
+
+
 def test_all_of_it_as_a_user_types_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         blowout, ["reproduce", "--fast", "--out", str(tmp_path), "--json"], standalone_mode=False

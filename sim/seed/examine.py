@@ -5,15 +5,15 @@ And one for each shipped scenario that plays what a formula says.
 
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from importlib import import_module
-from multiprocessing import get_context
-from platform import system
 
+from sim.errors import RunError
 from sim.seed.lab import Lab
 from sim.seed.played import PLAYS, Told
 from sim.seed.table import CLAIMS
 from sim.seed.verdicts import Found, Twice, Verdict
+from sim.workers import GONE, LOST, processes, terminate
 
 KINDS = ("serving", "alerting", "containment", "agents", "arithmetic", "pattern", "seeing")
 """The long ones first."""
@@ -24,11 +24,14 @@ def examine(fast: bool, done: Callable[[], None] = lambda: None) -> dict[int, Fo
     """Return what was found about every claim, by its number; *done* is called after each.
 
     *fast* plays scenarios with fewer seeds; what is drawn and what is computed stays the same.
+
+    Raises:
+        RunError: a process that measured was killed.
     """
-    context = get_context("fork" if system() == "Linux" else None)
     found: dict[int, Found] = {}
     twice: dict[int, list[Twice]] = {}
-    with ProcessPoolExecutor(WORKERS, context) as pool:
+    pool = processes(WORKERS)
+    try:
         played = [pool.submit(_play, name, fast) for name in PLAYS]
         for future in as_completed([pool.submit(_kind, name, fast) for name in KINDS]):
             for number, one in future.result().items():
@@ -37,6 +40,13 @@ def examine(fast: bool, done: Callable[[], None] = lambda: None) -> dict[int, Fo
         for one_play in played:
             for number, both in one_play.result().items():
                 twice.setdefault(number, []).extend(both)
+    except LOST:
+        raise RunError(f"some claims were not measured: {GONE}; expected memory for {WORKERS} processes") from None
+    except KeyboardInterrupt:
+        terminate(pool)  # they do not hear of it themselves
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     return {number: dataclasses.replace(found[number], twice=twice.get(number, ())) for number in sorted(CLAIMS)}
 
 
