@@ -16,6 +16,7 @@ from sim.errors import ScenarioError
 from sim.scenario import Problem, Scenario, digest, dump, json_schema, load, loads, points, reread, shipped
 from sim.scenario.document import write
 from sim.scenario.shorter import TOTALS as TOTAL_METRICS
+from sim.scenario.shorter import unjudged
 from sim.scenario.targets import largest, members
 from sim.summary import COUNTS
 from sim.units import duration_s, fraction, quantity
@@ -825,6 +826,25 @@ def test_a_run_shorter_than_its_file_does_not_judge_totals(overrides: list[str],
 
 def test_everything_that_a_run_counts_is_a_total() -> None:
     assert set(COUNTS) <= TOTAL_METRICS
+
+
+@pytest.mark.parametrize(
+    ("claim", "total"),
+    [
+        ("cohort.a.task_failed - cohort.b.task_failed >= 1", True),
+        ("task_wrong within 5% of 400", True),
+        ("delivered_wrong <= 100", True),
+        ("team.few.delivered_wrong / team.few.escalated <= 10%", False),
+        ("errors_budget_spent <= 1%", True),
+        ("cohort.a.wrong_budget_spent >= 10", True),
+        ("signal.edits.count >= 50", True),
+        ("team.few.caught >= 50", True),
+        ("alert.seed.caught >= 1", False),
+        ("task_success >= 77%", False),
+    ],
+)
+def test_what_adds_up_over_a_run_is_not_judged_on_a_part_of_it(claim: str, total: bool) -> None:
+    assert unjudged({"one": claim}, 60.0, []) == ["one"] * total
 
 
 def test_a_duration_within_the_warm_up_says_what_to_set_too() -> None:

@@ -13,8 +13,10 @@ TOTALS = frozenset(
     {
         *("requests", "ok", "rejected", "timed_out", "failed", "cancelled", "unfinished", "wrong"),
         *("attempts", "retries", "hedges", "preemptions", "steps"),
-        *("wrong_per_min_mean", "wrong_per_min_peak", "tasks", "irreversible_wrong", "flips"),
-        *("escalated", "withheld", "reviewed", "late", "incidents", "pages", "false_pages"),
+        *("wrong_per_min_mean", "wrong_per_min_peak", "errors_budget_spent", "wrong_budget_spent", "flips", "graded"),
+        *("tasks", "task_ok", "task_wrong", "task_failed", "task_unfinished", "irreversible_wrong", "count"),
+        *("escalated", "withheld", "reviewed", "late", "caught", "delivered_wrong"),
+        *("incidents", "pages", "false_pages"),
     }
 )
 """Metrics, by their last word, that add up over a run or are of its whole day; a part of it says nothing of them."""
@@ -47,7 +49,13 @@ def _grows(node: Node) -> bool:
     if isinstance(node, Arithmetic):
         left, right = _grows(node.left), _grows(node.right)
         return left != right if node.sign == "/" else left or right
-    return isinstance(node, Metric) and "@" not in node.name and node.name.rpartition(".")[2] in TOTALS
+    return isinstance(node, Metric) and "@" not in node.name and _adds_up(node.name)
+
+
+def _adds_up(metric: str) -> bool:
+    """Return whether *metric* is one of `TOTALS`; what an alert has ``caught`` is a share of incidents."""
+    kind = metric.rpartition(".")[2]
+    return kind in TOTALS and not (kind == "caught" and metric.startswith("alert."))
 
 
 def hinted(problem: Problem, duration_s: float, options: Sequence[Option]) -> Problem:
