@@ -254,8 +254,13 @@ class Gauges:
         }
 
 
-SIGNED = frozenset({"wrong_ttft_correlation", "wrong_ttft_partial"})
-"""The metrics that may be below 0: everything else is counted, timed or a share."""
+SIGNED = frozenset({"wrong_ttft_correlation", "wrong_ttft_partial", "lead_s"})
+"""The metrics, by their last word, that may be below 0: everything else is counted, timed or a share."""
+
+
+def is_signed(metric: str) -> bool:
+    """Return whether *metric* may be below 0: a correlation, or the lead of an alert, which may come too late."""
+    return metric.rpartition(".")[2] in SIGNED
 
 
 def interval(values: Sequence[float], confidence: float = 0.95, signed: bool = False) -> dict[str, Any]:
@@ -300,6 +305,7 @@ __all__ = [
     "edges_s",
     "in_window",
     "interval",
+    "is_signed",
     "latencies",
     "mean",
     "metric_names",

@@ -318,6 +318,16 @@ def test_a_few_seeds_of_which_one_saw_0_reach_down_to_it() -> None:
     assert summary.interval([-0.1, 0.0, 0.3])["low"] < 0.0
 
 
+def test_what_may_be_negative_is_known_by_its_last_word() -> None:
+    """An alert may page after users have noticed, so three seeds in which it led do not say it always does."""
+    from sim.conclude import _Found
+
+    found = _Found({}, None)  # type: ignore[arg-type]
+    found.values = [{"alert.seed.lead_s": lead, "ttft_p99": lead} for lead in (5.0, 60.0, 200.0)]
+    low = {name: one["low"] for name, one in found.summary()["metrics"].items()}
+    assert low["alert.seed.lead_s"] < 0.0 < low["ttft_p99"]
+
+
 def test_a_wider_confidence_gives_a_wider_interval() -> None:
     rows = [{"a": float(value)} for value in range(20)]
     narrow, wide = (evaluate({"it": "a < 3"}, ONE, [rows], level)[0] for level in (0.5, 0.99))

@@ -98,7 +98,7 @@ def estimate(sweep: Sweep, point: int, metric: str) -> dict[str, Any]:
     """
     trials = [row["metrics"] for row in sweep.trials(point)]
     values = [words.to_float(metrics.get(metric)) for metrics in trials] if all(trials) else []
-    return summary.interval(values, signed=metric in summary.SIGNED)
+    return summary.interval(values, signed=summary.is_signed(metric))
 
 
 def heading(key: str, keys: Sequence[str]) -> str:
