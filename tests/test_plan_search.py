@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.errors import RunError
-from sim.planning import search
+from sim.planning import labels, moves, search
 from sim.planning.fleets import Axis, Case, Fleet, Space
 from sim.planning.objective import Bound
 from sim.planning.prices import Prices
-from sim.planning.search import Bench, Verdict
-from sim.scenario import loads
+from sim.planning.search import Bench, Condition, Verdict
+from sim.planning.trials import Played
+from sim.scenario import changed, loads
 from tests import planning
 
 Values = tuple[int | str, ...]
@@ -130,6 +131,34 @@ def test_what_is_found_on_another_bench_is_not_known_here_but_its_runs_are_count
     assert search.least_from(other, space.fleets, 0) is not None
     assert not bench.known
     assert bench.played == other.played == 3
+
+
+class Easy(Told):
+    """Every fleet that physics allows keeps its promises; nothing is played."""
+
+    def refusal(self, fleet: Fleet) -> str:
+        return Bench.refusal(self, fleet)
+
+    def _played(self, fleet: Fleet) -> Verdict:
+        (bound,) = self.bounds
+        return Verdict(fleet, True, (Condition("", (), (), labels.STABLE, True, bound),))
+
+    def pairs(self, fleet: Fleet, most: int) -> tuple[Played, ...]:
+        return ()
+
+
+def test_steps_faster_than_physics_allows_are_no_input_that_no_fleet_is_enough_for() -> None:
+    """Tabulated times of an H200 are within 2% of what its memory takes, and 15% in doubt."""
+    scenario = loads(planning.CHAT.replace("h100", "h200"))
+    space = Space(scenario, [Axis(("fleet", "pools", "main", "replicas"), (1, 2))], Prices({"h200": 2.0}))
+    bench = Easy(space, frozenset())
+    ends = {move.name: [side.end for side in move.sides] for move in moves.of(bench, bench.judge(space.fleets[0]))}
+    assert ends["step time"] == ["+15%"]
+    assert ends["KV memory"] == ["−10%", "+10%"]
+    fuller = changed(scenario, {("fleet", "pools", "main", "gpu_memory_utilization"): 0.98})
+    bench = Easy(Space(fuller, space.axes, space.prices), frozenset())
+    ends = {move.name: [side.end for side in move.sides] for move in moves.of(bench, bench.judge(space.fleets[0]))}
+    assert ends["KV memory"] == ["−10%"]
 
 
 class Lucky(Told):

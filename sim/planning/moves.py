@@ -77,7 +77,8 @@ def of(bench: Bench, best: Verdict) -> list[Move]:
     """Return what each input would make of the answer *best*, the one that moves its cost most first.
 
     Only the number of replicas is chosen again (the longest of several axes of replicas), under every condition;
-    where prices move, any fleet that was played and keeps its promises may be chosen.
+    where prices move, any fleet that was played and keeps its promises may be chosen. Ends that would ease but cannot
+    be, such as steps faster than physics allows, are left out.
     """
     chain = next(chain for _, chains in bench.space.chains() for chain in chains if best.fleet in chain)
     found = []
@@ -85,9 +86,12 @@ def of(bench: Bench, best: Verdict) -> list[Move]:
         sides = []
         for said, end in ends.items():
             bench.tell(f"{name} {said}")
-            fleet, factor = _needed(bench, best, chain, end)
+            other = bench.other(end.change, end.error)
+            if end.eases and other.refusal(best.fleet):
+                continue  # nobody can have it: faster than physics allows, or more memory than there is
+            fleet, factor = _needed(bench, best, chain, end, other)
             sides.append(Side(said, fleet, math.inf if fleet is None else fleet.cost - best.fleet.cost, factor))
-        found.append(Move(name, tuple(sides)))
+        found += [Move(name, tuple(sides))] if sides else []
     found += _prices(bench, best)
     return sorted(found, key=lambda one: one.swing, reverse=True)
 
@@ -108,9 +112,11 @@ Ends = dict[str, End]
 """By what an end is called."""
 
 
-def _needed(bench: Bench, best: Verdict, chain: Sequence[Fleet], end: End) -> tuple[Fleet | None, float]:
-    """Return the first fleet of *chain* that is enough at *end*, and the factor on the hardest promise of *best*."""
-    other = bench.other(end.change, end.error)
+def _needed(bench: Bench, best: Verdict, chain: Sequence[Fleet], end: End, other: Bench) -> tuple[Fleet | None, float]:
+    """Return the first fleet of *chain* that is enough at *end*, and the factor on the hardest promise of *best*.
+
+    *other* is the bench at that end.
+    """
     runs: tuple[Played, ...] = ()
     if not other.refusal(best.fleet):
         if end.eases:
