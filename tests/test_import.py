@@ -179,6 +179,9 @@ def test_benchmarks_appended_to_a_file_are_one_run(tmp_path: Path) -> None:
     assert (found.tool, len(found.requests)) == ("vllm-bench", 44)
     assert "2 benchmarks, one after the other, are one run" in found.notes
     assert found.requests[20].where.endswith("line 2, record 1")
+    (tmp_path / "many.json").write_text(f"{json.dumps(first)}\n{json.dumps(first)}")
+    with pytest.raises(InputError, match="line 2: by its start_times it began before the benchmark above it ended"):
+        read.read(tmp_path / "many.json", None, {})  # as after a restart, when that clock counts from 0 again
     del second["start_times"]
     (tmp_path / "many.json").write_text(f"{json.dumps(first)}\n{json.dumps(second)}")
     with pytest.raises(InputError, match="line 2: start_times is missing, so single requests cannot be"):

@@ -30,8 +30,22 @@ def read(path: Path, data: Any) -> Imported:
     """
     if not isinstance(data, list):
         return Imported("vllm-bench", _requests(str(path), data), (NOTE,))
-    found = [one for k, some in enumerate(data, start=1) for one in _requests(f"{path}, line {k}", some)]
+    each = [_requests(f"{path}, line {k}", some) for k, some in enumerate(data, start=1)]
+    _check_order(path, each)
+    found = [one for some in each for one in some]
     return Imported("vllm-bench", found, (NOTE, f"{len(data)} benchmarks, one after the other, are one run"))
+
+
+def _check_order(path: Path, each: list[list[Request]]) -> None:
+    """Refuse benchmarks at one time: their clock counts from the start of a machine, and may be of another machine."""
+    ended_s = -math.inf
+    for k, requests in enumerate(each, start=1):
+        if min((one.sent_s for one in requests), default=math.inf) < ended_s:
+            raise InputError(
+                f"{path}, line {k}: by its start_times it began before the benchmark above it ended; expected "
+                "benchmarks one after the other, of one machine since it was started (import each line by itself)"
+            )
+        ended_s = max([ended_s, *(one.finished_s if one.ok else one.sent_s for one in requests)])
 
 
 def _requests(place: str, data: Any) -> list[Request]:
