@@ -77,7 +77,7 @@ class _Found:
         """Return the point's entry in summary.json."""
         names = [name for name in self.values[0] if "@" not in name and name not in claims.OF_CONTROL]
         metrics = {
-            name: summary.interval([values[name] for values in self.values], signed=summary.is_signed(name))
+            name: summary.interval([values[name] for values in self.values], scale=summary.scale_of(name))
             for name in names
         }
         entry = {"point": self.point, "seeds": [member.seed for member in self.members], "metrics": metrics}

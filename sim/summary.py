@@ -258,18 +258,30 @@ SIGNED = frozenset({"wrong_ttft_correlation", "wrong_ttft_partial", "lead_s"})
 """The metrics, by their last word, that may be below 0: everything else is counted, timed or a share."""
 
 
-def is_signed(metric: str) -> bool:
-    """Return whether *metric* may be below 0: a correlation, or the lead of an alert, which may come too late."""
-    return metric.rpartition(".")[2] in SIGNED
+SHARES = frozenset(
+    {"kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "wrong_share", "bad", "task_success"}
+    | {"sessions_wrong", "sessions_misrouted"}
+)
+"""The metrics, by their last word, that are shares, from 0 to 1; those that end in ``_share`` are, too."""
+Scale = Literal["positive", "share", "signed"]
 
 
-def interval(values: Sequence[float], confidence: float = 0.95, signed: bool = False) -> dict[str, Any]:
+def scale_of(metric: str) -> Scale:
+    """Return on which scale *metric* is: from 0 on, from 0 to 1, or both sides of 0."""
+    name = metric.rpartition(".")[2]
+    if name in SIGNED:
+        return "signed"
+    return "share" if name in SHARES or name.endswith("_share") else "positive"
+
+
+def interval(values: Sequence[float], confidence: float = 0.95, scale: Scale = "positive") -> dict[str, Any]:
     """Return the median over seeds with its interval: Student-t below 10 seeds, else bootstrap percentiles.
 
-    The Student-t interval is that of the mean, on the scale of logarithms (`theory.chance.positive_interval`), for what
-    is counted or timed cannot be below 0; where a seed saw 0 it is the plain one, from 0 on. What is *signed* has the
-    plain one. Two seeds have none (it would be 12.7 times as wide as their spread), but a range, from the lower to the
-    higher. With one seed there is nothing, nor with a few of which some are infinite (a service that never recovered).
+    The Student-t interval is that of the mean, on the *scale* of what it is of: of logarithms, for what is counted or
+    timed cannot be below 0 (`theory.chance.positive_interval`); of log-odds for a share (`share_interval`). Where a
+    seed saw an end of the scale it is the plain one, cut there. What is signed has the plain one. Two seeds have none
+    (it would be 12.7 times as wide as their spread), but a range, from the lower to the higher. With one seed there is
+    nothing, nor with a few of which some are infinite (a service that never recovered).
     """
     known = np.array([value for value in values if not math.isnan(value)], float)
     low = high = estimate = math.nan
@@ -284,13 +296,21 @@ def interval(values: Sequence[float], confidence: float = 0.95, signed: bool = F
     elif len(known) == 2 and finite:
         estimate, low, high = float(known.mean()), float(known.min()), float(known.max())
     elif len(known) >= 2 and finite:
-        from sim.theory.chance import positive_interval, student_interval
-
-        plain = signed or known.min() <= 0.0
-        estimate, low, high = (student_interval if plain else positive_interval)(known, confidence)
-        if not signed and known.min() >= 0.0:
-            low = max(0.0, low)
+        estimate, low, high = _of_few(known, confidence, scale)
     return {"estimate": estimate, "low": low, "high": high, "values": [float(value) for value in values]}
+
+
+def _of_few(known: np.ndarray, confidence: float, scale: Scale) -> tuple[float, float, float]:
+    from sim.theory.chance import positive_interval, share_interval, student_interval
+
+    least, most = float(known.min()), float(known.max())
+    if scale == "signed" or least < 0.0:
+        return student_interval(known, confidence)
+    top = 1.0 if scale == "share" and most <= 1.0 else math.inf
+    if least > 0.0 and most < top:
+        return (share_interval if top == 1.0 else positive_interval)(known, confidence)
+    estimate, low, high = student_interval(known, confidence)
+    return estimate, max(0.0, low), min(top, high)
 
 
 __all__ = [
@@ -305,12 +325,12 @@ __all__ = [
     "edges_s",
     "in_window",
     "interval",
-    "is_signed",
     "latencies",
     "mean",
     "metric_names",
     "parts_table",
     "percentile",
     "ratio",
+    "scale_of",
     "traffic",
 ]

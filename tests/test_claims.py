@@ -309,12 +309,28 @@ def test_a_few_seeds_of_what_is_timed_have_an_interval_above_0(values: list[floa
     found = summary.interval(values)
     assert 0 < found["low"] <= found["estimate"] <= found["high"]
     if any(value != values[0] for value in values):
-        assert summary.interval(values, signed=True)["low"] < found["low"]
+        assert summary.interval(values, scale="signed")["low"] < found["low"]
+
+
+@given(st.lists(st.floats(1e-3, 1 - 1e-3), min_size=3, max_size=9))
+def test_a_few_seeds_of_a_share_have_an_interval_between_0_and_1(values: list[float]) -> None:
+    found = summary.interval(values, scale="share")
+    assert 0 < found["low"] <= found["estimate"] <= found["high"] < 1
+    mirrored = summary.interval([1 - value for value in values], scale="share")
+    assert mirrored["low"] == pytest.approx(1 - found["high"], abs=1e-9)
+
+
+def test_a_share_of_which_a_seed_saw_all_reaches_up_to_it_and_no_further() -> None:
+    assert summary.interval([0.7, 0.9, 1.0], scale="share")["high"] == 1.0
+    assert summary.interval([0.7, 0.9, 1.4], scale="share")["high"] > 1.4  # it was none, whatever it was called
+    assert summary.scale_of("cohort.chat.errors") == "share"
+    assert summary.scale_of("alert.seed.lead_s") == "signed"
+    assert summary.scale_of("chat.error_budget_spent") == "positive"
 
 
 def test_a_few_seeds_of_which_one_saw_0_reach_down_to_it() -> None:
     assert summary.interval([0.0, 0.0, 3.0])["low"] == 0.0
-    assert summary.interval([0.0, 0.0, 3.0], signed=True)["low"] < 0.0
+    assert summary.interval([0.0, 0.0, 3.0], scale="signed")["low"] < 0.0
     assert summary.interval([-0.1, 0.0, 0.3])["low"] < 0.0
 
 

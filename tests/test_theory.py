@@ -441,6 +441,11 @@ def test_an_interval_of_what_is_above_0_stays_there_and_scales(values: list[floa
     assert scaled == pytest.approx((scale * mean, scale * low, scale * high), rel=1e-6)
 
 
+def test_an_interval_of_a_share_that_is_rare_is_that_of_what_is_above_0() -> None:
+    values = np.array([2e-5, 5e-5, 3e-5])
+    assert theory.share_interval(values) == pytest.approx(theory.positive_interval(values), rel=1e-3)
+
+
 def test_an_interval_of_what_hardly_differs_is_students_own() -> None:
     values = np.random.default_rng(1).normal(3, 0.003, 5)
     assert theory.positive_interval(values) == pytest.approx(theory.student_interval(values), rel=1e-5)
@@ -498,6 +503,7 @@ def test_nonsense_is_refused() -> None:
         lambda: theory.student_interval([1, 2], 1.0),
         lambda: theory.positive_interval([1.0]),
         lambda: theory.positive_interval([0.0, 1.0, 2.0]),
+        lambda: theory.share_interval([0.5, 1.0]),
         lambda: theory.controlled_interval([1, 2, 3], [1, 2, 3], 2.0),
         lambda: CAPPED.token_s(1),
         lambda: CAPPED.number_probabilities(15),

@@ -98,7 +98,7 @@ def estimate(sweep: Sweep, point: int, metric: str) -> dict[str, Any]:
     """
     trials = [row["metrics"] for row in sweep.trials(point)]
     values = [words.to_float(metrics.get(metric)) for metrics in trials] if all(trials) else []
-    return summary.interval(values, signed=summary.is_signed(metric))
+    return summary.interval(values, scale=summary.scale_of(metric))
 
 
 def heading(key: str, keys: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from sim import claims
+from sim import claims, summary
 from sim.summary import BIN_LOW_S, BIN_RATIO
 
 PART_NAMES = {
@@ -63,10 +63,7 @@ AT_ONCE_S = BIN_LOW_S * BIN_RATIO
 NOTICED = 0.05
 """Share of a request's time from which on a part that grew is worth a word."""
 
-FRACTIONS = {
-    *("kv_mean", "kv_max", "errors", "prefix_hit", "recomputed", "goodput_kept"),
-    *("wrong_share", "bad", "task_success", "sessions_wrong", "sessions_misrouted"),
-}
+FRACTIONS = summary.SHARES | {"goodput_kept"}
 
 
 def seconds(value: float, digits: int = 3) -> str:

@@ -28,6 +28,7 @@ from sim.theory.chance import (
     expected_bad,
     positive_interval,
     quantile_ranks,
+    share_interval,
     student_interval,
 )
 from sim.theory.outages import (
@@ -130,6 +131,7 @@ __all__ = [
     "ps_sojourn_s",
     "quantile_ranks",
     "safe_load",
+    "share_interval",
     "stepped",
     "storm_backlog",
     "storm_load",

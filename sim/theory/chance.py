@@ -126,6 +126,23 @@ def positive_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean / wide, mean * wide)
 
 
+def share_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return the mean of independent runs of a share, with its Student-t interval on the scale of log-odds.
+
+    As `positive_interval`, and below 1 as well: of what is rare it is the same, of what is nearly all it mirrors it.
+
+    Raises:
+        ValueError: fewer than two values, or one that is not between 0 and 1.
+    """
+    sample = np.asarray(values, float)
+    if not ((sample > 0) & (sample < 1)).all():
+        raise ValueError("a scale of log-odds needs values between 0 and 1")
+    mean, low, high = student_interval(sample, confidence)
+    half = (high - low) / 2 / (mean * (1 - mean))
+    at = special.logit(mean)
+    return Interval(mean, min(mean, float(special.expit(at - half))), max(mean, float(special.expit(at + half))))
+
+
 def bootstrap_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Return the median of independent runs with its percentile bootstrap interval (seeded: same every time)."""
     _confidence(confidence)
