@@ -154,6 +154,16 @@ def test_a_mistake_in_a_table_is_told_by_line_and_column(
             "benchmark 1, successful record 2: request_start_time: expected Unix seconds, got nothing",
         ),
         (
+            "guidellm-0.8-serve.json",
+            lambda d: d["benchmarks"][0]["config"].__setitem__("strategy", "poisson"),
+            "benchmark 1: config.strategy: expected a mapping, got 'poisson'",
+        ),
+        (
+            "guidellm-0.8-serve.json",
+            lambda d: d["benchmarks"][0]["requests"]["successful"][0].__setitem__("info", [1]),
+            "benchmark 1, successful record 1: info: expected a mapping, got a list of 1",
+        ),
+        (
             "vllm-bench-0.32-serve.json",
             lambda d: d["queue_times"].__setitem__(2, None),
             "record 3: queue_times: expected a number, got nothing",

@@ -77,6 +77,8 @@ def test_what_is_not_decided_says_how_many_seeds_would_decide_it() -> None:
     found = Found([WELL, OPEN], "because")
     said = "the interval holds the limit, 3.50x; about 4.0 times as many seeds would decide it, if the estimate stays."
     assert told.undecided(found) == f"Not decided: {said}"
+    nothing = Found([Check("late", Interval(4.0, math.nan, math.nan), 3.5, 100, "times")], "because")
+    assert told.undecided(nothing) == "Not decided: there is no interval."
     assert told.counted({1: found, 2: Found([WELL], "")}) == "1 right, 0 loose, 0 wrong, 0 not simulable, 1 not decided"
     assert examine.changed({39: found}) == []
     assert examine.undecided({39: found}) == [39]

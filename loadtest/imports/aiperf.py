@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from loadtest.imports.requests import LEFT, NO_STATUS, Imported, Request, number, shown, whole
+from loadtest.imports.requests import LEFT, NO_STATUS, Imported, Request, mapping, number, shown, whole
 from sim.errors import InputError
 
 UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "sec": 1.0, "s": 1.0}
@@ -51,7 +51,7 @@ def _request(where: str, record: Any) -> Request | None:
         return None
     sent_s, finished_s = (_at_s(said, f"request_{name}_ns", where) for name in ("start", "end"))
     scheduled_s = _at_s(said, "credit_issued_ns", where) if said.get("credit_issued_ns") is not None else math.nan
-    metrics, error = record.get("metrics") or {}, record.get("error")
+    metrics, error = mapping(record, "metrics", where), record.get("error")
     if error:
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 100 <= code < 600 else NO_STATUS

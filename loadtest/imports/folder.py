@@ -130,6 +130,9 @@ def _notes(found: Imported, source: Path, rows: np.ndarray, stand_in: bool) -> l
     notes = [f"imported from {source.name}{wrote}: what only the engine knows is not there"]
     if stand_in:
         notes.append("the fleet is a stand-in, for the file says nothing of the servers; give --scenario to calibrate")
+    unknown = int((np.isnan(rows["first_token_s"]) & (rows["outcome"] == Outcome.OK)).sum())
+    if 0 < unknown < int((rows["outcome"] == Outcome.OK).sum()):
+        notes.append(f"of {unknown} answers no first token is known: their end counts as theirs")
     return [*notes, *found.notes, *_waited(found.tool, rows)]
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from loadtest.imports.requests import NO_STATUS, UNIX_FROM, Imported, Request, number, shown, whole
+from loadtest.imports.requests import NO_STATUS, UNIX_FROM, Imported, Request, mapping, number, shown, whole
 from sim.errors import InputError
 
 GOOD = {"successful": True, "errored": False}
@@ -38,11 +38,12 @@ def read(path: Path, data: dict[str, Any]) -> Imported:
         requests = benchmark.get("requests") if isinstance(benchmark, dict) else None
         if not isinstance(requests, dict) or not isinstance(requests.get("successful"), list):
             raise InputError(f"{path}, benchmark {k}: requests.successful: expected a list, got {shown(requests)}")
-        strategy = (benchmark.get("config") or {}).get("strategy") or {}
+        where = f"{path}, benchmark {k}"
+        strategy = mapping(mapping(benchmark, "config", where), "config.strategy", where)
         due, first = strategy.get("type_") in SCHEDULED, len(found)
         for name, good in GOOD.items():
             for n, one in enumerate(requests.get(name) or [], start=1):
-                found.append(_request(f"{path}, benchmark {k}, {name} record {n}", one, good, due))
+                found.append(_request(f"{where}, {name} record {n}", one, good, due))
         left_out += len(requests.get("incomplete") or [])
         lost += sum(math.isnan(one.scheduled_s) for one in found[first:]) if due else 0
     if not found:
@@ -62,7 +63,7 @@ def _request(where: str, one: Any, good: bool, due: bool) -> Request:
         raise InputError(f"{where}: expected a mapping, got {shown(one)}")
     sent_s = number(one.get("request_start_time"), where, "request_start_time", "Unix seconds")
     finished_s = number(one.get("request_end_time"), where, "request_end_time", "Unix seconds")
-    info = one.get("info") or {}
+    info = mapping(one, "info", where)
     ttft_ms = one.get("time_to_first_token_ms")
     said = STATUS.match(str(info.get("error")))
     return Request(
@@ -80,7 +81,7 @@ def _request(where: str, one: Any, good: bool, due: bool) -> Request:
 
 def _due_s(info: dict[str, Any], where: str) -> float:
     """Return when a request was due, nan where that is no date: 0.8.1 counts some targets of a Poisson rate from 0."""
-    target = (info.get("timings") or {}).get("targeted_start")
+    target = mapping(info, "info.timings", where).get("targeted_start")
     due_s = math.nan if target is None else number(target, where, "info.timings.targeted_start", "Unix seconds")
     return due_s if due_s >= UNIX_FROM else math.nan
 

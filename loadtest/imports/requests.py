@@ -85,6 +85,18 @@ def listed(data: dict[str, Any], name: str, where: str, length: int | None = Non
     return found
 
 
+def mapping(data: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    """Return the mapping that *data* has under the last word of *name*; an empty one where it has none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    found = data.get(name.rpartition(".")[2])
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"{where}: {name}: expected a mapping, got {shown(found)}")
+    return found or {}
+
+
 def shown(value: Any) -> str:
     """Return *value* as a message may show it: never a long text, which may be a prompt."""
     if isinstance(value, str):

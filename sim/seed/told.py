@@ -54,6 +54,8 @@ def undecided(one: Found) -> str:
     check = one.headline
     if one.verdict != Verdict.UNDECIDED or check is None:
         return ""
+    if math.isnan(check.limit):
+        return "Not decided: there is no interval."
     said = f"Not decided: the interval holds the limit, {value(check.limit, check.unit)}"
     if not math.isfinite(check.more):
         return f"{said}."
