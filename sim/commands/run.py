@@ -79,11 +79,11 @@ def command(
 
 def warm() -> None:
     """Compile the engine, if this machine has not yet; it can be interrupted."""
-    from sim.engine import exercise
-
     with Interrupts(at_once=True) as interrupts:
+        from sim.engine import exercise
+
         exercise.warm()
-        interrupts.check()  # the compiler may have swallowed it
+        interrupts.check()  # the compiler may have swallowed it, or what is imported for it
 
 
 def _kept(folder: Path) -> str:
