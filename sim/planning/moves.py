@@ -1,8 +1,9 @@
 """What moves the answer most: each input of a plan a little less and a little more, one at a time, all else as planned.
 
 The users, the luck and the step times of run k are the same as in run k of the plan (common random numbers), so a
-difference is the input's own; only where it is the step times that move, they are at that end in every run. Of every input: the fleet of the same kind that is needed then, and what becomes of the
-promise that is hardest for the planned fleet.
+difference is the input's own; only where it is the step times that move, they are at that end in every run. Of every
+input: the fleet of the same kind that is needed then, and what becomes of the promise that is hardest for the planned
+fleet.
 """
 
 import math
