@@ -144,7 +144,7 @@ def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
     assert err.startswith("fleet.replicas = ")
     assert err.endswith(
         ": whoever played it was killed or is gone, most likely because memory ran out; expected to fit with fewer "
-        "workers; nothing was played\n"
+        "workers; no trial was finished\n"
     )
     assert not Path("a").exists()
 
