@@ -85,7 +85,7 @@ class Tally:
         return float(self.minutes[:-1, MINUTE_COLUMNS.index("wrong")].sum())
 
     def is_scraped(self, scenario: Scenario) -> bool:
-        """Tell whether any scrape fell into the counted time; the one at t = 0 says nothing, for nobody has come yet."""
+        """Tell whether any scrape fell into the counted time; the one at t = 0 says nothing, for nobody has come."""
         return len(self.gauges.settled()) > (scenario.warmup == 0)
 
     def metrics(self, scenario: Scenario, own: Mapping[str, float]) -> dict[str, float]:

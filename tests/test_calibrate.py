@@ -116,9 +116,7 @@ def test_the_factor_and_the_way_that_were_put_in_come_out(
     assert not result.uncalibrated
 
 
-def test_what_comes_next_can_work(
-    gpu_run: Path, tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_what_comes_next_can_work(gpu_run: Path, tmp_path: Path, typed: Callable[..., tuple[int, str, str]]) -> None:
     said = " ".join(typed("report", gpu_run)[1].split())
     assert f"blowout calibrate {gpu_run}" in said
     words_ = ("calibrate", gpu_run, "--no-figures", "--out", tmp_path / "p.json")

@@ -325,7 +325,9 @@ def test_a_lost_request_or_block_is_noticed() -> None:
         fleet.check_laws()
 
 
-@pytest.mark.parametrize(("warmup", "duration", "known"), [("0s", "5s", False), ("16s", "25s", False), ("0s", "16s", True)])
+@pytest.mark.parametrize(
+    ("warmup", "duration", "known"), [("0s", "5s", False), ("16s", "25s", False), ("0s", "16s", True)]
+)
 def test_without_a_scrape_in_the_counted_time_gauges_are_unknown_and_not_none(
     warmup: str, duration: str, known: bool
 ) -> None:

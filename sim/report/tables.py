@@ -321,7 +321,9 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
         else:
             commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
         if not run.info.get("stand_in_fleet"):
-            commands.append((again, "as many users, simulated" if "imported" in run.info else "the same users, simulated"))
+            commands.append(
+                (again, "as many users, simulated" if "imported" in run.info else "the same users, simulated")
+            )
             commands += _calibrating(run)
     elif seen.seeds == 1:
         commands.append((f"{again} --seeds 10", "the same with intervals"))
