@@ -1,5 +1,6 @@
 """What one run has counted, in numbers that add up: tallies of runs side by side make the tally of all of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -83,6 +84,10 @@ class Tally:
         """Wrong answers given."""
         return float(self.minutes[:-1, MINUTE_COLUMNS.index("wrong")].sum())
 
+    def is_scraped(self, scenario: Scenario) -> bool:
+        """Tell whether any scrape fell into the counted time; the one at t = 0 says nothing, for nobody has come."""
+        return len(self.gauges.settled()) > (scenario.warmup == 0)
+
     def metrics(self, scenario: Scenario, own: Mapping[str, float]) -> dict[str, float]:
         """Return the metrics of a run of *scenario*; *own* are what others than the fleet have measured."""
         cohorts = list(scenario.workload.cohorts)
@@ -90,7 +95,7 @@ class Tally:
         totals["attempts"] = float(self.minutes[:, MINUTE_COLUMNS.index("attempts")].sum())
         metrics = summary.latencies(self.histograms(), cohorts)
         metrics |= summary.counts(self.outcomes.sum(axis=0).tolist(), self.minutes[:-1], scenario.duration)
-        metrics |= self.gauges.metrics()
+        metrics |= self.gauges.metrics() if self.is_scraped(scenario) else dict.fromkeys(summary.GAUGES, math.nan)
         counted_s = scenario.duration - scenario.warmup
         metrics["throughput_tokens_per_s"] = totals["output_tokens"] / max(self.ended_s, counted_s)
         metrics |= {name: totals[name] for name in ("preemptions", "steps")}

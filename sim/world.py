@@ -292,6 +292,8 @@ class World(simpy.Environment):
             factor = ", as the scenario says" if scenario.fleet.pools[name].calibration != 1.0 else ""
             notes += [f"pool {name}: step times: {spec.provenance}{factor}", *spec.notes, *self.met.beyond(name)]
         notes += self.users.notes
+        if not tally.is_scraped(scenario):
+            notes.append("running, waiting and KV use are unknown: no scrape fell into the time that counts")
         if isinstance(scenario.rows, str) and scenario.rows == "none":
             notes.append("no rows are kept: percentiles come from histograms with bins of 1%")
         return Result(

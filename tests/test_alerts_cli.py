@@ -71,7 +71,7 @@ def test_eval_as_json(typed: Typed) -> None:
         }
     ]
     assert (high["line"], high["series_matched"], high["evaluations"]) == (6, 1, 240)
-    assert [top["verdict"], typo["verdict"]] == ["unsupported", "not simulated"]
+    assert [top["verdict"], typo["verdict"]] == ["unsupported", "no such series"]
     assert not list(Path().glob("**/*.png"))
 
 

@@ -119,7 +119,7 @@ def test_a_real_prometheus_is_judged_as_the_same_series_in_a_file(typed: Typed, 
     assert live == (code, of_file, "") == (0, of_file, "")
     episodes = {one["rule"]: len(one["episodes"]) for one in json.loads(of_file)}
     assert min(episodes[name] for name in ("High", "Recorded", "Busy", "Slow", "Gone")) > 0
-    assert [one["verdict"] for one in json.loads(live[1])][-2:] == ["not simulated", "matched nothing"]
+    assert [one["verdict"] for one in json.loads(live[1])][-2:] == ["no such series", "matched nothing"]
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_what_the_subset_has_not_is_evaluated_by_the_server(typed: Typed, tmp_pa
     assert times("Top") == times("OfTop") == times("Plain")
     assert found["Top"]["verdict"] == "judged"
     assert found["Top"]["reason"] == "evaluated by the server, for it uses the aggregation topk (column 1)"
-    assert [found[name]["verdict"] for name in ("Nothing", "Unmatched")] == ["not simulated", "matched nothing"]
+    assert [found[name]["verdict"] for name in ("Nothing", "Unmatched")] == ["no such series", "matched nothing"]
     assert {found[name]["verdict"] for name in ("Refused", "End", "Template")} == {"unsupported"}
     assert "; the server: " in found["Refused"]["reason"]
     assert "evaluated by the server" in said

@@ -82,8 +82,8 @@ EARLIER = Fires(fires="12m-16m", pending="5m-9m")  # type: ignore[arg-type]
         (judged(pending=14), "silent", Finding.AS_EXPECTED, 0, True),
         (judged((14, 20)), "silent", Finding.FALSE, 1, False),
         (judged(), None, Finding.NOTHING_EXPECTED, 0, True),
-        (judged(verdict=Verdict.NOT_SIMULATED), "silent", Finding.NOT_JUDGED, 0, False),
-        (judged(verdict=Verdict.NOT_SIMULATED), FIRES, Finding.NOT_JUDGED, 0, False),
+        (judged(verdict=Verdict.NO_SUCH_SERIES), "silent", Finding.NOT_JUDGED, 0, False),
+        (judged(verdict=Verdict.NO_SUCH_SERIES), FIRES, Finding.NOT_JUDGED, 0, False),
         (judged(verdict=Verdict.UNSUPPORTED), None, Finding.NOT_JUDGED, 0, True),
     ],
 )
@@ -104,9 +104,9 @@ def test_what_was_expected_decides(
         (judged((14, 20), (51, 52)), judged((14, 20), (50, 60)), Finding.AS_EXPECTED, True),
         (judged((14, 20)), judged(), Finding.FALSE, False),
         (judged(), judged(), Finding.AS_EXPECTED, True),
-        (judged((14, 20)), judged(verdict=Verdict.NOT_SIMULATED), Finding.NOTHING_EXPECTED, True),
-        (judged(verdict=Verdict.NOT_SIMULATED), judged((14, 20)), Finding.NOT_JUDGED, False),
-        (judged(verdict=Verdict.NOT_SIMULATED), judged(), Finding.NOT_JUDGED, True),
+        (judged((14, 20)), judged(verdict=Verdict.NO_SUCH_SERIES), Finding.NOTHING_EXPECTED, True),
+        (judged(verdict=Verdict.NO_SUCH_SERIES), judged((14, 20)), Finding.NOT_JUDGED, False),
+        (judged(verdict=Verdict.NO_SUCH_SERIES), judged(), Finding.NOT_JUDGED, True),
     ],
 )
 def test_without_a_word_the_prediction_decides(

@@ -149,8 +149,8 @@ groups:
     [
         ("x > 0", Verdict.JUDGED, ""),
         ("topk(1, x)", Verdict.UNSUPPORTED, "the aggregation topk (column 1)"),
-        ("nothing > 0", Verdict.NOT_SIMULATED, "no series is called nothing"),
-        ("absent(nothing)", Verdict.NOT_SIMULATED, "no series is called nothing"),
+        ("nothing > 0", Verdict.NO_SUCH_SERIES, "no series is called nothing"),
+        ("absent(nothing)", Verdict.NO_SUCH_SERIES, "no series is called nothing"),
         ('x{i="z"} > 0', Verdict.MATCHED_NOTHING, 'no series matches x{i="z"}'),
         ('x > 0 and x{i="z"}', Verdict.MATCHED_NOTHING, 'no series matches x{i="z"}'),
         ('x > 0 or x{i="z"}', Verdict.JUDGED, ""),

@@ -90,7 +90,7 @@ def test_a_rule_for_tickets_is_there_for_all_incidents() -> None:
 
 def test_a_silent_rule_is_not_a_quiet_one() -> None:
     silent = judgement("B", "page", [])
-    silent.verdict, silent.reason = Verdict.NOT_SIMULATED, "no series is called x"
+    silent.verdict, silent.reason = Verdict.NO_SUCH_SERIES, "no series is called x"
     (a, b), together = score([judged(judgement("A", "page", [(210, 220)]), silent)])
     assert b.weeks == 0
     assert b.false_per_week is None
@@ -163,7 +163,7 @@ def test_a_crash_is_an_incident_that_a_rule_on_errors_catches(typed: Typed) -> N
     assert "warm-up left out" in out
     lines = [line.split() for line in out.splitlines()]
     assert ["Errors", "2/2", "100%", "[34,", "100]"] in [line[:5] for line in lines]
-    assert "Typo: not simulated, no series is called nothing" in out
+    assert "Typo: no such series, no series is called nothing" in out
     assert "Always: was firing already when the warm-up ended, 2 times" in out
     assert Path("score.png").read_bytes()[1:4] == b"PNG"
 
@@ -183,7 +183,7 @@ def test_score_as_json(typed: Typed) -> None:
     assert all(0 < share < incident["burned"] for share in errors["burned_before"])
     assert always["firing_before_the_watch"] == 2
     assert (always["pages"], always["false"], down["caught"], down["incidents"]) == (2, 2, 2, 2)
-    assert typo["silent"][0]["verdict"] == "not simulated"
+    assert typo["silent"][0]["verdict"] == "no such series"
     assert found["together"]["caught"] == 2
     member = f"run/{next(Path('run').glob('*/seed-1/member.json')).parent.relative_to('run')}"
     alone = json.loads(typed(member, "--rules", "rules.yml", "--json", "--no-figures")[1])

@@ -116,6 +116,16 @@ def test_the_factor_and_the_way_that_were_put_in_come_out(
     assert not result.uncalibrated
 
 
+def test_what_comes_next_can_work(gpu_run: Path, tmp_path: Path, typed: Callable[..., tuple[int, str, str]]) -> None:
+    said = " ".join(typed("report", gpu_run)[1].split())
+    assert f"blowout calibrate {gpu_run}" in said
+    words_ = ("calibrate", gpu_run, "--no-figures", "--out", tmp_path / "p.json")
+    assert "--judge RUN" in typed(*words_)[1]
+    judged = typed(*words_, "--judge", gpu_run)[1]
+    assert "--judge RUN" not in judged
+    assert f"blowout plan {gpu_run / 'scenario.yaml'}" in judged
+
+
 def test_an_interval_that_cannot_tell_whether_a_promise_is_kept_is_too_wide_to_plan_with(
     gpu_run: Path, tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -142,7 +142,7 @@ def test_as_it_is_typed(
     assert "B differs from A by more than the noise:" in out
     assert "A  small, simulated, 1 seed (1), 10 min each" in out
     assert "B  small, simulated, 2 seeds (100, 101), 10 min each" in out
-    assert "not simulated: no series is called nothing" in out
+    assert "no such series: no series is called nothing" in out
     assert "leaves out 0" in out
     assert f"blowout why {b}" in out
     code, out, _ = typed(capsys, a, str(seed(runs, 2)), "--no-figures", "--rules", "r.yml", "--json")

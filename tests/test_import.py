@@ -43,6 +43,14 @@ def rows_of(folder: Path) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
+PLAIN = """\
+name: plain
+duration: 30s
+fleet: {kv_blocks: 400, step_time: {linear: {base: 10ms}}}
+workload: {rate_per_s: 5, cohorts: {chat: {prompt_tokens: 100, output_tokens: 20}}}
+"""
+
+
 def test_a_gateway_table_becomes_a_run_that_others_read(tmp_path: Path, typed: Typed) -> None:
     (tmp_path / "g.csv").write_text(GATEWAY)
     code, out, err = typed("import", tmp_path / "g.csv", "--columns", COLUMNS, "--out", tmp_path / "run")
@@ -57,6 +65,12 @@ def test_a_gateway_table_becomes_a_run_that_others_read(tmp_path: Path, typed: T
     )
     info = Run.open(tmp_path / "run").info
     assert (info["kind"], info["started"]) == ("measured", pytest.approx(1773480413.0))
+    assert "users, simulated" not in out  # its fleet is a stand-in
+    (tmp_path / "s.yaml").write_text(PLAIN)
+    own = ("--columns", COLUMNS, "--scenario", tmp_path / "s.yaml", "--out", tmp_path / "own")
+    out = typed("import", tmp_path / "g.csv", *own)[1]
+    assert "as many users, simulated" in out
+    assert "blowout calibrate" not in out  # four requests are too few for it
     for words in (("report", tmp_path / "run"), ("why", tmp_path / "run", "--no-figures")):
         assert typed(*words)[0] == 0
     assert typed("compare", tmp_path / "run", tmp_path / "run", "--no-figures")[0] == 0

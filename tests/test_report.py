@@ -239,6 +239,18 @@ def test_the_reason_for_the_tail_names_what_grew_most_first_and_with_both_times(
     )
 
 
+def test_of_a_measured_run_there_is_less_after_the_first_token() -> None:
+    names = {name: words.MEASURED_NAMES.get(name, said) for name, said in words.PART_NAMES.items()}
+    median, tail = [0, 0, 0, 0, 0, 0.02, 0.2, 0, 0, 0], [0, 0, 0, 0, 0, 0.2, 0.1456, 0, 0, 0]
+    text = words.slowest("", (tail, median), (before_decoding(tail), before_decoding(median)), names)
+    assert text.endswith("They had it easier in one thing: 54.4 ms less after the first token.")
+
+
+@pytest.mark.parametrize(("length_s", "said"), [(3.89679, "3.90 s"), (90.5, "90.5 s"), (1800.0, "30 min")])
+def test_a_length_that_nobody_chose_has_three_digits(length_s: float, said: str) -> None:
+    assert words.lasting(length_s) == said
+
+
 def test_no_reason_is_invented() -> None:
     nothing, unknown, alike = [0.0] * 10, [math.nan] * 10, [0.1] * 10
     assert words.slowest("", (nothing, nothing), (nothing, nothing)) == ""

@@ -144,7 +144,7 @@ def test_workers_that_were_killed_before_they_got_any_work_are_one_sentence(
     assert err.startswith("fleet.replicas = ")
     assert err.endswith(
         ": whoever played it was killed or is gone, most likely because memory ran out; expected to fit with fewer "
-        "workers; nothing was played\n"
+        "workers; no trial was finished\n"
     )
     assert not Path("a").exists()
 
@@ -191,6 +191,31 @@ def test_a_point_of_which_a_seed_was_overloaded_has_no_estimate() -> None:
     sweep.kept[1, 2] |= {"label": "OVERLOADED", "metrics": {}}
     assert sweep_table.labels(sweep, 1) == "1 OVERLOADED, 2 STABLE"
     assert math.isnan(sweep_table.estimate(sweep, 1, "ttft_p99")["estimate"])
+
+
+def test_overloaded_points_are_open_marks_and_uncalibrated_step_times_are_never_left_out() -> None:
+    from matplotlib.figure import Figure
+
+    sweep = pretended(3)
+    for seed in sweep.seeds:
+        sweep.kept[2, seed] |= {"label": "OVERLOADED", "uncalibrated": True, "notes": ["one", "two", "three", "four"]}
+    caption = sweep_figure._small_print(sweep, ["workload.rate_per_s"])
+    assert "Open marks: overloaded." in caption
+    assert "Uncalibrated: step times" in caption
+    assert "Four." not in caption
+    ax = Figure().add_subplot()
+    sweep_figure._line(ax, sweep, "ttft_p99", "workload.rate_per_s", {}, "#000000")
+    (opened,) = [line for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
+    assert list(opened.get_xdata()) == [3.0]
+
+
+def test_interrupted_before_any_trial_ended_it_says_so(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sim.planning.sweep.play_all", interrupted)
+    code, out, err = typed(*SWEPT, "--out", "a")
+    assert (code, out, err) == (130, "", "interrupted; no trial was finished\n")
 
 
 def test_the_longest_numbers_go_along_the_axis() -> None:

@@ -510,3 +510,16 @@ def test_nothing_written_runs_out_of_the_figure(tmp_path: Path) -> None:
             assert box.x1 <= page.x1 + 1, text
         labels = [text.get_text() for text in texts]
     assert {"all requests", "talk", "edit", "chat", "code", "chat/3", "every other replica"} <= set(labels)
+
+
+def test_by_ttft_no_group_waited_most_for_what_came_after_its_first_token(tmp_path: Path) -> None:
+    rows = usual() + [slow(2000 + k, 2.0, finished_s=1000.0 + 0.5 * k + 60.0) for k in range(30)]
+    found = explained(a_run(tmp_path, rows))
+    mosts = {told._most(one, found) for groups in found.groups.values() for one in groups if one.group is not None}
+    assert mosts
+    assert not any(most.startswith("decoding") for most in mosts)
+    (parts,) = told._parts(found)
+    assert parts is not None
+    after = explained(a_run(tmp_path / "e2e", rows), "e2e")
+    mosts = {told._most(one, after) for groups in after.groups.values() for one in groups if one.group is not None}
+    assert any(most.startswith("decoding") for most in mosts)

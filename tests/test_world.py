@@ -323,3 +323,22 @@ def test_a_lost_request_or_block_is_noticed() -> None:
     fleet.w[0].outcomes[Outcome.OK] += 1
     with pytest.raises(AssertionError, match="no outcome, or in two"):
         fleet.check_laws()
+
+
+@pytest.mark.parametrize(
+    ("warmup", "duration", "known"), [("0s", "5s", False), ("16s", "25s", False), ("0s", "16s", True)]
+)
+def test_without_a_scrape_in_the_counted_time_gauges_are_unknown_and_not_none(
+    warmup: str, duration: str, known: bool
+) -> None:
+    text = f"""\
+name: short
+duration: {duration}
+warmup: {warmup}
+fleet: {{kv_blocks: 400, step_time: {{linear: {{base: 10ms}}}}}}
+workload: {{rate_per_s: 5, cohorts: {{chat: {{prompt_tokens: 100, output_tokens: 20}}}}}}
+"""
+    result = simulate(loads(text), 1)
+    for name in ("kv_mean", "kv_max", "running_mean", "waiting_mean", "waiting_max"):
+        assert math.isfinite(result.metrics[name]) == known
+    assert any("no scrape fell into the time that counts" in note for note in result.notes) != known

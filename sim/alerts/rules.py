@@ -33,7 +33,7 @@ class Verdict(StrEnum):
     """What can be said of a rule. Only a judged rule that never fires is quiet; the others are silent."""
 
     JUDGED = "judged"
-    NOT_SIMULATED = "not simulated"
+    NO_SUCH_SERIES = "no such series"
     UNSUPPORTED = "unsupported"
     MATCHED_NOTHING = "matched nothing"
 
@@ -150,7 +150,7 @@ def _find_missing(
 ) -> None:
     """Say that a rule reads nothing that there is, if so; *missing* are metrics that no series has."""
     if missing:
-        one.verdict, one.reason = Verdict.NOT_SIMULATED, "no series is called " + ", ".join(dict.fromkeys(missing))
+        one.verdict, one.reason = Verdict.NO_SUCH_SERIES, "no series is called " + ", ".join(dict.fromkeys(missing))
     elif not _can_speak(tree, counts, known):
         unmatched = dict.fromkeys(str(s) for s, found in counts.items() if not found)
         one.verdict, one.reason = Verdict.MATCHED_NOTHING, "no series matches " + ", ".join(unmatched)

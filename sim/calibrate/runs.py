@@ -127,10 +127,9 @@ def _opened(run: Run, member: Member, scenario: Scenario, pool: str | None) -> M
     if name not in pools:
         raise InputError(f"--pool {name}: {run.path} has no such pool; expected one of {', '.join(pools)}")
     spec = resolve(scenario.fleet.pools[name], where=f"{run.path}: fleet.pools.{name}")
-    table = member.attempts()
-    rows = {column: table[column].to_numpy() for column in table.column_names}
+    rows = _rows(member)
     mine = rows["pool"] == pools.index(name)
-    good = mine & (rows["outcome"] == Outcome.OK) & np.isfinite(rows["finished_s"]) & (rows["prompt_tokens"] > 0)
+    good = mine & _answered(rows)
     label = run.path.name if member.path == run.path else f"{run.path.name}/{member.path.relative_to(run.path)}"
     if good.sum() < FEWEST:
         raise InputError(
@@ -159,6 +158,28 @@ def _opened(run: Run, member: Member, scenario: Scenario, pool: str | None) -> M
         notes=tuple(notes),
         promised=scenario.slo.targets,
     )
+
+
+def _rows(member: Member, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    table = member.attempts(columns)
+    return {column: table[column].to_numpy() for column in table.column_names}
+
+
+def _answered(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return which rows are answered requests of known length."""
+    done: np.ndarray = (rows["outcome"] == Outcome.OK) & np.isfinite(rows["finished_s"]) & (rows["prompt_tokens"] > 0)
+    return done
+
+
+def enough(run: Run) -> str | None:
+    """Return the first pool that answered enough requests in every (point, seed) of *run* to calibrate on, if any."""
+    pools = list(run.scenario.fleet.pools)
+    fewest = np.full(len(pools), FEWEST if run.members else 0)
+    for member in run.members:
+        rows = _rows(member, ("pool", "outcome", "finished_s", "prompt_tokens"))
+        of_pool = rows["pool"][_answered(rows)]
+        fewest = np.minimum(fewest, [(of_pool == k).sum() for k in range(len(pools))])
+    return next((name for name, n in zip(pools, fewest) if n >= FEWEST), None)
 
 
 def _asks(
@@ -194,4 +215,4 @@ def _started(run: Run, member: Member) -> float | None:
     return None if said is None else float(said)
 
 
-__all__ = ["Ints", "Measured", "open_runs"]
+__all__ = ["Ints", "Measured", "enough", "open_runs"]

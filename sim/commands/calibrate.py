@@ -60,7 +60,7 @@ def command(
             predicted.append(play.predict(one, profile))
             done()
     found = fitting.Found(made, predicted[: len(opened)], predicted[len(opened) :])
-    commands = _next(out, runs)
+    commands = _next(out, runs, judged=bool(judges))
     if out is not None:
         _write(out, made.profile)
     if not no_figures:
@@ -82,11 +82,19 @@ def _write(out: Path, profile: dict[str, Any]) -> None:
     out.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
 
 
-def _next(out: Path | None, runs: tuple[Path, ...]) -> list[tuple[str, str]]:
+def _next(out: Path | None, runs: tuple[Path, ...], judged: bool) -> list[tuple[str, str]]:
+    """Return what is worth typing next, each with what it is good for; judged, a profile is ready to be planned on."""
     if out is None:
         return [(f"blowout calibrate {' '.join(map(str, runs))} --out profile.json", "the same, kept for simulations")]
     setting = f"'fleet.step_time={{profile: {out}}}'"
+    scenario = runs[0] / "scenario.yaml"
+    if judged:
+        then = f"blowout plan {scenario} --set {setting} --slo 'ttft_p99 < 2s, errors < 0.1%'"
+        said = "the cheapest fleet that keeps a promise, on these step times"
+    else:
+        then = f"blowout calibrate {' '.join(map(str, runs))} --judge RUN"
+        said = "what it predicts of another measured run"
     return [
-        (f"blowout run {runs[0] / 'scenario.yaml'} --set {setting}", "the measured load on these step times"),
-        (f"blowout calibrate {' '.join(map(str, runs))} --judge RUN", "what it predicts of another measured run"),
+        (f"blowout run {scenario} --set {setting}", "the measured load on these step times"),
+        (then, said),
     ]

@@ -138,9 +138,9 @@ def _play(sweep: sweeps.Sweep, executor: str, scheduler: str | None, workers: in
 
 
 def _kept(sweep: sweeps.Sweep) -> str:
-    """Return what there is of *sweep*, and the command that goes on; nothing stays where nothing was played."""
+    """Return what there is of *sweep*, and the command that goes on; nothing stays where no trial was finished."""
     if not sweep.kept:
         sweeps.discard(sweep)
-        return "nothing was played"
+        return "no trial was finished"
     held = f"{len(sweep.kept):,} of {count(sweep.size, 'trial')} kept in {sweep.path}"
     return f"{held}; to go on: {sweep.goes_on}"

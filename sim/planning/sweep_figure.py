@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.planning.labels import OVERLOADED
 from sim.planning.sweep import Sweep
-from sim.planning.sweep_table import assumptions, estimate, heading, value
+from sim.planning.sweep_table import assumptions, estimate, heading, labels, value
 from sim.report import style, words
 from sim.units import is_number
 
@@ -20,6 +21,8 @@ MOST_COLUMNS = 4
 MOST_TICKS = 8
 ROW_INCHES = 1.55
 SMALL = 0.05
+MOST_LINES = 3
+"""Assumptions below the figure; that step times are uncalibrated is always among them, all are in the terminal."""
 
 
 def write(sweep: Sweep, metrics: Sequence[str]) -> Path:
@@ -98,6 +101,8 @@ def _line(ax: "Axes", sweep: Sweep, metric: str, x: str, at: dict[str, Any], col
     order = np.argsort(places)
     places, values, low, high = places[order], values[order], low[order], high[order]
     ax.plot(places, values, "o-", ms=3.5, color=colour, mec="white", mew=0.5, zorder=4)
+    over = np.array([OVERLOADED in labels(sweep, k) for k in chosen], bool)[order]
+    ax.plot(places[over], values[over], "o", ms=4.5, mfc="white", mec=colour, mew=1.2, zorder=5)
     ax.fill_between(places, low, high, where=np.isfinite(low) & np.isfinite(high), color=colour, alpha=0.18, lw=0)
 
 
@@ -141,4 +146,8 @@ def _small_print(sweep: Sweep, keys: Sequence[str]) -> str:
     told += [f"Drawn at {heading(key, keys)} {value({key: vary[key][0]}, key)}." for key in keys[3:]]
     if not all(row["metrics"] for row in sweep.kept.values()):
         told.append("A point whose backlog outgrew every bound has no mark.")
-    return " ".join([*told, *(f"{line[0].upper()}{line[1:]}." for line in assumptions(sweep)[:3])])
+    if any(OVERLOADED in labels(sweep, k) for k in range(len(sweep.points))):
+        told.append("Open marks: overloaded.")
+    lines = assumptions(sweep)
+    lines = [line for k, line in enumerate(lines) if k < MOST_LINES or "uncalibrated" in line.lower()]
+    return " ".join([*told, *(f"{line[0].upper()}{line[1:]}." for line in lines)])

@@ -63,7 +63,7 @@ def write_html(run: "Run") -> Path:
 
 
 def _head(seen: View) -> list[str]:
-    notes = [seen.kind, f"{seen.seeds} seed{'s' * (seen.seeds != 1)} of {words.tick(seen.duration_s)}"]
+    notes = [seen.kind, f"{seen.seeds} seed{'s' * (seen.seeds != 1)} of {words.lasting(seen.duration_s)}"]
     notes += ["uncalibrated"] * seen.uncalibrated + [seen.kv_note] * bool(seen.kv_note)
     badges = "".join(f"<li>{escape(note)}</li>" for note in notes)
     story = [f"<p>{escape(seen.story)}</p>"] if seen.story else []

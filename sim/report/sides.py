@@ -35,7 +35,7 @@ class Side:
         """What it is: scenario, simulated or measured, seeds, length, and whether it rests on kernel times alone."""
         seeds = list(dict.fromkeys(member.seed for point in self.seen.points for member in point.members))
         named = f"{count(len(seeds), 'seed')} ({', '.join(map(str, seeds[:5]))}{', ...' if len(seeds) > 5 else ''})"
-        said = [self.seen.name, self.seen.kind, named, f"{words.tick(self.seen.duration_s)} each"]
+        said = [self.seen.name, self.seen.kind, named, f"{words.lasting(self.seen.duration_s)} each"]
         repeats = max((len(point.members) for point in self.seen.points), default=0)
         said += [f"{repeats} repeats"] if repeats > len(seeds) else []
         said += [self.seen.kv_note] if self.seen.kv_note else []

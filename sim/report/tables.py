@@ -163,7 +163,7 @@ def headline(run: "Run") -> list["RenderableType"]:
 
 def about(seen: View) -> str:
     """Return the line under the title: how long, how many seeds, what an interval is, and on what it rests."""
-    length = words.tick(seen.duration_s)
+    length = words.lasting(seen.duration_s)
     if seen.seeds == 2:
         seeds = f"2 seeds of {length}; mean of both (range: lower..higher; an interval takes 3 seeds)"
     elif seen.seeds > 2:
@@ -321,8 +321,10 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
         else:
             commands.append((f"blowout alerts eval {folder} --rules seed", "which rules would have paged"))
         if not run.info.get("stand_in_fleet"):
-            commands.append((again, "the same users, simulated"))
-            commands.append((f"blowout calibrate {folder}", "step times out of what was measured"))
+            commands.append(
+                (again, "as many users, simulated" if "imported" in run.info else "the same users, simulated")
+            )
+            commands += _calibrating(run)
     elif seen.seeds == 1:
         commands.append((f"{again} --seeds 10", "the same with intervals"))
     if seen.points and seen.kind == "simulated":
@@ -332,6 +334,18 @@ def next_commands(run: "Run") -> list[tuple[str, str]]:
             more = f"fleet.pools.{pool}.replicas={settings.replicas + 1}"
             commands.append((f"{again} --set {more}", "what one more replica would do"))
     return commands
+
+
+def _calibrating(run: "Run") -> list[tuple[str, str]]:
+    """Return the command that makes step times out of a measured *run*; none where it was answered too seldom."""
+    from sim.calibrate.runs import enough
+
+    kept = all((member.path / "attempts.parquet").exists() for member in run.members)
+    pool = enough(run) if kept else None
+    if pool is None:
+        return []
+    named = f" --pool {pool}" if len(run.scenario.fleet.pools) > 1 else ""
+    return [(f"blowout calibrate {run.path}{named}", "step times out of what was measured")]
 
 
 def summary_json(run: "Run") -> dict[str, Any]:

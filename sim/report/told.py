@@ -11,7 +11,7 @@ from sim.records import Outcome
 from sim.report import causes, explain, printing, words
 from sim.report.asked import KIND
 from sim.report.explain import Explanation
-from sim.report.parts import Kind
+from sim.report.parts import Group
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,10 +47,10 @@ def _parts(found: Explanation) -> list["RenderableType"]:
         return []
     rows: list[list[str]] = []
     looks: dict[int, str] = {}
-    most = float(np.max(group.tail_s - group.median_s))
-    for name, median_s, tail_s in zip(found.kind.names.values(), group.median_s, group.tail_s):
+    extra = _extra(group, found.by)
+    for name, median_s, tail_s, more_s in zip(found.kind.names.values(), group.median_s, group.tail_s, extra):
         if max(median_s, tail_s) > SEEN * group.tail_s.sum():
-            looks[len(rows)] = "bold" if tail_s - median_s == most and most > 0 else ""
+            looks[len(rows)] = "bold" if more_s == extra.max() > 0 else ""
             rows.append([name, *_times(median_s, tail_s)])
     rows.append(["all", *_times(group.median_s.sum(), group.tail_s.sum())])
     return [printing.table(("", "around the median", "slowest 1%", "more"), rows, looks=looks)]
@@ -71,18 +71,26 @@ def _groups(found: Explanation, some: Sequence[causes.Slow]) -> list["Renderable
     for slow in some:
         share = [words.percent(slow.share.of_traffic), words.percent(slow.share.of_trouble)]
         times = [words.seconds(slow.p50_s), words.seconds(slow.p99_s)]
-        rows.append([slow.share.label, *share, *times, _most(slow, found.kind)])
+        rows.append([slow.share.label, *share, *times, _most(slow, found)])
     head = ("", "of traffic", "of slowest 1%", f"{what} P50", f"{what} P99", most)
     return [printing.table(head, rows, texts=(5,))]
 
 
-def _most(slow: causes.Slow, kind: Kind) -> str:
-    """Return the part that a group's slowest 1% spent most more on than those around its median, and how much."""
+def _most(slow: causes.Slow, found: Explanation) -> str:
+    """Return the part that a group's slowest 1% spent most more on than those around its median, and how much.
+
+    By time to first token only what fell before that token counts.
+    """
     if slow.group is None:
         return "(too few)"
-    extra = slow.group.tail_s - slow.group.median_s
+    extra = _extra(slow.group, found.by)
     k = int(np.argmax(extra))
-    return f"{list(kind.names.values())[k]} (+{words.seconds(extra[k])})" if extra[k] > 0 else "nothing"
+    return f"{list(found.kind.names.values())[k]} (+{words.seconds(extra[k])})" if extra[k] > 0 else "nothing"
+
+
+def _extra(group: Group, by: str) -> np.ndarray:
+    """Return how many seconds by part the slowest 1% spent more than those around the median, as far as *by* counts."""
+    return group.tail_first_s - group.median_first_s if by == "ttft" else group.tail_s - group.median_s
 
 
 def _errors(found: Explanation) -> list["RenderableType"]:

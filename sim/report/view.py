@@ -139,7 +139,7 @@ class View:
     def small_print(self) -> str:
         """What has to stand under every figure and table: origin, seeds, and what the numbers rest on."""
         seeds = f"{self.seeds} seeds" if self.seeds != 1 else "1 seed"
-        origin = f"{self.name}, {self.kind}, {seeds} of {words.tick(self.duration_s)}"
+        origin = f"{self.name}, {self.kind}, {seeds} of {words.lasting(self.duration_s)}"
         notes = [note for note in (self.kv_note, "uncalibrated" if self.uncalibrated else "") if note]
         notes = [note for note in notes if not any(note.lower() in text.lower() for text in self.assumptions)]
         return "  ·  ".join(text.rstrip(".") for text in [origin, *notes, *self.assumptions])

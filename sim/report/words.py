@@ -87,6 +87,11 @@ def tick(value: float) -> str:
     return f"{value / scale:,.6g} {unit}"
 
 
+def lasting(value: float) -> str:
+    """Return how long a run is, for a heading: as `tick`, but of a length that nobody chose, three digits."""
+    return tick(value) if float(value).is_integer() or len(f"{value:g}") <= 4 else seconds(value)
+
+
 def length(value: float) -> str:
     """Return a time that somebody wrote: ``1 min``, ``90 s``, ``1 h``, in the largest unit in which it is whole."""
     if value <= 0 or not float(value).is_integer():
@@ -336,8 +341,13 @@ def slowest(label: str, whole: Beside, before: Beside, names: Mapping[str, str] 
     text += f"; what took longer after the first: {listing(after)}." if after else "."
     shorter = max(((b - a, name) for name, a, b in parts), default=(0.0, ""))
     if shorter[0] > 0.1 * tail:
-        text += f" They had it easier in one thing: {seconds(shorter[0])} less of {shorter[1]}."
+        text += f" They had it easier in one thing: {seconds(shorter[0])} {_less(shorter[1])}."
     return text
+
+
+def _less(name: str) -> str:
+    """Return that there was less of a part; of one that is only a time, as measured ones are, when that was."""
+    return f"less {name}" if name in MEASURED_NAMES.values() else f"less of {name}"
 
 
 def slowest_e2e(tail_s: Sequence[float], median_s: Sequence[float], names: Mapping[str, str] = PART_NAMES) -> str:

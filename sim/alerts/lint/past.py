@@ -95,7 +95,7 @@ def _seen(probe: _Probe, judged: dict[int, Judgement]) -> tuple[str, bool, bool]
 
 
 def _said(one: Judgement, seen: Sequence[tuple[str, bool, bool]]) -> Iterator[Finding]:
-    if one.verdict == Verdict.NOT_SIMULATED:
+    if one.verdict == Verdict.NO_SUCH_SERIES:
         yield Finding.of(one.rule, "not-judged", one.reason, "a run or a file with these series, to see it at work")
     if one.verdict == Verdict.MATCHED_NOTHING:
         yield Finding.of(one.rule, "no-value", one.reason, "labels that the series have")
