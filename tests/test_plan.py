@@ -125,6 +125,15 @@ def test_the_next_run_keeps_a_bound_as_often_as_was_promised() -> None:
         assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
 
 
+def test_a_lower_bound_stands_where_more_is_better() -> None:
+    known = ("goodput_per_s", "prefix_hit", "task_success")
+    for metric in known:
+        (bound,) = planning.objective.read(f"{metric} >= 0.5", known)
+        assert bound == Bound(metric, 0.5, least=True)
+        assert bound.kept_by(run_of(**{metric: 0.6}))
+        assert not bound.kept_by(run_of(**{metric: 0.4}))
+
+
 def test_two_heaps_are_judged_by_order_and_not_by_a_normal_curve() -> None:
     bound = Bound("itl_p99", 0.1)
     jury = Jury([bound], 10, 0.95)
