@@ -34,7 +34,7 @@ def test_a_lower_bound_stands_where_more_is_better() -> None:
 def test_a_fleet_whose_queue_grows_is_not_said_to_hold_its_load(crew: Executor) -> None:
     text = planning.ONE_SEAT.replace("20m", "4m").replace("2m", "30s")
     found = plan.make(
-        question(text, "itl_p99 < 1s", {"replicas": [1]}, growth=headroom.read_growth("8%/month")), crew, 2
+        planning.question(text, "itl_p99 < 1s", {"replicas": [1]}, growth=headroom.read_growth("8%/month")), crew, 2
     )
     assert found.best is not None
     assert found.best.overloaded
