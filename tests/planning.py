@@ -90,6 +90,14 @@ def bench_of(
     return search.Bench(space, bounds, usual, error, crew, seeds, 0.95, 2)
 
 
+def question(text: str, slo: str, varied: dict[str, Sequence[Any]], **more: Any) -> plan.Question:
+    """What is asked of a plan of the scenario in *text*, a fleet without a GPU at 1 an hour."""
+    scenario = read(text)
+    bounds = objective.read(slo, known_metrics(scenario))
+    given = prices.Prices({"none": 1.0, **prices.PUBLIC})
+    return plan.Question(scenario, bounds, tuple(fleets.axes(scenario, varied)), given, seeds=6, **more)
+
+
 def processes_that_are_gone(*given: Any) -> ProcessPoolExecutor:
     """As `sim.workers.processes`, but somebody has killed one, and they take no more work."""
     pool = workers.processes(*given)

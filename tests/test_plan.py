@@ -22,7 +22,6 @@ from sim.planning import (
     moves_figure,
     plan,
     playing,
-    prices,
     reasons,
     search,
     trials,
@@ -31,6 +30,7 @@ from sim.planning.objective import Bound, Jury, limit
 from sim.planning.trials import Played
 from sim.run import known_metrics
 from tests import planning
+from tests.planning import question
 
 
 @pytest.fixture(scope="module")
@@ -260,13 +260,6 @@ def drawn(
 # --- what is found ----------------------------------------------------------------------------------------------------
 
 
-def question(text: str, slo: str, varied: dict[str, Sequence[Any]], **more: Any) -> plan.Question:
-    scenario = planning.read(text)
-    bounds = planning.objective.read(slo, known_metrics(scenario))
-    given = prices.Prices({"none": 1.0, **prices.PUBLIC})
-    return plan.Question(scenario, bounds, tuple(fleets.axes(scenario, varied)), given, seeds=6, **more)
-
-
 @pytest.mark.slow
 def test_a_plan_survives_a_loss_knows_its_edge_and_what_ran_out(crew: Executor) -> None:
     usual = plan.make(question(planning.MEMORY, "ttft_p99 < 500ms", {"replicas": range(1, 9)}), crew, 2)
@@ -323,6 +316,8 @@ def test_dots_have_names_that_cover_nothing_and_the_promise_stands_at_its_line(c
     varied = {"replicas": range(1, 9), "hardware": ["a100", "h100"]}
     found = plan.make(question(planning.CHAT, "ttft_p99 < 1s, itl_p99 < 120ms", varied), crew, 2)
     drawn = figure.plate(found).draw()
+    assert "chat, simulated, uncalibrated. " in figure.plate(found).caption
+    assert "chat, simulated, uncalibrated, " in moves_figure.plate(found).caption
     canvas = FigureCanvasAgg(drawn)
     canvas.draw()
     assert found.best is not None
@@ -334,6 +329,8 @@ def test_dots_have_names_that_cover_nothing_and_the_promise_stands_at_its_line(c
         assert 3 <= len(said) - 1 <= 10
         boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in texts]
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2)), said
+        inside = ax.get_window_extent(canvas.get_renderer()).padded(1)
+        assert all(inside.x0 <= box.x0 and inside.y0 <= box.y0 and box.y1 <= inside.y1 for box in boxes), said
 
 
 @pytest.mark.slow

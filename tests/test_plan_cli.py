@@ -89,6 +89,8 @@ def test_nobody_keeps_it(memory: Path, capsys: pytest.CaptureFixture[str]) -> No
         "--seeds", "3", "--out", memory.parent / "out", "--no-figures",
     )  # fmt: skip
     assert code == 1
+    assert "memory: none of 2 fleets keeps itl_p99 <= 5ms" in out
+    assert "cheapest" not in out
     assert "No fleet keeps itl_p99 <= 5ms. The best that can be had is" in " ".join(out.split())
     assert "What runs out:" in out
 
@@ -110,6 +112,10 @@ WRONG = {
     ("--slo", "ttft_p99 < 2s, ttft_p99 < 3s"): "--slo: expected one bound a metric, got two of ttft_p99",
     ("--slo", ""): "expected bounds",
     ("--slo", "ttft_p99 / ttft_p50 < 3"): "expected one metric and its bound",
+    ("--slo", "errors < 1%, ttft_p99 > 1s"): "--slo: ttft_p99 > 1s: expected ttft_p99 <, for a latency is promised",
+    ("--slo", "cohort.all.e2e_p50 >= 1s"): "--slo: cohort.all.e2e_p50 >= 1s: expected cohort.all.e2e_p50 <",
+    ("--slo", "errors > 1%"): "--slo: errors > 1%: expected errors <, for more replicas make it smaller",
+    ("--slo", "goodput_per_s < 9"): "--slo: goodput_per_s < 9: expected goodput_per_s >, for more of it is better",
     ("--vary", "replicas=8:2"): "expected a range from the lower value to the higher",
     ("--vary", "replicas=0:4"): "expected whole numbers from 1 on",
     ("--vary", "replica=1:4"): "no such setting; did you mean 'replicas'?",
@@ -197,7 +203,11 @@ def test_a_fleet_of_the_file_that_nobody_will_play_need_not_fit(
     assert code == 2
     assert "memory.yaml:4: fleet: llama-3.1-70b on 1 x h100 does not fit" in err
     code, out, err = plan(capsys, *asked, "--vary", "tensor_parallel=1,2", "--out", memory.parent / "b", "--json")
-    assert (code, err) == (0, "big: 4 fleets to choose from, at most 3 seeds each\n")
+    assert (code, err) == (
+        0,
+        "big: 4 fleets to choose from, at most 3 seeds each; the chosen one again, up to 19 runs, with more load and "
+        "with inputs moved\n",
+    )
     assert json.loads(out)["best"]["settings"] == {"main.replicas": 1, "main.tensor_parallel": 2}
     code, _, err = plan(capsys, *asked, "--vary", "max_num_seqs=8,16", "--out", memory.parent / "c")
     assert (code, err.count("\n")) == (2, 1)

@@ -24,8 +24,8 @@ FAR = 20.0
 """Times the median from which on what the next run stays within is as good as anything."""
 MOST_NAMES = 10
 NAME_SIZE = 7.0
-LETTER, LINE, DOT, MARGIN = 4.6, 9.0, 4.0, 14.0
-"""Points: a bold letter and a line of names at that size, half a dot, and the margin right of a panel."""
+LETTER, LINE, DOT, LIFT = 4.6, 9.0, 4.0, 3.0
+"""Points: a bold letter and a line of names at that size, half a dot, and how far the promise stands above its line."""
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top, in points."""
@@ -35,9 +35,9 @@ def plate(plan: Plan) -> style.Plate:
     """Return the figure of *plan*: one panel a promise, cost an hour against the promise's metric."""
     title = _title(plan)
     caption = (
-        f"{plan.scenario.name}. A dot is a fleet that was played, in its hardest condition; from it a line goes to "
-        "what its next run stays within, with the confidence asked for. Open dots break some promise. Dashed: the "
-        f"bound. Not known: {plan.doubt.said[0]}. Prices: {plan.question.prices.source}."
+        f"{plan.scenario.name}, {plan.origin}. A dot is a fleet that was played, in its hardest condition; from it a "
+        "line goes to what its next run stays within, with the confidence asked for. Open dots break some promise. "
+        f"Dashed: the bound. Not known: {plan.doubt.said[0]}. Prices: {plan.question.prices.source}."
     )
     return style.Plate("plan", "Cost against latency", title, caption, partial(_draw, plan, title, caption))
 
@@ -89,7 +89,7 @@ def _panel(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str, str
         if _has_line(found):
             ax.plot([verdict.fleet.cost] * 2, [found.typical, found.limit], color=colour, lw=1)
         size = 9 if verdict is plan.best else 5
-        ax.plot(verdict.fleet.cost, found.typical, marker, ms=size, mfc=face, mec=colour, mew=1.2)
+        ax.plot(verdict.fleet.cost, found.typical, marker, ms=size, mfc=face, mec=colour, mew=1.2, clip_on=False)
     ax.axhline(bound.bound, color=style.INK, lw=1, ls="--")
     ax.set_xscale("log")
     ax.margins(x=0.14, y=0.1)  # room for names beside the outermost dots
@@ -103,7 +103,7 @@ def _panel(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str, str
     ax.set_title(words.metric_name(bound.metric), size=9, loc="left", color=style.QUIET)
     said = f"promised: {'at least' if bound.least else 'at most'} {words.quantity(bound.metric, bound.bound)}"
     ax.annotate(
-        said, (1, bound.bound), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+        said, (1, bound.bound), xycoords=("axes fraction", "data"), xytext=(0, LIFT), textcoords="offset points",
         ha="right", va="bottom", size=7.5, color=style.INK,
     )  # fmt: skip
     _name_dots(ax, plan, bound, looks, said)
@@ -130,6 +130,7 @@ def _has_line(found: Judged) -> bool:
 def _name_dots(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str, str]], said: str) -> None:
     """Write beside at most `MOST_NAMES` dots which fleet they are, where names cover neither dots nor one another."""
     per_point = ax.figure.dpi / 72
+    ax.get_xlim(), ax.get_ylim()  # limits are settled when somebody asks; places are those of the last ones
     dots = _dots(plan, bound)
 
     def place(cost: float, value: float) -> np.ndarray:
@@ -137,23 +138,23 @@ def _name_dots(ax: "Axes", plan: Plan, bound: Bound, looks: dict[str, tuple[str,
 
     at = {id(one): place(one.fleet.cost, found.typical) for one, found in dots}
     ends = [place(one.fleet.cost, found.limit if _has_line(found) else found.typical) for one, found in dots]
-    left, right = (float(ax.transAxes.transform((x, 0))[0]) / per_point for x in (0, 1))
+    (left, bottom), (right, top) = (np.asarray(ax.transAxes.transform((x, x))) / per_point for x in (0, 1))
     line = float(place(1, bound.bound)[1])
     taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in at.values()]
     taken += [(x - 1, min(y, end), x + 1, max(y, end)) for (x, y), (_, end) in zip(at.values(), ends)]
-    taken.append((right - LETTER * len(said), line - 1, right, line + LINE))
+    taken.append((right - LETTER * len(said), line - 1, right, line + LIFT + LINE + 1))
     taken.append((left, line - 1, right, line + 1))
     named = 0
     for verdict, found in dots:
         name = plan.space.words(verdict.fleet, short=True)
         x, y = map(float, at[id(verdict)])
-        boxes = _around(x, y, LETTER * len(name))
-        free = (
-            side for side, box in boxes.items()
-            if box[0] >= left and box[2] <= right + MARGIN and not any(_overlap(box, other) for other in taken)
-        )  # fmt: skip
-        side = next(free, "above" if verdict is plan.best else None)  # the chosen one has a name in any case
-        if side is not None:
+        boxes = {
+            side: box for side, box in _around(x, y, LETTER * len(name)).items()
+            if left <= box[0] and box[2] <= right and bottom <= box[1] and box[3] <= top
+        }  # fmt: skip
+        covered = {side: sum(_overlap(box, other) for other in taken) for side, box in boxes.items()}
+        side = min(covered, key=lambda one: covered[one], default=None)
+        if side is not None and (not covered[side] or verdict is plan.best):  # the chosen one has a name in any case
             style.mark(ax, verdict.fleet.cost, found.typical, name, looks[_kind(plan, verdict)][0], side, NAME_SIZE)
             taken.append(boxes[side])
             named += 1

@@ -32,9 +32,9 @@ def plate(plan: Plan) -> style.Plate:
     most, still = plan.moves[0].name, plan.moves[0].swing[0] == 0
     title = f"The answer hangs most on {most}" if not still else f"No input moves the answer; its margin: {most} most"
     caption = (
-        f"{plan.scenario.name}, planned with {best}. One input at a time, all else as planned, with the same users and "
-        "luck. Left: an hour of the fleet of the same kind that is needed then (none: none is enough). Right: what "
-        f"becomes of {promise}, the hardest promise of the planned fleet: median over runs with the same luck."
+        f"{plan.scenario.name}, {plan.origin}, planned with {best}. One input at a time, all else as planned, with the "
+        "same users and luck. Left: an hour of the fleet of the same kind that is needed then (none: none is enough). "
+        f"Right: what becomes of {promise}, the hardest promise of the planned fleet: median over runs with equal luck."
     )
     return style.Plate("moves", "What moves the answer", title, caption, partial(_draw, plan, title, caption))
 

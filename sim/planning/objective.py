@@ -29,6 +29,21 @@ LOOKS = (4, 6)
 """Runs after which it is looked whether they are enough already."""
 EARLY = 0.1
 """Share of the error that each look before the last may use."""
+LESS = (
+    *("errors", "wrong", "wrong_share", "rejected", "timed_out", "cancelled", "unfinished", "failed", "amplification"),
+    *("retries", "preemptions", "recomputed", "kv_mean", "kv_max", "running_mean", "waiting_mean", "waiting_max"),
+    *(
+        "task_failed",
+        "task_unfinished",
+        "task_wrong",
+        "errors_budget_spent",
+        "wrong_per_min_mean",
+        "wrong_per_min_peak",
+    ),
+)
+"""Metrics that more replicas make smaller, besides times: a plan cannot serve a lower bound on them."""
+MORE = ("goodput_per_s", "goodput_kept", "throughput_tokens_per_s", "prefix_hit", "task_success", "task_ok", "ok")
+"""Metrics of which more is better: a plan cannot serve an upper bound on them."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ def read(text: str, known: Collection[str]) -> tuple[Bound, ...]:
     """Return the bounds in *text*, such as ``ttft_p99 < 2s, errors < 0.1%``; *known* are the metrics there are.
 
     Raises:
-        InputError: a part that is no bound on one metric, or is about none there is.
+        InputError: a part that is no bound on one metric, is about none there is, or is one that more replicas break.
     """
     found = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -105,12 +120,28 @@ def read(text: str, known: Collection[str]) -> tuple[Bound, ...]:
             raise InputError(f"--slo: expected a metric of the whole run, got {show(part)}")
         if left.name not in known:
             raise InputError(f"--slo: {claims.unknown(left.name, known)}")
-        found.append(Bound(left.name, right.value, claim.op.startswith(">")))
+        found.append(_served(Bound(left.name, right.value, claim.op.startswith(">")), part))
     if not found:
         raise InputError("--slo: expected bounds such as 'ttft_p99 < 2s, errors < 0.1%', got none")
     if twice := [one.metric for one in found if sum(one.metric == other.metric for other in found) > 1]:
         raise InputError(f"--slo: expected one bound a metric, got two of {twice[0]}")
     return tuple(found)
+
+
+def _served(bound: Bound, text: str) -> Bound:
+    """Return *bound*, written as *text*, if more replicas bring its metric nearer to it.
+
+    Raises:
+        InputError: they lead away from it, so that the search would find the opposite of what was asked.
+    """
+    kind = bound.metric.rpartition(".")[2]
+    time = claims.is_time(bound.metric) and kind != "lead_s"
+    if bound.least and (time or kind in LESS):
+        why = "a latency is promised from above" if time else "more replicas make it smaller"
+        raise InputError(f"--slo: {text}: expected {bound.metric} <, for {why}")
+    if not bound.least and kind in MORE:
+        raise InputError(f"--slo: {text}: expected {bound.metric} >, for more of it is better")
+    return bound
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from sim.planning.doubt import Doubt
 from sim.planning.fleets import Axis, Case, Fleet, Space
 from sim.planning.headroom import Growth, Knee, Outlook
 from sim.planning.moves import Move
-from sim.planning.objective import Bound
+from sim.planning.objective import Bound, Jury
 from sim.planning.playing import GOOD
 from sim.planning.prices import Prices
 from sim.planning.reasons import Reason
@@ -26,6 +27,8 @@ from sim.scenario.control import Autoscale
 from sim.words import count
 
 FEW_REQUESTS = 1000
+BEYOND = re.compile(r"(?P<pool>.+: outside the profile): (?P<most>[\d,]+) (?P<what>.+), and it was measured up to .+")
+"""A note on what a run met and nobody measured, as `sim.engine.profiles.Profile.beyond` words it."""
 NO_ROWS = "no rows are kept"
 """Begins a note that every run of a plan has, and that says nothing here."""
 LOOKS_S = 60.0
@@ -108,9 +111,15 @@ class Plan:
         return reasons.of(verdict.failed or max(verdict.conditions, key=lambda one: one.excess))
 
     @property
+    def origin(self) -> str:
+        """What has to stand by every table and figure: that it is simulated, and whether on measured step times."""
+        played = (run for one in self.known for condition in one.conditions for run in condition.runs)
+        return "simulated, uncalibrated" if any(run.uncalibrated for run in played) else "simulated"
+
+    @property
     def days_left(self) -> float:
         """How many days of growth the fleet holds; infinite where nothing grows."""
-        if self.question.growth is None or self.knee is None or not self.knee.keeps:
+        if self.question.growth is None or self.knee is None:
             return math.inf
         return self.question.growth.until(self.knee.keeps)
 
@@ -138,7 +147,7 @@ def make(
     if best is not None:
         fewer = _fewer(bench, best, below)
         chosen = bench.scenario(best.fleet)
-        knee = headroom.knee(bench, chosen, cases, kept=True)
+        knee = headroom.knee(bench, chosen, cases, kept=not best.overloaded)
         knee_of_one = _knee_of_one(bench, chosen, knee if len(cases) == 1 else None)
         moved = tuple(moves.of(bench, best)) if space.rungs else ()
         later = tuple(headroom.outlook(bench, question.growth, [*kept, best])) if question.growth else ()
@@ -157,7 +166,7 @@ def make(
         knee_of_one,
         moved,
         later,
-        tuple(filter(None, (at_peak, *doubt.said, *_notes(bench, best)))),
+        tuple(filter(None, (at_peak, *doubt.said, *_notes(bench, best, (below, fewer))))),
         bench.played,
     )
 
@@ -189,7 +198,11 @@ def _begun(
     if first is None:
         words, why = space.words(space.fleets[-1]), bench.refusal(space.fleets[-1])
         raise InputError(f"no fleet that may be chosen can be played; {words}: {why}")
-    tell(f"{count(len(space.fleets), 'fleet')} to choose from, at most {question.seeds} seeds each")
+    moved, most = " and with inputs moved" if space.rungs else "", Jury(bench.bounds, bench.seeds, bench.confidence)
+    tell(
+        f"{count(len(space.fleets), 'fleet')} to choose from, at most {question.seeds} seeds each; the chosen one "
+        f"again, up to {most.enough} runs, with more load{moved}"
+    )
     return bench, first, at_peak
 
 
@@ -235,8 +248,20 @@ def _nearest(bench: Bench) -> Verdict | None:
     return min(played, key=lambda one: one.failed.excess if one.failed else math.inf, default=None)
 
 
-def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
-    """Return what a reader has to know of the runs that were played."""
+def _beyond(space: Space, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return a note a quantity that was met outside a profile: the most of it in runs of *verdicts*, and by which."""
+    most: dict[tuple[str, str], tuple[int, str]] = {}
+    for verdict in verdicts:
+        for note in (note for one in verdict.conditions for run in one.runs for note in run.notes):
+            if found := BEYOND.fullmatch(note):
+                met, key = int(found["most"].replace(",", "")), (found["pool"], found["what"])
+                if met > most.get(key, (0, ""))[0]:
+                    most[key] = met, f"{note}; met by {space.words(verdict.fleet)}, the most of those that decide"
+    return [note for _, note in most.values()]
+
+
+def _notes(bench: Bench, best: Verdict | None, beside: Sequence[Verdict | None]) -> Sequence[str]:
+    """Return what a reader has to know of the runs that were played; those *beside* the chosen fleet decide too."""
     runs = [run for verdict in bench.known.values() for one in verdict.conditions for run in one.runs if run.metrics]
     notes: dict[str, None] = {}
     chosen = bench.scenario(best.fleet) if best else bench.space.scenario
@@ -245,7 +270,9 @@ def _notes(bench: Bench, best: Verdict | None) -> Sequence[str]:
         notes |= dict.fromkeys((f"pool {name}: step times: {spec.provenance}", *spec.notes))
     shown = [run for one in best.conditions for run in one.runs] if best else runs
     said = (note for run in shown for note in run.notes if ": step times: " not in note and NO_ROWS not in note)
-    notes |= dict.fromkeys(said)
+    notes |= dict.fromkeys(note for note in said if not BEYOND.fullmatch(note))
+    deciding = [one for one in bench.known.values() if best is None or one.kept or one in beside]
+    notes |= dict.fromkeys(_beyond(bench.space, deciding))
     for one in itertools.chain(*(case.of(chosen).control for case in bench.cases)) if best else ():
         if isinstance(one, Autoscale):
             notes[f"an autoscaler may add replicas of {one.autoscale}, up to {one.max}: prices are without them"] = None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sim.planning import labels, tables
+from sim.planning import tables
 from sim.planning.objective import Bound
 from sim.planning.plan import Plan
 from sim.planning.reasons import Reason
@@ -38,10 +38,12 @@ def heading(plan: Plan) -> str:
     asked = plan.question
     conditions = words.listing([case.name for case in plan.cases])
     promises = ", ".join(bound.text for bound in asked.bounds)
+    of = count(len(plan.space.fleets), "fleet")
+    looked = f"the cheapest of {of} that keeps" if plan.best else f"none of {of} keeps"
     return (
-        f"{plan.scenario.name}: the cheapest of {count(len(plan.space.fleets), 'fleet')} that keeps {promises}\n"
-        f"simulated; {conditions}; kept means that the next run keeps it too, with "
-        f"{words.percent(asked.confidence)} confidence, over users and step times; {count(plan.runs, 'run')}"
+        f"{plan.scenario.name}: {looked} {promises}\n"
+        f"{plan.origin}; {conditions}; kept means that the next run keeps it too, "
+        f"with {words.percent(asked.confidence)} confidence, over users and step times; {count(plan.runs, 'run')}"
     )
 
 
@@ -62,9 +64,8 @@ def answer(plan: Plan) -> list["RenderableType"]:
     if not within and plan.scenario.quality is not None:
         which = "right answers"
     each += f", {price(thousand)} {currency} for a thousand {which}, at the load that was played."
-    growing = any(one.label == labels.OVERLOADED for one in plan.best.conditions)
     warning = "OVERLOADED: it keeps these promises while its queue grows; promise something of ttft_p99 or errors too."
-    return [said, Text(each), *([Text(warning, "bold")] if growing else [])]
+    return [said, Text(each), *([Text(warning, "bold")] if plan.best.overloaded else [])]
 
 
 def _bound(bound: Bound) -> str:
@@ -136,7 +137,7 @@ def reach(plan: Plan) -> list["RenderableType"]:
 
     if plan.knee is not None and plan.knee.keeps:
         broken = f"; at {load(plan.knee.breaks)} it breaks one or its queue grows" if plan.knee.known else ""
-        more = f" ({words.percent(plan.knee.keeps - 1)} more than planned)"
+        more = f" ({words.percent(abs(plan.knee.keeps - 1))} {'more' if plan.knee.keeps >= 1 else 'less'} than planned)"
         conditions = words.listing([case.name for case in plan.cases])
         lines.append(f"The fleet, {conditions}, keeps its promises up to {load(plan.knee.keeps)}{more}{broken}.")
     if plan.knee_of_one is not None and plan.knee_of_one.keeps:

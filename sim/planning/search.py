@@ -58,6 +58,11 @@ class Verdict:
         """The condition under which it broke a promise, if it did."""
         return next((one for one in self.conditions if not one.kept), None)
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether its queue grows under some condition, whatever becomes of its promises."""
+        return any(one.label == labels.OVERLOADED for one in self.conditions)
+
 
 class Bench:
     """Plays fleets until it is sure of them, and remembers what it found."""
