@@ -22,7 +22,6 @@ import numpy as np
 from sim import claims, summary
 from sim.errors import InputError, ScenarioError
 from sim.planning.trials import Played
-from sim.report import words
 from sim.words import show
 
 LOOKS = (4, 6)
@@ -32,14 +31,8 @@ EARLY = 0.1
 LESS = (
     *("errors", "wrong", "wrong_share", "rejected", "timed_out", "cancelled", "unfinished", "failed", "amplification"),
     *("retries", "preemptions", "recomputed", "kv_mean", "kv_max", "running_mean", "waiting_mean", "waiting_max"),
-    *(
-        "task_failed",
-        "task_unfinished",
-        "task_wrong",
-        "errors_budget_spent",
-        "wrong_per_min_mean",
-        "wrong_per_min_peak",
-    ),
+    *("task_failed", "task_unfinished", "task_wrong"),
+    *("errors_budget_spent", "wrong_per_min_mean", "wrong_per_min_peak"),
 )
 """Metrics that more replicas make smaller, besides times: a plan cannot serve a lower bound on them."""
 MORE = ("goodput_per_s", "goodput_kept", "throughput_tokens_per_s", "prefix_hit", "task_success", "task_ok", "ok")
@@ -63,9 +56,14 @@ class Bound:
     def _written(self) -> str:
         if claims.is_time(self.metric):
             return f"{self.bound:.12g}s" if self.bound >= 1 else f"{1e3 * self.bound:.12g}ms"
-        if _is_share(self.metric):
+        if self.is_share:
             return f"{100 * self.bound:.12g}%"
         return f"{self.bound:.12g}"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its metric is from 0 to 1; an error budget is none, for it may be spent more than once."""
+        return summary.scale_of(self.metric) == "share"
 
     @property
     def of_an_answer(self) -> bool:
@@ -90,15 +88,9 @@ class Bound:
         x = np.asarray(values, float)
         if claims.is_time(self.metric):
             x = np.log(np.maximum(x, 1e-9))
-        elif _is_share(self.metric):
+        elif self.is_share:
             x = np.arcsin(np.sqrt(np.clip(x, 0.0, 1.0)))
         return -x if self.least else x
-
-
-def _is_share(metric: str) -> bool:
-    """Return whether *metric* is a share, from 0 to 1; an error budget may be spent more than once."""
-    kind = metric.rpartition(".")[2]
-    return words.is_fraction(kind) and not kind.endswith("_spent")
 
 
 def read(text: str, known: Collection[str]) -> tuple[Bound, ...]:
@@ -175,7 +167,7 @@ def limit(bound: Bound, values: Sequence[float], confidence: float) -> float:
     worst = -worst if bound.least else worst
     if claims.is_time(bound.metric):
         return math.exp(worst)
-    if _is_share(bound.metric):
+    if bound.is_share:
         return math.sin(min(max(worst, 0.0), math.pi / 2)) ** 2
     return worst
 
